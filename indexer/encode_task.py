@@ -33,6 +33,7 @@ from indexer.encoding import (
     make_chaptering,
 )
 from indexer.runtime import Runtime
+from services.documents.document import is_talk
 from services.errors import BackendUnavailable, EncoderMismatch, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
@@ -48,7 +49,6 @@ from services.opensearch.journal import (
 from services.opensearch.stored_document import window_limit_refusal
 from services.queue.messages import EncodeMessage
 from services.retry import retry
-from services.talk.model import is_talk
 from services.telemetry.metrics import DEAD_LETTERS, FAILED_ENQUEUES
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from indexer.runtime import Runtime
 from indexer.task_logging import describe_validation_error
 from services.documents.document import Document, parse_document
-from services.documents.intake import Intake
+from services.documents.intake import Intake, count_ingested
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
 from services.index_spec import DocumentLimits, Generation, IndexSpec, validate_index_name
 from services.opensearch.bulk import WriteOutcome, write_bulk
@@ -27,7 +27,7 @@ from services.opensearch.jobs import JobRecord, Rejection, add_job_counts_call
 from services.opensearch.journal import LostAnswerCheck
 from services.queue.messages import IngestMessage, encode_messages
 from services.retry import retry
-from services.telemetry.metrics import FAILED_ENQUEUES, count_ingested
+from services.telemetry.metrics import FAILED_ENQUEUES
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,9 @@ def _ingest(
 ) -> dict[str, int]:
     settings = runtime.settings
     intake = Intake(generation, job, runtime.clock, settings.lease_seconds)
-    version = _message_version(message)
+    version, limits = _message_version(message), settings.document_limits
     for position, item in enumerate(message.documents, message.offset + 1):
-        intake.receive(
-            position, partial(parse_message_document, item, generation.spec, settings.document_limits, version)
-        )
+        intake.receive(position, partial(parse_message_document, item, generation.spec, limits, version))
     writes = intake.writes()
     verdicts = write_bulk(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
     if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):

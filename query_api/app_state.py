@@ -49,6 +49,7 @@ class AppState:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.names = IndexNames(settings.index_prefix)
+        self.document_limits = settings.document_limits
         self.tables = QueryTableCache(settings)
         self.dense = list_dense_encoders(settings)
         # A slow model never costs the answer: OpenSearch gets at least half of a search's time.

@@ -48,13 +48,8 @@ class IdempotencyClaim:
     outcome: Mapping[str, Any] | None = None
 
 
-def parse_idempotency_key(values: Sequence[str]) -> str | None:
-    """Return the key from the values of the header, None without a header.
-
-    Raises InvalidInput (`bad_idempotency_key`).
-    """
-    if not values:
-        return None
+def parse_idempotency_key(values: Sequence[str]) -> str:
+    """Return the key from the values of the header. Raises InvalidInput (`bad_idempotency_key`)."""
     if len(values) > 1 or not 1 <= len(values[0]) <= MAX_KEY_CHARACTERS or not all("!" <= c <= "~" for c in values[0]):
         raise InvalidInput(
             "bad_idempotency_key",

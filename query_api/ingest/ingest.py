@@ -24,7 +24,7 @@ from query_api.ingest.backpressure import ParsedDocument
 from query_api.ingest.idempotency import KEY_HEADER, claim_key, parse_idempotency_key, settle_job
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected
 from services.documents.document import Document, parse_document, parse_document_bytes
-from services.documents.intake import Intake
+from services.documents.intake import Intake, count_ingested
 from services.errors import (
     BackendUnavailable,
     Conflict,
@@ -41,7 +41,7 @@ from services.opensearch.jobs import IdempotencyRecord, JobRecord, request_diges
 from services.opensearch.journal import LostAnswerCheck
 from services.queue.messages import encode_messages
 from services.telemetry.logs import add_log_context
-from services.telemetry.metrics import FAILED_ENQUEUES, PROBLEMS, count_ingested
+from services.telemetry.metrics import FAILED_ENQUEUES, PROBLEMS
 from services.web.problems import problem_members
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
     Raises the errors of `Ingestion.answer`, `request_body`, `claim_key` and the limits in `backpressure`.
     """
     form = request_body.detect_body_form(request)
-    key = parse_idempotency_key(request.headers.getlist(KEY_HEADER))
+    key = parse_idempotency_key(headers) if (headers := request.headers.getlist(KEY_HEADER)) else None
     settings = app.settings
     with app.in_flight.slot() as slot:
         generation = await app.generation(index)
@@ -85,7 +85,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
         )
         items: NumberedItems
         if form == "lines":
-            items = request_body.split_lines(raw, settings.document_limits.longest(generation.spec))
+            items = request_body.split_lines(raw, app.document_limits.longest(generation.spec))
         else:
             items = list(enumerate(request_body.decode_json_array(raw), 1))
         return await _ingest_items(app, generation, form, items, (key, request_digest(form, raw)) if key else None)
@@ -95,12 +95,12 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
     """Ingest one document. Raises the reason itself when the document is rejected."""
     if request_body.detect_body_form(request) != "array":
         raise InvalidInput("not_an_object", "PUT takes one document as application/json.")
-    key = parse_idempotency_key(request.headers.getlist(KEY_HEADER))
+    key = parse_idempotency_key(headers) if (headers := request.headers.getlist(KEY_HEADER)) else None
     with app.in_flight.slot() as slot:
         generation = await app.generation(index)
         await app.backlog.admit(generation.encoder.name)
         receiver = BodyReceiver(request, slot, app.settings.body_timeout)
-        limits = app.settings.document_limits
+        limits = app.document_limits
         raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
         item = request_body.decode_json(raw)
         if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
@@ -157,7 +157,7 @@ class Ingestion:
 
     async def _receive(self, position: int, item: object) -> int:
         """Parse an item and return its bytes in memory. A value and a line have the same limit, in bytes of JSON."""
-        limits, spec = self._app.settings.document_limits, self._generation.spec
+        limits, spec = self._app.document_limits, self._generation.spec
         size, parse = self._parser(item)
         receive = partial(self._intake.receive, position, parse)
         # Only a transcript takes long to parse.
@@ -169,7 +169,7 @@ class Ingestion:
         """Return the bytes of an item's JSON and the function that parses it."""
         if isinstance(item, ParsedDocument):
             return item.size, lambda: item.document
-        limits, spec = self._app.settings.document_limits, self._generation.spec
+        limits, spec = self._app.document_limits, self._generation.spec
         if self._form == "array":
             size = len(orjson.dumps(item))
             return size, partial(parse_document, item, spec, limits, size)
@@ -283,7 +283,7 @@ async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyRe
     """Journal lines while they arrive. An error half-way ends the stream; the answer has it and the stored lines."""
     settings, ingestion = app.settings, Ingestion(app, generation, "lines")
     # A stream holds one bulk request and one line in memory.
-    longest = settings.document_limits.longest(generation.spec)
+    longest = app.document_limits.longest(generation.spec)
     buffered = settings.journal_bytes + longest
     declared = receiver.declared_length()
     receiver.reserve(buffered if declared is None else min(buffered, declared))

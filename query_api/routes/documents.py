@@ -27,7 +27,7 @@ from query_api.schemas.resources import (
     document_responses,
     json_response,
 )
-from services.documents.document import MAX_CLIENT_VERSION, validate_document_id
+from services.documents.document import MAX_CLIENT_VERSION, is_talk, validate_document_id
 from services.errors import BackendUnavailable, Conflict, NotFound
 from services.opensearch.bulk import WriteOutcome
 from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
@@ -48,7 +48,7 @@ from services.talk.chapters import (
     format_webvtt,
     format_youtube,
 )
-from services.talk.model import Chapter, is_talk
+from services.talk.model import Chapter
 from services.talk.parse import build_link
 from services.web.problems import members_response
 
@@ -228,7 +228,10 @@ async def get_job(job_id: str, app: WithApp) -> Response:
 
 
 def _ingest_response(answer: IngestResponse) -> Response:
-    response = json_response(answer.body, answer.status) if answer.status < 400 else members_response(answer.body)
+    if answer.status < 400:
+        response = Response(orjson.dumps(answer.body), answer.status, media_type="application/json")
+    else:
+        response = members_response(answer.body)
     if answer.replayed:
         response.headers[REPLAYED_HEADER] = "true"
     return response

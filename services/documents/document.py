@@ -52,6 +52,11 @@ class Document:
     talk: Talk | None = None
 
 
+def is_talk(document: Mapping[str, Any]) -> bool:
+    """Return whether the members of a sent or stored document make it a talk."""
+    return document.get("kind") == TALK_KIND
+
+
 def joined_text(title: str, text: str) -> str:
     """Return the text that is encoded, and that window offsets refer to: the title, a line break, the text."""
     return f"{title}\n{text}" if title else text
@@ -70,7 +75,7 @@ def parse_document(
     document_id = None
     try:
         document_id = validate_document_id(value.get("id"))
-        limits.check(size, spec, talk=value.get("kind") == TALK_KIND)
+        limits.check(size, spec, talk=is_talk(value))
         return _parse_members(document_id, value, spec, limits)
     except InvalidInput as error:
         if document_id is not None:
@@ -103,8 +108,8 @@ def validate_document_id(value: Any) -> str:
 
 
 def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, limits: DocumentLimits) -> Document:
-    is_talk = _is_talk(value, spec)
-    if unknown := value.keys() - (_DOCUMENT_MEMBERS | TALK_MEMBERS if is_talk else _DOCUMENT_MEMBERS):
+    talk_expected = _validate_kind(value, spec)
+    if unknown := value.keys() - (_DOCUMENT_MEMBERS | TALK_MEMBERS if talk_expected else _DOCUMENT_MEMBERS):
         raise InvalidInput(
             "unknown_field",
             f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version"
@@ -118,16 +123,16 @@ def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, lim
     title = value.get("title")
     if title is not None and not isinstance(title, str):
         raise InvalidInput("bad_title", "`title` must be a string.")
-    text, talk = parse_talk(value, limits.document) if is_talk else (_validate_text(value.get("text")), None)
+    text, talk = parse_talk(value, limits.document) if talk_expected else (_validate_text(value.get("text")), None)
     metadata, version = _validate_metadata(value.get("metadata"), spec.fields), _validate_version(value.get("version"))
     return Document(document_id, text, title or "", metadata, version, talk)
 
 
-def _is_talk(value: dict[str, Any], spec: IndexSpec) -> bool:
-    kind = value.get("kind")
-    if kind is None:
+def _validate_kind(value: dict[str, Any], spec: IndexSpec) -> bool:
+    """Return whether the document is a talk. Raises InvalidInput (`bad_kind`, `talk_not_declared`)."""
+    if value.get("kind") is None:
         return False
-    if kind != TALK_KIND:
+    if not is_talk(value):
         raise InvalidInput("bad_kind", f"`kind` must be {TALK_KIND!r} or absent.")
     if spec.talk is None:
         raise InvalidInput(

@@ -13,6 +13,7 @@ from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutcome
 from services.opensearch.jobs import Rejection
 from services.opensearch.journal import raw_write
+from services.telemetry.metrics import INGESTED_DOCUMENTS
 
 _REJECTIONS = {
     WriteOutcome.SUPERSEDED: ("stale_version", "A newer version of this document is stored already; it was kept."),
@@ -95,3 +96,9 @@ class Intake:
 
     def _version(self) -> int:
         return self.clock.next() if self.version is None else self.version
+
+
+def count_ingested(accepted: int, rejected: int) -> None:
+    """Count the documents of one request or message in the metrics."""
+    INGESTED_DOCUMENTS.labels("accepted").inc(accepted)
+    INGESTED_DOCUMENTS.labels("rejected").inc(rejected)

@@ -13,12 +13,12 @@ from typing import Any, Self
 import orjson
 
 from services.cursors import seal_cursor, unseal_cursor
+from services.documents.document import is_talk
 from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput
 from services.opensearch.client import Call
 from services.opensearch.journal import DEAD, ENCODED, PENDING
 from services.opensearch.stored_document import read_talk_members, read_windows
-from services.talk.model import is_talk
 
 EXPORTED_STATES = (PENDING, ENCODED, DEAD)
 KEEP_ALIVE_SECONDS = 300.0  # time between two pages after which the point in time closes

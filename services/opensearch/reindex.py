@@ -15,7 +15,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.documents.document import client_version, raw_version
+from services.documents.document import client_version, is_talk, raw_version
 from services.errors import BackendUnavailable, Conflict, NotFound
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Write
@@ -29,7 +29,6 @@ from services.opensearch.stored_document import (
     window_limit_refusal,
 )
 from services.settings import Settings
-from services.talk.model import is_talk
 
 # The client's members and the data of their ingestion; all other members belong to one generation.
 _RAW_MEMBERS = ("text", "title", "metadata", "version", "job", "ingested_at", *RAW_TALK_MEMBERS)

@@ -204,11 +204,6 @@ class Chaptering:
         return fields
 
 
-def is_talk(source: Mapping[str, Any]) -> bool:
-    """Return whether a stored document is a talk."""
-    return source.get("kind") == TALK_KIND
-
-
 def read_producer_chapters(source: Mapping[str, Any]) -> list[Chapter] | None:
     """Return the producer's chapters of a stored talk, or None."""
     stored = source.get("given")

@@ -142,12 +142,6 @@ for _outcome in ("encoded", "superseded", "dead", "failed", "mismatch", "postpon
 PROBLEMS.labels("encoder_mismatch")
 
 
-def count_ingested(accepted: int, rejected: int) -> None:
-    """Count the documents of one request or message."""
-    INGESTED_DOCUMENTS.labels("accepted").inc(accepted)
-    INGESTED_DOCUMENTS.labels("rejected").inc(rejected)
-
-
 @contextmanager
 def expose_metrics(settings: Settings, process: str, *collectors: Collector) -> Iterator[int | None]:
     """Serve metrics within the block and yield the port, or None if SPARSEWELL_METRICS_PORT is unset.
