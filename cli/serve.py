@@ -59,19 +59,18 @@ def worker(
 
     Example: sparsewell worker --concurrency 2
     """
+    from indexer.worker import announce_worker, available_cores, run_worker, share_metrics, wait_for_redis
     from services.settings import Settings
-    from services.telemetry.multiprocess import share_with_children
 
     settings = Settings.read()
     options = {"worker_concurrency": concurrency, "encoder": encoder}
     settings = settings.model_copy(update={name: value for name, value in options.items() if value is not None})
     with ExitStack() as stack:
         if settings.metrics_port is not None:
-            stack.enter_context(share_with_children())
+            stack.enter_context(share_metrics())
 
         from indexer.celery_app import create_celery
         from indexer.runtime import WorkerSettings
-        from indexer.worker import announce_worker, available_cores, run_worker, wait_for_redis
         from services.telemetry.logs import configure_logging
         from services.telemetry.metrics import expose_metrics
         from services.telemetry.tracing import check_tracing

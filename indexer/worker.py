@@ -1,13 +1,17 @@
-"""The start of a worker: its processes, its queues and its heartbeat.
+"""The start of a worker: its processes, its queues, its heartbeat and the metrics that its processes share.
 
-`run_worker` runs Celery with one process per available core. `announce_worker` sends a heartbeat to Redis from a thread
+`run_worker` runs Celery with one process per available core. `share_metrics` precedes the first import of
+prometheus_client, so this module does not import it. `announce_worker` sends a heartbeat to Redis from a thread
 of the parent process. `wait_for_redis` reports a Redis that does not answer at the start.
 """
 
 import logging
 import math
 import os
+import shutil
 import socket
+import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -15,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import redis
 from celery import Celery
@@ -29,6 +34,8 @@ from services.settings import Settings, redact_addresses
 log = logging.getLogger(__name__)
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+# With this variable prometheus_client keeps values in files that processes share. It is read at import time.
+_MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: str) -> int:
@@ -97,6 +104,24 @@ def wait_for_redis(url: str, seconds: float) -> None:
                 time.sleep(min(0.5, seconds))
             else:
                 return
+
+
+@contextmanager
+def share_metrics() -> Iterator[None]:
+    """Keep metrics in files that the processes of a worker share, so that the values of a killed child are not lost.
+
+    The files are below TMPDIR. Raises RuntimeError if prometheus_client is already imported.
+    """
+    if "prometheus_client" in sys.modules:
+        raise RuntimeError("share_metrics must be called before prometheus_client is imported")
+    owner = os.getpid()
+    directory = tempfile.mkdtemp(prefix="sparsewell-metrics-")
+    os.environ[_MULTIPROCESS_VARIABLE] = directory
+    try:
+        yield
+    finally:
+        if os.getpid() == owner:  # not in a child that ends by an exception
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

@@ -21,13 +21,11 @@ from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
-from services.opensearch.journal import now_ms
-from services.opensearch.system_indexes import (
+from services.opensearch.curation_records import (
     MAX_KEPT_VERSIONS,
     CurationRecord,
     StoredCuration,
     archive_curation_call,
-    create_system_index,
     curation_conflict,
     kept_curation_versions,
     make_curation_calls,
@@ -37,6 +35,10 @@ from services.opensearch.system_indexes import (
     read_stored_curation,
     remove_curation_call,
     save_curation_call,
+)
+from services.opensearch.journal import now_ms
+from services.opensearch.system_indexes import (
+    create_system_index,
 )
 
 ANY_VERSION = "*"

@@ -14,8 +14,7 @@ from query_api.search.page_state import PointInTime, close_point_in_time, open_p
 from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
-from services.opensearch.generations import refresh_call
-from services.opensearch.point_in_time import (
+from services.opensearch.export import (
     EXPORTED_STATES,
     KEEP_ALIVE_SECONDS,
     ExportPosition,
@@ -26,6 +25,7 @@ from services.opensearch.point_in_time import (
     read_export_count,
     read_export_page,
 )
+from services.opensearch.generations import refresh_call
 
 MAX_PAGE_DOCUMENTS = 10_000
 # A page ends at this size. Each request to OpenSearch is sized for a quarter of it, by the documents before. That is an

@@ -24,7 +24,7 @@ from services.errors import (
 )
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.system_indexes import (
+from services.opensearch.curation_records import (
     StoredCuration,
     newest_curation_call,
     older_curations_call,

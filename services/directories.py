@@ -1,7 +1,8 @@
-"""Directories of this machine (cache and state), the account that servers run as, and a lock between processes.
+"""Directories of this machine, cache and state, as several processes and accounts share them.
 
 The cache may be deleted at any time, the state must not. OpenSearch refuses to run as root, so root runs its child
-processes as an unprivileged account, which must be able to reach these directories.
+processes as an unprivileged account, which must be able to reach these directories. A lock file keeps two processes
+from writing one directory at the same time.
 """
 
 import os

@@ -15,6 +15,18 @@ from cli.backup.repository import BackupRepository, MessageReporter, damaged_bac
 from services.errors import BackendUnavailable, Conflict, NotFound, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.client import Call
+from services.opensearch.curation_records import (
+    CurationRecord,
+    StoredCuration,
+    archive_curation_call,
+    kept_curation_versions,
+    make_curation_calls,
+    newest_curation_call,
+    older_curations_call,
+    read_older_curations,
+    read_stored_curation,
+    save_curation_call,
+)
 from services.opensearch.journal import now_ms
 from services.opensearch.snapshots import (
     SNAPSHOT_TIMEOUT_SECONDS,
@@ -32,17 +44,7 @@ from services.opensearch.suggestions import (
 )
 from services.opensearch.system_indexes import (
     CreateIndexCalls,
-    CurationRecord,
-    StoredCuration,
-    archive_curation_call,
     create_system_index_sync,
-    kept_curation_versions,
-    make_curation_calls,
-    newest_curation_call,
-    older_curations_call,
-    read_older_curations,
-    read_stored_curation,
-    save_curation_call,
 )
 
 # Time without an initialising shard after which a restore has failed.

@@ -17,7 +17,10 @@ from query_api.schemas.search_response import End
 from services.access.principals import EVERYBODY
 from services.errors import Overloaded, SparsewellError
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.point_in_time import close_point_in_time_call, open_point_in_time_call
+from services.opensearch.paging import (
+    close_point_in_time_call,
+    open_point_in_time_call,
+)
 
 Item = TypeVar("Item")
 

@@ -15,11 +15,14 @@ from query_api.app_state import AppState
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.executor import Documents, Engine, Key, ListAnswer, Stopwatch, complete_hits
 from query_api.search.page_state import PageState, PointInTime, close_point_in_time, open_point_in_time
-from services.cursors import seal_cursor, unseal_cursor
 from services.errors import InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.analysis import TermsByWord
-from services.opensearch.point_in_time import point_in_time_member
+from services.opensearch.paging import (
+    point_in_time_member,
+    seal_cursor,
+    unseal_cursor,
+)
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
 
 FIRST_PAGE = "*"

@@ -1,4 +1,4 @@
-"""Jobs and idempotency keys: the records of ingestions.
+"""Records of ingestions in the index of jobs: jobs, and the idempotency keys that claim them.
 
 A job has no counters of states that could drift. Each document names the job that wrote it last, so the states of a
 job are counted from the documents, and accepted documents that name another job are superseded (docs/decisions/0006).

@@ -1,4 +1,4 @@
-"""Upkeep of generations: backlog counts, dead letters, and the removal of expired records.
+"""Upkeep of an installation: calls that find the documents and records that need attention, across generations.
 
 The backlog counts the pending and the dead documents of every generation in one search. Dead letters are listed in
 pages, latest death first (docs/decisions/0090). Expired tombstones and job records are removed with a compare-and-swap:
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import orjson
 
-from services.cursors import decode_cursor, encode_cursor
 from services.errors import InvalidInput
 from services.index_spec import IndexNames
 from services.opensearch.client import Call
 from services.opensearch.journal import DEAD, DELETED, PENDING, format_earlier_attempts, format_timestamp
+from services.opensearch.paging import decode_cursor, encode_cursor
 
 # Generations in one answer of `backlog_call`.
 MAX_GENERATIONS: Final = 1000

@@ -16,7 +16,9 @@ import orjson
 from services.index_spec import Generation, IndexNames, IndexSpec
 from services.opensearch.client import Call
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
-from services.opensearch.system_indexes import make_index_calls
+from services.opensearch.system_indexes import (
+    make_index_calls,
+)
 from services.query.suggest import FORGOTTEN_COUNT, decayed_count, popularity_rank, update_rank
 
 # Longest indexed prefix of a word.

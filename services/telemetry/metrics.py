@@ -30,7 +30,6 @@ from prometheus_client.registry import Collector
 from services.errors import ConfigurationError
 from services.settings import Settings, format_http_address
 from services.telemetry.logs import build_information
-from services.telemetry.multiprocess import MULTIPROCESS_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +174,8 @@ class _Build(Collector):
 def _registry() -> CollectorRegistry:
     """Return a registry of all metrics of this process, and of its children if they share values."""
     registry = CollectorRegistry()
-    if directory := os.environ.get(MULTIPROCESS_VARIABLE):
+    # `indexer.worker.share_metrics` sets the variable of prometheus_client.
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
         ProcessCollector(registry=registry)
     else:

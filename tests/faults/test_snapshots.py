@@ -5,7 +5,10 @@ from contextlib import closing
 from dataclasses import replace
 
 from services.opensearch.client import SyncSearchClient
-from services.opensearch.point_in_time import close_point_in_time_call, open_point_in_time_call
+from services.opensearch.paging import (
+    close_point_in_time_call,
+    open_point_in_time_call,
+)
 from tests.faults.door import Door
 from tests.faults.processes import OpenSearchProcess
 from tests.faults.stack import INDEX, Stack

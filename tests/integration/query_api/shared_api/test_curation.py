@@ -387,7 +387,7 @@ def test_an_index_that_is_made_again_has_no_rules(api: httpx.Client, index: str)
 
 
 def test_only_so_many_versions_are_kept(api: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("services.opensearch.system_indexes", "query_api.curation"):
+    for module in ("services.opensearch.curation_records", "query_api.curation"):
         monkeypatch.setattr(f"{module}.MAX_KEPT_VERSIONS", 3)
     api.put("/v1/indexes/docs")
     for version in range(6):

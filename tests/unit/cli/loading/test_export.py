@@ -15,8 +15,12 @@ from cli.loading.export import (
     write_atomically,
 )
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
-from services.opensearch.point_in_time import ExportPosition
-from services.opensearch.point_in_time import read_export_page as read_hits
+from services.opensearch.export import (
+    ExportPosition,
+)
+from services.opensearch.export import (
+    read_export_page as read_hits,
+)
 
 PLACE = ExportPosition("p-books.g000001", "snapshot", 3, 2**40, ("pending", "dead"), True, 2, 17, 99)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from indexer.worker import share_metrics
 from services.errors import ConfigurationError
 from services.settings import Settings
 from services.telemetry.metrics import SEARCH_INCOMPLETE, expose_metrics
-from services.telemetry.multiprocess import MULTIPROCESS_VARIABLE, share_with_children
 
 
 def test_without_a_setting_there_is_no_port() -> None:
@@ -41,16 +41,16 @@ def test_metrics_are_served_until_the_end_of_the_block() -> None:
 
 
 def test_sharing_must_precede_the_import_of_the_library() -> None:
-    with pytest.raises(RuntimeError), share_with_children():  # this process has imported the library
+    with pytest.raises(RuntimeError), share_metrics():  # this process has imported the library
         pass
-    assert MULTIPROCESS_VARIABLE not in os.environ
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 
 
 def test_children_share_their_counts(tmp_path: Path) -> None:
     program = """
 import os
-from services.telemetry.multiprocess import share_with_children
-with share_with_children():
+from indexer.worker import share_metrics
+with share_metrics():
     from services.telemetry.metrics import TASKS
     from services.telemetry.metrics import _registry
     for _ in range(3):

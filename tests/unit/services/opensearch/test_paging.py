@@ -1,10 +1,16 @@
-"""Tests of cursors: round trips, and rejected changes."""
+"""Tests of paging: cursors survive a round trip, changed ones are refused, and one point in time is closed."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cursors import decode_cursor, encode_cursor, seal_cursor, unseal_cursor
+from services.opensearch.paging import (
+    close_point_in_time_call,
+    decode_cursor,
+    encode_cursor,
+    seal_cursor,
+    unseal_cursor,
+)
 
 KEY = b"drawn when the index was made"
 VALUES = st.recursive(
@@ -38,3 +44,9 @@ def test_a_changed_character_invalidates_the_seal(values: list[int], data: st.Da
 def test_cursors_without_a_valid_seal_are_refused(cursor: str) -> None:
     with pytest.raises(ValueError):
         unseal_cursor(cursor, KEY)
+
+
+def test_one_point_in_time_is_closed_and_never_all() -> None:
+    assert b"c25hcA" in (close_point_in_time_call("c25hcA").body or b"")
+    with pytest.raises(ValueError, match="every point in time"):
+        close_point_in_time_call("_all")

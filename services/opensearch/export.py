@@ -1,9 +1,8 @@
-"""Points in time, and the export of a generation from one.
+"""The export of a generation in pages, from a point in time.
 
-A point in time (OpenSearch 2.4 and later) is a frozen view: pages and exports read it while writes go on.
 An export reads shard by shard in Lucene's document order, which needs no sorting. Over several shards that order is not
 unique, and the tiebreaker `_shard_doc` exists only from OpenSearch 3.3. So each shard is read as the slice that is
-exactly this shard. See docs/decisions/0165 (pages).
+exactly this shard.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Any, Self
 
 import orjson
 
-from services.cursors import seal_cursor, unseal_cursor
 from services.documents.document import is_talk
 from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput
 from services.opensearch.client import Call
 from services.opensearch.journal import DEAD, ENCODED, PENDING
+from services.opensearch.paging import point_in_time_member, seal_cursor, unseal_cursor
 from services.opensearch.stored_document import read_talk_members, read_windows
 
 EXPORTED_STATES = (PENDING, ENCODED, DEAD)
@@ -26,37 +25,6 @@ _DENSE_FIELDS = ("dense", "dense_encoder")  # packed, see services.encoders.vect
 _VECTORS = ("encoder", "windows", *_DENSE_FIELDS)
 _EXPORTED_FIELDS = ("title", "text", "metadata", "version", "state")
 _TALK_FIELDS = ("kind", "description", "segments", "given", "duration", "url")
-
-
-def open_point_in_time_call(physical: Sequence[str], seconds: float, *, near: bool = False) -> Call:
-    """Open a point in time over generations, kept for `seconds` after each use. `near` as in `SearchPlan.options`.
-
-    It is complete or fails. By default OpenSearch answers 200 with only some of the shards if there is no room for all
-    (`search.max_open_pit_context`), and every search would lack the other shards' documents.
-    """
-    params = {"keep_alive": _keep_alive(seconds), "allow_partial_pit_creation": "false"}
-    if near:
-        params["preference"] = "_local"
-    return Call("POST", f"/{','.join(physical)}/_search/point_in_time", params=params)
-
-
-def close_point_in_time_call(snapshot: str) -> Call:
-    """Close a point in time. Raises ValueError for `_all`, which OpenSearch takes for all points in time."""
-    if snapshot == "_all":
-        raise ValueError("`_all` would close every point in time")
-    return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [snapshot]}))
-
-
-def point_in_time_member(snapshot: str, seconds: float) -> dict[str, Any]:
-    """Return the member of a search body that searches a point in time, and keeps it for `seconds` more.
-
-    The search names no index and no preference: the point in time has both.
-    """
-    return {"pit": {"id": snapshot, "keep_alive": _keep_alive(seconds)}}
-
-
-def _keep_alive(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))}ms"
 
 
 @dataclass(frozen=True, slots=True)
