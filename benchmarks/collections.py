@@ -263,7 +263,7 @@ class KeywordIndex:
 
 
 @contextmanager
-def open_keyword_index(
+def open_lexical_index(
     search: SyncSearchClient, settings: Settings, collection: JudgedCollection
 ) -> Iterator[KeywordIndex]:
     """Yield an index that is deleted at the end.
@@ -284,7 +284,7 @@ def search_keyword_lists(
     search: SyncSearchClient, settings: Settings, collection: JudgedCollection, size: int
 ) -> KeywordLists:
     """Return the best `size` documents of each judged query."""
-    with open_keyword_index(search, settings, collection) as index:
+    with open_lexical_index(search, settings, collection) as index:
         return index.lists({query: lexical_query(text) for query, text in collection.judged.items()}, size)
 
 

@@ -154,11 +154,11 @@ def rollback(
     with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
         work.roll_back(now_ms() - days_ms(settings.tombstone_days))
         build = GenerationBuild(work, settings, list_known_encoders(settings, None), progress, patience, encode_here)
-        build.until_settled()
+        build.until_caught_up()
         if not unchecked:
             build.require_table(api)
         build.swap()
-        typer.echo(f"{index}: generation {work.held.target.number} is searched again.")
+        typer.echo(f"{index}: generation {work.current_record.target.number} is searched again.")
 
 
 def _wait_until_ready(client: "httpx.Client", base: str, seconds: float) -> None:

@@ -98,22 +98,24 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             work = Reindexing(search, settings, index)
             build = GenerationBuild(work, settings, known, show, patience, encode_here)
             if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.say):
-                if work.held.step == "swapping":
+                if work.current_record.step == "swapping":
                     build.swap()
-                typer.echo(f"{index}: generation {work.held.target.number} is searched; its swap had already begun.")
+                typer.echo(
+                    f"{index}: generation {work.current_record.target.number} is searched; its swap had already begun."
+                )
                 return
-            progress = build.until_settled()
+            progress = build.until_caught_up()
             if gate is not None:
                 build.gate(gate)
             documents = ", ".join(f"{count:,} {state}" for state, count in progress.new.items() if count)
             if not swap:
-                number = work.held.target.number
+                number = work.current_record.target.number
                 typer.echo(f"{index}: generation {number} is complete ({documents}) and not searched yet.")
                 return
             if not unchecked:
                 build.require_table(api)
             build.swap()
-            typer.echo(f"{index}: generation {work.held.target.number} is searched ({documents}).")
+            typer.echo(f"{index}: generation {work.current_record.target.number} is searched ({documents}).")
     except KeyboardInterrupt:
         typer.echo("Stopped. Repeat the command to resume, or abort with `sparsewell generations abort`.", err=True)
         raise typer.Exit(130) from None

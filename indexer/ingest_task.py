@@ -84,8 +84,8 @@ def _ingest(
     # A redelivered message finds its own documents stored.
     check = LostAnswerCheck(generation.alias, writes, verdicts)
     if (call := check.call()) is not None:
-        verdicts = check.settle(retry(partial(runtime.search.send, call), runtime.worker.patience))
-    stored = intake.settle(verdicts)
+        verdicts = check.resolve(retry(partial(runtime.search.send, call), runtime.worker.patience))
+    stored = intake.apply_verdicts(verdicts)
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
     _save_job(runtime, record, message_id)

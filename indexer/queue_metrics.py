@@ -58,7 +58,7 @@ METRIC_FAMILIES = {
         ("index", "generation"),
     ),
     "sparsewell_dead_documents": ("Dead documents that were not retried.", ("index", "generation")),
-    "sparsewell_reindex_carried_documents": ("Documents that a reindexing has carried over.", ("index", "step")),
+    "sparsewell_reindex_carried_documents": ("Documents that a reindexing has copied.", ("index", "step")),
     "sparsewell_reindex_idle_seconds": ("Seconds since the last progress of a reindexing.", ("index", "step")),
 }  # fmt: skip
 

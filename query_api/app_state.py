@@ -178,7 +178,7 @@ class RestrictedSearchClient(AsyncSearchClient):
 
     async def send(self, call: Call) -> Any:
         """Send the restricted call and check its answer."""
-        return self._restriction.answered(call, await self._unrestricted.send(self._restriction.confined(call)))
+        return self._restriction.filter_answer(call, await self._unrestricted.send(self._restriction.filter_call(call)))
 
     async def close(self) -> None:
         """Do nothing: the connections belong to the other client."""

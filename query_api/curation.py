@@ -161,8 +161,8 @@ async def _read_stored_curation(app: AppState, index: str) -> StoredCuration | N
     return read_stored_curation(await app.search.send(newest_curation_call(app.names, index)))
 
 
-async def _save_curation(app: AppState, record: CurationRecord, seen: StoredCuration | None) -> None:
-    save_call = save_curation_call(app.names, record, seen)
+async def _save_curation(app: AppState, record: CurationRecord, expected: StoredCuration | None) -> None:
+    save_call = save_curation_call(app.names, record, expected)
     try:
         await app.search.send(save_call)
     except NotFound:  # The index of the rules does not exist yet.

@@ -101,14 +101,14 @@ async def revoke_issued_key(app: AppState, key_id: str) -> None:
 
 
 async def _change_key(app: AppState, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
-    seen = await find_issued_key(app, key_id)
-    key = change(seen.key)
-    await _save_key(app, key, seen)
+    expected = await find_issued_key(app, key_id)
+    key = change(expected.key)
+    await _save_key(app, key, expected)
     return key
 
 
-async def _save_key(app: AppState, key: ApiKey, seen: StoredKey | None) -> None:
-    answer = await app.search.send(save_key_call(app.names, key, seen))
+async def _save_key(app: AppState, key: ApiKey, expected: StoredKey | None) -> None:
+    answer = await app.search.send(save_key_call(app.names, key, expected))
     app.keys.take([StoredKey(key, answer["_seq_no"], answer["_primary_term"])])
 
 
@@ -135,7 +135,7 @@ def describe_key(key: ApiKey) -> dict[str, Any]:
         "secrets": [
             {"created_at": _format_moment(secret.created_at), "ends_at": _format_moment(secret.ends_at)}
             for secret in key.secrets
-            if secret.holds(now)
+            if secret.is_valid(now)
         ],
     }
 

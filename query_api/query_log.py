@@ -71,16 +71,16 @@ class QueryLog:
         normalised = learnable_query(query)
         if normalised is None:
             return
-        self._counts.note(generation.index, generation.lineage, normalised)
+        self._counts.count(generation.index, generation.lineage, normalised)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._flush_periodically())
 
     async def flush(self) -> None:
         """Write the counts. Raises the errors of OpenSearch; the counts are then lost."""
         async with self._write_lock:
-            queries = [CountedQuery(*key, times) for key, times in self._counts.take().items()]
+            queries = [CountedQuery(*key, times) for key, times in self._counts.drain().items()]
             for counted in await self._write(queries):  # Another process changed them; the next flush writes them.
-                self._counts.note(counted.index, counted.lineage, counted.query, counted.times)
+                self._counts.count(counted.index, counted.lineage, counted.query, counted.times)
         for lineage in {counted.lineage for counted in queries}:
             await self._prune(lineage)
 

@@ -140,8 +140,8 @@ def temporary_state_directory(owner: Account | None, within: Path | None = None)
 
 
 @contextmanager
-def hold_lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`; if another process holds it, call `waiting` once and wait.
+def hold_lock(path: Path, report_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path`; if another process holds it, call `report_wait` once and wait.
 
     Use FileLock itself where the wait need not be reported. The kernel releases the lock when its holder dies, so a
     leftover file does no harm.
@@ -151,7 +151,7 @@ def hold_lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     try:
         held = lock.acquire(blocking=False)
     except Timeout:
-        waiting()
+        report_wait()
         held = lock.acquire()
     with held:
         yield

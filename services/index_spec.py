@@ -149,7 +149,8 @@ class EncoderIdentity(BaseModel):
 class Generation(BaseModel):
     """Physical index behind an alias, as its mapping's `_meta` records it."""
 
-    model_config = ConfigDict(frozen=True)
+    # The stored name of the lineage is `identity`.
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     index: str = Field(description="the client's name of the index")
     number: int = Field(ge=1)
@@ -159,7 +160,11 @@ class Generation(BaseModel):
     window: WindowSettings
     dense: DenseIdentity | None = None
     created_at: str
-    identity: str = Field("", description="id of the index: later generations keep it, a recreated index has a new one")
+    lineage: str = Field(
+        "",
+        alias="identity",
+        description="id that all generations of an index share; a deleted and recreated index has another",
+    )
     token: str = Field("", description="id of this generation: its number may be used again")
     suggests: bool = Field(
         False, description="titles and words are indexed for suggestions; false for generations made before that"
@@ -169,10 +174,13 @@ class Generation(BaseModel):
         "", description="fingerprint of the engine that makes the chapters of talk; empty: any worker's engine"
     )
 
-    @property
-    def lineage(self) -> str:
-        """Id that all generations of an index share. An index that was deleted and created again has another."""
-        return self.identity or self.created_at
+    @model_validator(mode="before")
+    @classmethod
+    def _default_lineage(cls, members: Any) -> Any:
+        """Take the creation time as the lineage of a generation that was made before lineages."""
+        if isinstance(members, dict) and not members.get("identity") and not members.get("lineage"):
+            return {**members, "identity": members.get("created_at", "")}
+        return members
 
     @property
     def alias(self) -> str:

@@ -32,11 +32,11 @@ def jitter(longest: float) -> float:
     return random.uniform(0, longest)  # noqa: S311 (not a secret)
 
 
-def retry(call: Callable[[], T], seconds: float, say: Callable[[str], None] = log.warning) -> T:
+def retry(call: Callable[[], T], seconds: float, report: Callable[[str], None] = log.warning) -> T:
     """Return the result of `call`, repeated for at most `seconds` while it raises a transient error.
 
     The delay before each retry is the error's `retry_after` (seconds) or else `backoff_seconds`. The last error is
-    raised when the next delay would exceed the limit; every other error at once. `say` receives the first error, and
+    raised when the next delay would exceed the limit; every other error at once. `report` receives the first error, and
     each one whose code differs from the previous.
     """
     reported = ""
@@ -46,7 +46,7 @@ def retry(call: Callable[[], T], seconds: float, say: Callable[[str], None] = lo
         error = _transient_error(state)
         if error.code != reported:
             reported = error.code
-            say(f"waiting up to {seconds:.0f} s: {error}")
+            report(f"waiting up to {seconds:.0f} s: {error}")
 
     repeated = Retrying(
         retry=retry_if_exception_type(TRANSIENT_ERRORS),

@@ -63,7 +63,7 @@ def key_check(argv: list[str] | None = None) -> None:
 def measure_keys(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return microseconds per request, by gate and key."""
     gates = asyncio.run(_measure_gates(arguments.times))
-    rows = gates | {"the filter of a key, hybrid": asyncio.run(_measure_confined_search(arguments.times))}
+    rows = gates | {"the filter of a key, hybrid": asyncio.run(_measure_filtered_search(arguments.times))}
     for name, value in rows.items():
         print(f"{name:>28}: {value} µs")
     return {"microseconds": rows}
@@ -98,7 +98,7 @@ async def _measure_gates(times: int) -> dict[str, float]:
     return results
 
 
-async def _measure_confined_search(times: int) -> float:
+async def _measure_filtered_search(times: int) -> float:
     """Return the microseconds that confine a hybrid search of forty pieces to a key's filter."""
     generation = Generation(
         index="a", number=1, physical="p-a.g000001", spec=IndexSpec.model_validate({"fields": {"tenant": "keyword"}}),
@@ -115,7 +115,7 @@ async def _measure_confined_search(times: int) -> float:
     async def confine() -> None:
         security = DocumentLevelSecurity()
         security.admit(generation, OneOf("tenant", ("a",)))
-        security.answered(call, security.confined(call))
+        security.filter_answer(call, security.filter_call(call))
 
     return await _time_microseconds(confine, times)
 

@@ -32,7 +32,7 @@ from benchmarks.collections import (
     KeywordIndex,
     encode_collection_windows,
     judged_arguments,
-    open_keyword_index,
+    open_lexical_index,
     sample_collection,
 )
 from benchmarks.measuring import run_benchmark
@@ -244,7 +244,7 @@ def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             index = ExactIndex({document: document_vector(own, top_k) for document, own in windows.items()})
-            with open_keyword_index(search, settings, collection) as keywords:
+            with open_lexical_index(search, settings, collection) as keywords:
                 bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
                 results[label] = {
                     kind: {

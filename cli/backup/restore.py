@@ -187,9 +187,9 @@ def _assign_generation(search: SyncSearchClient, index: str, number: int, physic
             "restore_failed",
             f"The description of {physical} is from a later version of sparsewell: use that version.",
         ) from error
-    identity = {} if source.index == index else {"identity": uuid4().hex}
+    lineage = {} if source.index == index else {"lineage": uuid4().hex}
     place = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12]}
-    generation = source.model_copy(update=place | identity)
+    generation = source.model_copy(update=place | lineage)
     search.send(record_generation_call(generation))
     return RestoredIndex(source, generation)
 

@@ -183,13 +183,13 @@ def _merge_rules(store: BackupRepository, backup: Backup, aside: str | None, ind
 
 
 def _save_rules(
-    store: BackupRepository, record: CurationRecord, seen: StoredCuration | None, older: Sequence[CurationRecord]
+    store: BackupRepository, record: CurationRecord, expected: StoredCuration | None, older: Sequence[CurationRecord]
 ) -> None:
     _ensure_index(store, store.names.curation, make_curation_calls(store.names, store.settings.replicas))
     for version in older:
         with suppress(Conflict):
             store.search.send(archive_curation_call(store.names, version))
-    store.search.send(save_curation_call(store.names, record, seen))
+    store.search.send(save_curation_call(store.names, record, expected))
 
 
 def _merge_queries(store: BackupRepository, aside: str | None, index: RestoredIndex) -> None:

@@ -154,15 +154,15 @@ class GenerationBuild:
     patience: float
     encode_here: bool = False
 
-    def until_settled(self) -> ReindexProgress:
+    def until_caught_up(self) -> ReindexProgress:
         """Build the new generation and follow the old one until it has caught up.
 
-        Raises the errors of `Reindexing.settle`, and Conflict (`misfits`).
+        Raises the errors of `Reindexing.follow_until_caught_up`, and Conflict (`misfits`).
         """
         self.work.make_target()
         with self._follower() as follower:
             self.show.begin("building", 1, unit="documents")
-            progress = self.work.settle(follower, self.patience, self._show)
+            progress = self.work.follow_until_caught_up(follower, self.patience, self._show)
         record = follower.record
         if record.misfits:
             raise Conflict(
@@ -177,7 +177,7 @@ class GenerationBuild:
 
     def gate(self, gate: QualityGate) -> None:
         """Compare both generations on the judged queries. Raises Conflict (`quality_gate`)."""
-        record = self.work.held
+        record = self.work.current_record
         figures = []
         for generation in (record.source, record.target):
             table = QueryTable.load(self.encoder_of(generation).directory)
@@ -190,7 +190,7 @@ class GenerationBuild:
 
     def require_table(self, api: str | None) -> None:
         """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
-        wanted = self.work.held.target.encoder
+        wanted = self.work.current_record.target.encoder
         base = api_address(self.settings, api)
         with connect_api(base, 10) as client:
             try:
@@ -215,7 +215,7 @@ class GenerationBuild:
 
     @contextmanager
     def _follower(self) -> Iterator[Follower]:
-        target = self.work.held.target
+        target = self.work.current_record.target
         with closing(Publisher(self.settings.redis_address)) as publisher:
             if self.encode_here:
                 dispatch = self._local_dispatch(target)

@@ -23,10 +23,10 @@ from services.opensearch.reindex import (
     ReindexRecord,
     ReindexRecords,
     ShardState,
-    carry_write,
     changes_call,
+    copy_write,
+    incompatible_write,
     is_pending_write,
-    misfit_write,
     read_changes,
     read_shard_count,
     read_shard_states,
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 MAX_PAGE_BYTES = 8 * 1024**2
 MAX_PAGE_DOCUMENTS = 128
 FIRST_PAGE_DOCUMENTS = 64
-MAX_RECORDED_MISFITS = 20
+MAX_RECORDED_INCOMPATIBLE = 20
 
 # Requests the vectors of documents of the target, by their ids.
 Dispatch = Callable[[Sequence[str]], None]
@@ -52,7 +52,7 @@ Dispatch = Callable[[Sequence[str]], None]
 class Follower:
     """A follower of the changes in `record.source`.
 
-    It saves the record after each page. A page may be carried twice, which changes nothing.
+    It saves the record after each page. A page may be copied twice, which changes nothing.
     """
 
     search: SyncSearchClient
@@ -64,7 +64,7 @@ class Follower:
     _page: int = field(default=FIRST_PAGE_DOCUMENTS, init=False)
 
     def catch_up(self, before_page: Callable[[], None] = lambda: None) -> int:
-        """Carry all operations up to the current global checkpoints. Return the number of operations behind.
+        """Copy all operations up to the current global checkpoints. Return the number of operations behind.
 
         `before_page` is called before each page. Raises Conflict (`reindex_taken_over`, `reindex_too_old`), NotFound
         when a generation was deleted, BackendUnavailable.
@@ -113,13 +113,13 @@ class Follower:
             size = self._page
             page = read_changes(self.search.send(changes_call(source, shard, after, up_to, size)))
             if page:
-                self._carry([stored for _, stored in page])
+                self._copy([stored for _, stored in page])
             self.record.checkpoints[shard] = page[-1][0] if len(page) == size else up_to
             self.records.save(self.record)
 
-    def _carry(self, documents: Sequence[StoredDocument]) -> None:
+    def _copy(self, documents: Sequence[StoredDocument]) -> None:
         record, settings = self.record, self.settings
-        writes = [carry_write(record.source, record.target, stored, settings.lease_seconds) for stored in documents]
+        writes = [copy_write(record.source, record.target, stored, settings.lease_seconds) for stored in documents]
         size = sum(len(stored.source.get("text", "")) for stored in documents) // len(documents) + 1
         self._page = max(1, min(MAX_PAGE_DOCUMENTS, MAX_PAGE_BYTES // size))
         verdicts = write_bulk(self.search, writes, settings.journal_bytes, self.patience)
@@ -132,10 +132,10 @@ class Follower:
                     )
                 case WriteOutcome.REFUSED:
                     record.misfits += 1
-                    if len(record.misfit_ids) < MAX_RECORDED_MISFITS:
+                    if len(record.misfit_ids) < MAX_RECORDED_INCOMPATIBLE:
                         record.misfit_ids.append(write.id)
                     if record.step == "swapping":
-                        self._write_dead(misfit_write(record.source, record.target, stored))
+                        self._write_dead(incompatible_write(record.source, record.target, stored))
                 case WriteOutcome.STORED:
                     record.carried += 1
                     if is_pending_write(write):

@@ -2,7 +2,7 @@
 
 `Reindexing` has the steps of the command. `decide_swap` is the point of no return; every step of `finish_swap` may be
 repeated, by the command or by the sweeper (`finish_abandoned_swaps`). A swap makes the old generation read-only,
-carries the last writes and moves the alias. A write that meets the block is retried for longer than a swap takes
+copies the last writes and moves the alias. A write that meets the block is retried for longer than a swap takes
 (`services.opensearch.bulk`) and reaches the new generation through the alias. The block is lifted only when a
 generation was deleted by hand, and when a rollback begins (docs/decisions/0095).
 """
@@ -50,7 +50,7 @@ POLL_SECONDS = 0.5
 # While writes continue, some documents are always pending. Up to this many more than in the old generation, for this
 # long, are messages in flight and not a backlog.
 MAX_IN_FLIGHT_DOCUMENTS = 64
-MAX_SETTLE_SECONDS = 5.0
+MAX_CATCH_UP_SECONDS = 5.0
 # API processes cache the target of an alias for 2 s (query_api/app_state.py: GENERATION_CACHE_SECONDS).
 ALIAS_CACHE_SECONDS = 2.5
 # The limit of pending documents during a reindexing: a minute's work for two cores.
@@ -59,9 +59,9 @@ MAX_PENDING_DOCUMENTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class ReindexProgress:
-    """The progress of a reindexing: documents carried, operations behind, and counts by state in both generations."""
+    """The progress of a reindexing: documents copied, operations behind, and counts by state in both generations."""
 
-    carried: int
+    copied: int
     behind: int
     old: dict[str, int]
     new: dict[str, int]
@@ -112,14 +112,14 @@ class Reindexing:
 
     def follower(self, dispatch: Dispatch, patience: float) -> Follower:
         """Create the follower of the record. `dispatch` requests vectors for the target."""
-        return Follower(self.search, self._records, self.settings, self.held, dispatch, patience)
+        return Follower(self.search, self._records, self.settings, self.current_record, dispatch, patience)
 
     def make_target(self) -> None:
         """Create the new generation if it does not exist: it is written, but not searched.
 
         Raises Conflict (`already_exists`).
         """
-        record = self.held
+        record = self.current_record
         if record.rollback:
             # Both calls may be repeated after a kill.
             self.search.send(reactivate_generation_call(record.target))
@@ -128,7 +128,7 @@ class Reindexing:
         if record.checkpoints and record.target.physical not in {
             generation.physical for generation in self.every_generation()
         }:
-            record.checkpoints = {}  # The target was deleted by hand, so all documents are carried again.
+            record.checkpoints = {}  # The target was deleted by hand, so all documents are copied again.
             self._records.save(record)
         try:
             self.search.send(create_generation_call(record.target, self.settings, []))
@@ -142,7 +142,9 @@ class Reindexing:
                     f"OpenSearch has an index {record.target.physical!r} of another reindexing: remove it.",
                 ) from None
 
-    def settle(self, follower: Follower, seconds: float, report: Callable[[ReindexProgress], None]) -> ReindexProgress:
+    def follow_until_caught_up(
+        self, follower: Follower, seconds: float, report: Callable[[ReindexProgress], None]
+    ) -> ReindexProgress:
         """Follow until the new generation is no further behind than the old one. Return the last progress.
 
         Raises BackendUnavailable (`reindex_stuck`) when no document was encoded for `seconds`.
@@ -155,7 +157,7 @@ class Reindexing:
             more = progress.new["pending"] - progress.old["pending"]
             if behind <= MAX_IN_FLIGHT_DOCUMENTS and more <= MAX_IN_FLIGHT_DOCUMENTS:
                 near_since = near_since or time.monotonic()
-                if more <= 0 or time.monotonic() - near_since > MAX_SETTLE_SECONDS:
+                if more <= 0 or time.monotonic() - near_since > MAX_CATCH_UP_SECONDS:
                     return progress
             else:
                 near_since = None
@@ -163,7 +165,7 @@ class Reindexing:
 
     def swap(self, follower: Follower) -> None:
         """Decide and finish the swap. When it returns, every API process searches the new generation."""
-        if self.held.step == "following":
+        if self.current_record.step == "following":
             decide_swap(follower)
         finish_swap(follower)
         time.sleep(ALIAS_CACHE_SECONDS)
@@ -173,7 +175,7 @@ class Reindexing:
 
         Raises Conflict (`reindex_decided`).
         """
-        record = self.held
+        record = self.current_record
         if record.step not in ("following", "dropping"):
             raise Conflict("reindex_decided", "The swap is decided: let it finish, then roll back.")
         if record.rollback:
@@ -190,18 +192,18 @@ class Reindexing:
 
     def drop_old(self) -> None:
         """Delete the generation that is kept for a rollback. Raises Conflict (`reindex_unfinished`)."""
-        record = self.held
+        record = self.current_record
         if record.step not in ("swapped", "dropping"):
             raise Conflict("reindex_unfinished", "The reindexing is not done; finish or abort it first.")
         self._drop(record)
 
     def roll_back(self, not_before: int) -> ReindexRecord:
-        """Reverse the record, so that the changes since the swap are carried to the old generation.
+        """Reverse the record, so that the changes since the swap are copied to the old generation.
 
         `not_before` (milliseconds since 1970): the earliest swap whose tombstones have not expired. Raises Conflict
         (`nothing_to_roll_back`, `rollback_too_old`).
         """
-        record = self.held
+        record = self.current_record
         if record.rollback and record.step == "following":
             return record
         if record.step != "swapped" or record.swapped_at is None:
@@ -225,7 +227,7 @@ class Reindexing:
         return read_state_counts(self.search.send(count_states_call(generation.physical)))
 
     @property
-    def held(self) -> ReindexRecord:
+    def current_record(self) -> ReindexRecord:
         """The record. Raises NotFound (`no_reindex`) when there is none."""
         if self.record is None:
             raise NotFound("no_reindex", f"There is no reindexing of {self.index!r}.")
@@ -261,13 +263,13 @@ class _ProgressMonitor:
 
     def check(self, behind: int) -> ReindexProgress:
         """Read and report the progress. Raises BackendUnavailable (`reindex_stuck`)."""
-        record = self.reindexing.held
+        record = self.reindexing.current_record
         progress = ReindexProgress(
             record.carried, behind, self.reindexing.counts(record.source), self.reindexing.counts(record.target)
         )
         self.report(progress)
         self._checked_at = time.monotonic()
-        done = sum(progress.new.values()) - progress.new["pending"] + progress.carried
+        done = sum(progress.new.values()) - progress.new["pending"] + progress.copied
         if done > self._best:
             self._best, self._best_at = done, time.monotonic()
         elif time.monotonic() - self._best_at > self.seconds:

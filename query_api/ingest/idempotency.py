@@ -96,16 +96,16 @@ async def settle_job(app: AppState, job: JobRecord, outcome: Mapping[str, Any] |
     """
     if outcome is not None and len(orjson.dumps(outcome)) > MAX_OUTCOME_BYTES:
         outcome = None
-    seen: Mapping[str, Any] | None = None
+    expected: Mapping[str, Any] | None = None
     for _ in range(_MAX_ATTEMPTS):
         try:
-            await app.search.send(save_outcome_call(app.names, job, outcome, seen))
+            await app.search.send(save_outcome_call(app.names, job, outcome, expected))
         except Conflict:
             pass
         else:
             return None
-        seen = await _find_job_record(app, job.id)
-        stored: Mapping[str, Any] | None = (seen or {}).get("_source", {}).get("outcome")
+        expected = await _find_job_record(app, job.id)
+        stored: Mapping[str, Any] | None = (expected or {}).get("_source", {}).get("outcome")
         if stored is not None:
             return stored
         await asyncio.sleep(jitter(_CONTENTION_SECONDS))

@@ -233,7 +233,7 @@ class Ingestion:
         except NotFound:
             self._app.forget(self._generation.index)
             raise
-        for physical, ids in self._intake.settle(verdicts).items():
+        for physical, ids in self._intake.apply_verdicts(verdicts).items():
             self._app.backlog.journalled(len(ids))
             await self._enqueue(physical, ids)
 
@@ -276,7 +276,7 @@ async def write_raw_documents(app: AppState, generation: Generation, writes: lis
     verdicts = await write_bulk_async(app.search, writes, settings.journal_bytes, settings.opensearch_timeout)
     check = LostAnswerCheck(generation.alias, writes, verdicts)
     call = check.call()
-    return verdicts if call is None else check.settle(await app.search.send(call))
+    return verdicts if call is None else check.resolve(await app.search.send(call))
 
 
 async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyReceiver) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from query_api.search.passages import has_part
 from query_api.search.query_builder import depth_of, excluded_ids, field_query, modes_of, needed_source, with_boosts
 from query_api.search.retrieval import read_sources, scaled_shares
 from services.opensearch.queries import (
-    PartKind,
+    NestedKind,
     SearchPlan,
     add_filter,
-    best_parts_query,
+    best_nested_query,
     build_search_body,
-    part_words_field,
-    read_best_parts,
-    sparse_part_query,
+    nested_words_field,
+    read_best_nested,
+    sparse_nested_query,
 )
 from services.query.fusion import fuse_lists, fusion_shares
 
@@ -31,7 +31,7 @@ from services.query.fusion import fuse_lists, fusion_shares
 PartKey = tuple[str, int]
 
 
-async def retrieve_parts(context: SearchContext, unit: PartKind) -> Retrieved:
+async def retrieve_parts(context: SearchContext, unit: NestedKind) -> Retrieved:
     """Return the chapters or passages of the page, with sources and explanations."""
     retrieved = await _rank(context, unit)
     hits = await read_sources(context, retrieved.hits, needed_source(context.request))
@@ -41,11 +41,11 @@ async def retrieve_parts(context: SearchContext, unit: PartKind) -> Retrieved:
     return Retrieved(hits, retrieved.page, lexical_empty=retrieved.lexical_empty, read=True)
 
 
-def _part_exists(unit: PartKind, hit: Hit) -> bool:
+def _part_exists(unit: NestedKind, hit: Hit) -> bool:
     return hit.source is not None and has_part(unit, hit.number or 0, hit.source)
 
 
-async def _rank(context: SearchContext, unit: PartKind) -> Retrieved:
+async def _rank(context: SearchContext, unit: NestedKind) -> Retrieved:
     """Rank the chapters or passages of all lists and cut the page out of the ranking."""
     request, page, modes = context.request, context.page, modes_of(context)
     # One hit more than the page shows whether another page follows.
@@ -86,10 +86,10 @@ async def _rank(context: SearchContext, unit: PartKind) -> Retrieved:
     return Retrieved(page_hits, page, lexical_empty=hits.get("lexical") == [])
 
 
-def _part_plan(context: SearchContext, mode: str, unit: PartKind, depth: int) -> SearchPlan:
+def _part_plan(context: SearchContext, mode: str, unit: NestedKind, depth: int) -> SearchPlan:
     """Build the list of the best chapters or passages of each document."""
     per_document = min(context.request.per_document or MAX_PER_DOCUMENT, depth)
-    words = best_parts_query(_part_query(context, mode, unit), unit, per_document)
+    words = best_nested_query(_part_query(context, mode, unit), unit, per_document)
     query = add_filter(words, context.selection.clauses, excluded_ids(context))
     # The boosts of a document apply to its chapters and passages, so hits always name their boosts.
     return SearchPlan(
@@ -97,18 +97,20 @@ def _part_plan(context: SearchContext, mode: str, unit: PartKind, depth: int) ->
     )
 
 
-def _part_query(context: SearchContext, mode: str, unit: PartKind) -> dict[str, Any]:
-    return sparse_part_query(context.query, unit) if mode == "sparse" else field_query(context, part_words_field(unit))
+def _part_query(context: SearchContext, mode: str, unit: NestedKind) -> dict[str, Any]:
+    return (
+        sparse_nested_query(context.query, unit) if mode == "sparse" else field_query(context, nested_words_field(unit))
+    )
 
 
 def _scores(
-    context: SearchContext, unit: PartKind, hits: Sequence[Mapping[str, Any]], depth: int
+    context: SearchContext, unit: NestedKind, hits: Sequence[Mapping[str, Any]], depth: int
 ) -> dict[PartKey, float]:
     """Return the best `depth` chapters or passages of all documents, best first; ties by document and number."""
     scores = {}
     for hit in hits:
         factor = 1.0 if context.curated is None else context.curated.factor(hit.get("matched_queries", ()))
-        for number, part in read_best_parts(hit, unit):
+        for number, part in read_best_nested(hit, unit):
             scores[hit["_id"], number] = float(part["_score"]) * factor
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
 
@@ -126,16 +128,16 @@ def _limit_per_document(limit: int | None, ranking: Sequence[tuple[PartKey, floa
     return kept
 
 
-async def _explain(context: SearchContext, unit: PartKind, hits: Sequence[Hit]) -> list[Hit]:
+async def _explain(context: SearchContext, unit: NestedKind, hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits with the contributions of words to their lexical scores."""
     documents = list(dict.fromkeys(hit.id for hit in hits if "lexical" in hit.scores))
     per_document = min(context.request.per_document or MAX_PER_DOCUMENT, depth_of(context) + 1)
-    words = best_parts_query(_part_query(context, "lexical", unit), unit, per_document, explained=True)
+    words = best_nested_query(_part_query(context, "lexical", unit), unit, per_document, explained=True)
     query = {"bool": {"must": [words], "filter": [{"ids": {"values": documents}}]}}
     plan = SearchPlan(context.target, build_search_body(query, len(documents), False, context.timeout))
     (answer,) = await send_lists(context.engine, [plan], context.watch)
     parts = {
-        (hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_best_parts(hit, unit)
+        (hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_best_nested(hit, unit)
     }
 
     def with_shares(hit: Hit) -> Hit:

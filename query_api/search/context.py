@@ -29,7 +29,7 @@ from services.curation.matching import MatchedRules
 from services.encoders.query_table import QueryTable, QueryVector
 from services.index_spec import Generation, ScoreBy
 from services.model_client import ModelClient
-from services.opensearch.queries import KeywordField
+from services.opensearch.queries import LexicalField
 from services.query.expansion import QueryBlend
 from services.settings import Settings
 
@@ -73,7 +73,7 @@ class CuratedQuery:
         """Return the origins of the pieces that pruning left; None where all weight comes from the words."""
         return {i: self.origins[i] for i in query.ids} if self.origins else None
 
-    def lexical(self, text: str, boosts: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
+    def lexical(self, text: str, boosts: Mapping[str, float], field: LexicalField = "lexical") -> dict[str, Any]:
         """Return the lexical query of a field. `boosts`: words beside the text, with their boosts."""
         return curated_lexical_query(text, self.matched.spans, boosts, self.title, field)
 

@@ -129,7 +129,7 @@ def lexical_why(shares: Mapping[tuple[str, str], float], unit: HitUnit = "docume
     return _largest_first(entries)
 
 
-def keyword_shares(explanation: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+def lexical_shares(explanation: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     """Return the contribution of each term to a BM25 score, by field and term, from OpenSearch's explanation."""
     shares: dict[tuple[str, str], float] = {}
     for key, value in _term_shares(explanation):

@@ -17,16 +17,16 @@ from services.encoders.query_table import QueryVector
 from services.opensearch.queries import (
     NOT_DELETED,
     Clause,
-    KeywordField,
-    PartKind,
+    LexicalField,
+    NestedKind,
     SearchPlan,
     add_filter,
     add_rescore,
-    best_part_score_query,
+    best_nested_score_query,
     build_docvalue_fields,
     build_search_body,
     lexical_query,
-    part_words_field,
+    nested_words_field,
     replace_scores,
     sparse_query,
 )
@@ -149,15 +149,15 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
         return
     if talk.titles_in_keywords:
         yield {"bool": {"should": [field_query(context, "chapter_titles")], "boost": talk.titles_in_keywords}}
-    factors: dict[PartKind, float] = {"chapter": talk.chapter_in_keywords}
+    factors: dict[NestedKind, float] = {"chapter": talk.chapter_in_keywords}
     if "window" in spec.scored_by:
         factors["passage"] = talk.passage_in_keywords
     for part, factor in factors.items():
         if factor:
-            yield best_part_score_query(field_query(context, part_words_field(part)), part, factor)
+            yield best_nested_score_query(field_query(context, nested_words_field(part)), part, factor)
 
 
-def field_query(context: SearchContext, field: KeywordField) -> Clause:
+def field_query(context: SearchContext, field: LexicalField) -> Clause:
     """Return the clause that scores the words of one field."""
     words, carried, curated = context.request.query, context.carried, context.curated
     return lexical_query(words, carried, field) if curated is None else curated.lexical(words, carried, field)

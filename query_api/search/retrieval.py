@@ -21,7 +21,7 @@ from query_api.search.counting import (
     send_requests,
 )
 from query_api.search.executor import Documents, Key, send_lists
-from query_api.search.hits import keyword_shares
+from query_api.search.hits import lexical_shares
 from query_api.search.multi_index import (
     EngineHit,
     Merged,
@@ -84,7 +84,7 @@ async def _engine_list(context: SearchContext) -> Retrieved:
             hit["_score"] or 0.0,
             {} if hit["_score"] is None else {mode: hit["_score"]},
             hit.get("_source"),
-            keyword_shares(hit["_explanation"]) if "_explanation" in hit else {},
+            lexical_shares(hit["_explanation"]) if "_explanation" in hit else {},
             boosts=hit.get("matched_queries", ()),
         )
         for hit in hits
@@ -353,7 +353,7 @@ def scaled_shares(context: SearchContext, hit: Hit, explained: EngineHit) -> dic
     score = hit.scores["lexical"]
     if context.curated is not None:
         score = context.curated.unboosted(score, hit.boosts)
-    shares = keyword_shares(explained["_explanation"])
+    shares = lexical_shares(explained["_explanation"])
     total = sum(shares.values())
     return {term: share * (score / total) for term, share in shares.items()} if total else {}
 

@@ -44,7 +44,7 @@ class KeySecret:
     created_at: int
     ends_at: int | None = None
 
-    def holds(self, now: int) -> bool:
+    def is_valid(self, now: int) -> bool:
         """Return whether the secret is still valid."""
         return self.ends_at is None or now < self.ends_at
 
@@ -90,7 +90,7 @@ class ApiKey:
 
         Every secret is compared, so timing reveals nothing.
         """
-        matches = [is_same_digest(secret.digest, digest) and secret.holds(now) for secret in self.secrets]
+        matches = [is_same_digest(secret.digest, digest) and secret.is_valid(now) for secret in self.secrets]
         return any(matches) and self.is_active(now)
 
     def rotated(self, digest: str, now: int, overlap: int) -> Self:
@@ -100,7 +100,7 @@ class ApiKey:
         """
         if not self.is_active(now):
             raise Conflict("key_ended", "The key is revoked or has expired: create another.")
-        active = [secret for secret in self.secrets if secret.holds(now)]
+        active = [secret for secret in self.secrets if secret.is_valid(now)]
         if len(active) >= MAX_SECRETS:
             raise Conflict(
                 "key_rotating", "The key has two valid secrets: rotate it again once the older one has ended."

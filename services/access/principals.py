@@ -76,9 +76,9 @@ class Principal:
             return
         if self is NOBODY:
             raise missing_credentials()
-        wanted = sorted(any_of)
+        scopes = sorted(any_of)
         raise Forbidden(
-            "insufficient_scope", f"This needs a key with the scope {' or '.join(wanted)}.", scopes=list(wanted)
+            "insufficient_scope", f"This needs a key with the scope {' or '.join(scopes)}.", scopes=list(scopes)
         )
 
     def demand_index(self, index: str) -> None:

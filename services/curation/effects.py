@@ -17,7 +17,7 @@ from services.errors import InvalidInput, TooLarge
 from services.filters.parsing import FilterLimits, parse_filter
 from services.filters.tree import Filter, iter_conditions
 from services.index_spec import FieldType, Generation
-from services.opensearch.queries import Clause, KeywordField, build_filter_clause, lexical_query
+from services.opensearch.queries import Clause, LexicalField, build_filter_clause, lexical_query
 from services.query.expansion import OriginWeights, QueryBlend
 
 SYNONYM_ORIGIN, OVERRIDE_ORIGIN = "synonym", "override"
@@ -38,7 +38,7 @@ def curated_lexical_query(
     spans: Sequence[CuratedSpan],
     also: Mapping[str, float],
     title: float = 1.0,
-    field: KeywordField = "lexical",
+    field: LexicalField = "lexical",
 ) -> dict[str, Any]:
     """Return the lexical query of a text with its curated spans and extra words (`also`, as in `lexical_query`).
 
@@ -58,7 +58,7 @@ def curated_lexical_query(
 
 
 def _field_query(
-    field: KeywordField, text: str, spans: Sequence[CuratedSpan], also: Mapping[str, float]
+    field: LexicalField, text: str, spans: Sequence[CuratedSpan], also: Mapping[str, float]
 ) -> dict[str, Any]:
     if not spans:
         return lexical_query(text, also, field)
@@ -78,7 +78,7 @@ def _field_query(
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses}}
 
 
-def _alternatives(field: KeywordField, span: CuratedSpan) -> dict[str, Any]:
+def _alternatives(field: LexicalField, span: CuratedSpan) -> dict[str, Any]:
     build = _phrase_query if span.phrase else _match_query
     original = build(field, span.text, span.factor)
     if not span.added:
@@ -87,11 +87,11 @@ def _alternatives(field: KeywordField, span: CuratedSpan) -> dict[str, Any]:
     return {"dis_max": {"queries": [original, *synonyms]}}
 
 
-def _match_query(field: KeywordField, text: str, boost: float) -> dict[str, Any]:
+def _match_query(field: LexicalField, text: str, boost: float) -> dict[str, Any]:
     return {"match": {field: {"query": text} | _boost_option(boost)}}
 
 
-def _phrase_query(field: KeywordField, text: str, boost: float) -> dict[str, Any]:
+def _phrase_query(field: LexicalField, text: str, boost: float) -> dict[str, Any]:
     return {"match_phrase": {field: {"query": text} | _boost_option(boost)}}
 
 

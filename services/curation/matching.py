@@ -115,7 +115,8 @@ class _ExpansionBudget:
     words: int
     texts: int
 
-    def takes(self, length: int) -> bool:
+    def spend(self, length: int) -> bool:
+        """Use the budget for a text of `length` words. Return False if the rest does not suffice."""
         if length > self.words or not self.texts:
             return False
         self.words -= length
@@ -159,7 +160,7 @@ def _span(
         for synonym in rule.texts:
             if phrase_key(synonym) in added:
                 continue
-            if budget.takes(len(phrase_key(synonym))):
+            if budget.spend(len(phrase_key(synonym))):
                 added[phrase_key(synonym)] = SynonymText(synonym, rule.weight, rule.number)
             else:
                 matched.skip("synonym", rule.number, synonym)

@@ -135,7 +135,7 @@ class Term(_Rule):
     phrase: bool = Field(False, strict=True, description="lexical search requires its words side by side")
 
     @model_validator(mode="after")
-    def _says_something(self) -> "Term":
+    def _require_effect(self) -> "Term":
         if self.weight is None and self.factor == 1 and not self.phrase:
             raise ValueError("a `weight`, a `factor` or `phrase` is required")
         if self.weight is not None and self.factor != 1:
@@ -154,7 +154,7 @@ class Boost(_Rule):
     )
 
     @model_validator(mode="after")
-    def _says_something(self) -> "Boost":
+    def _require_effect(self) -> "Boost":
         if self.factor == 1:
             raise ValueError("a `factor` of 1 changes nothing")
         return self

@@ -61,11 +61,11 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """Number of received documents that are not settled."""
+        """Number of received documents without a verdict."""
         return len(self._ready)
 
     def writes(self) -> list[Write]:
-        """Return the raw writes of the documents received since the last `settle`. Call it once, then `settle`."""
+        """Return the raw writes of the documents without a verdict. Call it once, then `apply_verdicts`."""
         return [
             raw_write(
                 self.generation,
@@ -77,9 +77,10 @@ class Intake:
             for _, document in self._ready
         ]
 
-    def settle(self, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
-        """Take the verdicts on the last `writes`. Return the accepted ids by the physical generation that stored them.
+    def apply_verdicts(self, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+        """Accept or reject the documents of the last `writes`.
 
+        Return the accepted ids by the physical generation that stored them.
         After a swap this is another generation than the one of the intake, and during a swap there are two.
         """
         accepted_by_generation: dict[str, list[str]] = defaultdict(list)

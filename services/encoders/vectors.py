@@ -60,8 +60,8 @@ class SparseVector:
             raise InvalidInput("bad_vector", "A vector's weights must be finite and not negative.")
         if i.size and (i.min() < 0 or i.max() > 0xFFFF):
             raise InvalidInput("bad_vector", "A vector's ids must lie between 0 and 65,535.")
-        keep = w >= SMALLEST_WEIGHT
-        i, w = i[keep], w[keep]
+        storable = w >= SMALLEST_WEIGHT
+        i, w = i[storable], w[storable]
         order = np.argsort(i, kind="stable")
         i = i[order]
         if (np.diff(i) == 0).any():

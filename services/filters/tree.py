@@ -118,8 +118,8 @@ def satisfies_filter(tree: Filter, document_id: str, metadata: Mapping[str, Any]
             return any(satisfies_filter(part, document_id, metadata) for part in parts)
         case Not(part):
             return not satisfies_filter(part, document_id, metadata)
-        case OneOf(field, wanted):
-            return any(_as_stored(value) in wanted for value in _field_values(field, document_id, metadata))
+        case OneOf(field, allowed):
+            return any(_as_stored(value) in allowed for value in _field_values(field, document_id, metadata))
         case InRange(field, low, high, date):
             stored = _field_values(field, document_id, metadata)
             values = [date_bounds(value)[0] if date else float(value) for value in stored]

@@ -81,13 +81,15 @@ def read_stored_curation(answer: Mapping[str, Any]) -> StoredCuration | None:
     return StoredCuration(CurationRecord(**document["_source"]), document["_seq_no"], document["_primary_term"])
 
 
-def save_curation_call(names: IndexNames, record: CurationRecord, seen: StoredCuration | None) -> Call:
-    """Store a version over the version `seen`, or as the first one. Conflicts if the stored version has changed.
+def save_curation_call(names: IndexNames, record: CurationRecord, expected: StoredCuration | None) -> Call:
+    """Store a version over the version `expected`, or as the first one. Conflicts if the stored version has changed.
 
     OpenSearch answers with NotFound if the index of rules does not exist.
     """
     path = f"/{names.curation}/_doc/{quote(record.index, safe='')}"
-    condition = {"op_type": "create"} if seen is None else {"if_seq_no": seen.seq_no, "if_primary_term": seen.term}
+    condition = (
+        {"op_type": "create"} if expected is None else {"if_seq_no": expected.seq_no, "if_primary_term": expected.term}
+    )
     return Call("PUT", path, record.source(), {"require_alias": "true"} | condition)
 
 

@@ -40,7 +40,7 @@ class DocumentLevelSecurity:
         self._visible[generation.physical] = _VisibleDocuments(tree, tuple(build_filter_clauses(tree)))
         self._aliases.add(generation.alias)
 
-    def confined(self, call: Call) -> Call:
+    def filter_call(self, call: Call) -> Call:
         """Return the call with the filter. Raises Forbidden (`filtered_key`) for a call that cannot have one."""
         *names, kind = call.path.strip("/").split("/")
         match call.method, kind:
@@ -69,10 +69,10 @@ class DocumentLevelSecurity:
                 return call
         raise _forbidden_request()
 
-    def answered(self, call: Call, answer: Any) -> Any:
+    def filter_answer(self, call: Call, answer: Any) -> Any:
         """Return the answer with invisible documents, read by id, replaced by missing ones.
 
-        `call` is the call before `confined`.
+        `call` is the call before `filter_call`.
         """
         if call.path == "/_mget":
             requested = [document["_source"] for document in _parse_body(call.body)["docs"]]
@@ -93,10 +93,10 @@ class DocumentLevelSecurity:
     def _filter_searches(self, body: bytes) -> bytes:
         lines = [orjson.loads(line) for line in body.splitlines()]
         pairs = zip(lines[::2], lines[1::2], strict=True)
-        confined = [
+        filtered = [
             line for header, search in pairs for line in (header, self._filter_search(header.get("index"), search))
         ]
-        return b"\n".join(map(orjson.dumps, confined)) + b"\n"
+        return b"\n".join(map(orjson.dumps, filtered)) + b"\n"
 
     def _filter_search(self, index: str | None, search: dict[str, Any]) -> dict[str, Any]:
         """Add the filter to a search. `index` is None for a point in time, which may hold every admitted index."""

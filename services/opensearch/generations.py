@@ -69,7 +69,7 @@ def new_generation(
         window=spec.window or manifest.window,
         dense=dense,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity=lineage or uuid4().hex,
+        lineage=lineage or uuid4().hex,
         token=uuid4().hex[:12],
         suggests=True,
         titles=True,

@@ -164,16 +164,16 @@ def load_outcome_call(names: IndexNames, job_id: str) -> Call:
 
 
 def save_outcome_call(
-    names: IndexNames, job: JobRecord, outcome: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
+    names: IndexNames, job: JobRecord, outcome: Mapping[str, Any] | None, expected: Mapping[str, Any] | None
 ) -> Call:
-    """Store a finished job with its outcome: as a new document, or over the version `seen`."""
+    """Store a finished job with its outcome: as a new document, or over the version `expected`."""
     source = job.source()
     if outcome is not None:
         source["outcome"] = outcome
     path = quote(job.id, safe="")
-    if seen is None:
+    if expected is None:
         return Call("PUT", f"/{names.jobs}/_create/{path}", orjson.dumps(source))
-    condition = {"if_seq_no": seen["_seq_no"], "if_primary_term": seen["_primary_term"]}
+    condition = {"if_seq_no": expected["_seq_no"], "if_primary_term": expected["_primary_term"]}
     return Call("PUT", f"/{names.jobs}/_doc/{path}", orjson.dumps(source), condition)
 
 

@@ -238,7 +238,7 @@ class LostAnswerCheck:
     """Check of superseded raw writes and tombstones after a repeated bulk request whose first answer was lost.
 
     A superseded write was stored by the first request if the stored document has its version and its job. `alias` is
-    the target of the writes; `verdicts` are in the same order. Send `call()`, then give its answer to `settle`.
+    the target of the writes; `verdicts` are in the same order. Send `call()`, then give its answer to `resolve`.
     """
 
     alias: str
@@ -254,7 +254,7 @@ class LostAnswerCheck:
         ]
         return get_documents_call(self.alias, ids) if ids else None
 
-    def settle(self, answer: Mapping[str, Any]) -> list[Verdict]:
+    def resolve(self, answer: Mapping[str, Any]) -> list[Verdict]:
         """Return the verdicts, with STORED for superseded writes that the answer to `call` contains."""
         stored_in = {
             (stored.id, *_write_identity(stored.source)): stored.physical for stored in read_stored_documents(answer)

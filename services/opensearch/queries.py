@@ -22,11 +22,11 @@ from services.opensearch.journal import DELETED
 Clause = dict[str, Any]
 FieldValues = Mapping[str, list[Any]]
 # Words of title and text together, of titles, of chapter titles, of one chapter, of one passage.
-KeywordField = Literal["lexical", "title_words", "chapter_titles", "chapters.words", "window_vectors.words"]
-PartKind = Literal["chapter", "passage"]
+LexicalField = Literal["lexical", "title_words", "chapter_titles", "chapters.words", "window_vectors.words"]
+NestedKind = Literal["chapter", "passage"]
 _SPARSE_FIELDS: dict[ScoreBy, str] = {"document": "sparse", "window": "window_vectors.sparse"}
-_NESTED_PATHS: Final[Mapping[PartKind, str]] = {"chapter": "chapters", "passage": "window_vectors"}
-_WORDS: Final[Mapping[PartKind, KeywordField]] = {"chapter": "chapters.words", "passage": "window_vectors.words"}
+_NESTED_PATHS: Final[Mapping[NestedKind, str]] = {"chapter": "chapters", "passage": "window_vectors"}
+_WORDS: Final[Mapping[NestedKind, LexicalField]] = {"chapter": "chapters.words", "passage": "window_vectors.words"}
 _DATE_FORMATS: Final = "epoch_millis||strict_date_optional_time"
 # A tombstone matches a filter as a document without metadata does. It has no words, so word queries never match it;
 # other queries must exclude it.
@@ -134,7 +134,7 @@ def sparse_field_query(query: QueryVector, field: str) -> dict[str, Any]:
 
 
 def lexical_query(
-    text: str, also: Mapping[str, float] | None = None, field: KeywordField = "lexical"
+    text: str, also: Mapping[str, float] | None = None, field: LexicalField = "lexical"
 ) -> dict[str, Any]:
     """Build the BM25 query (k1 1.2, b 0.75, Lucene's defaults) over one field: title and text together, or titles.
 
@@ -196,37 +196,37 @@ def stored_vectors_body(ids: Sequence[str], fingerprint: str, timeout: float) ->
     return search | {"docvalue_fields": ["dense"]}
 
 
-def part_words_field(part: PartKind) -> KeywordField:
-    """Return the field with the words of such parts."""
-    return _WORDS[part]
+def nested_words_field(kind: NestedKind) -> LexicalField:
+    """Return the field with the words of chapters or of passages."""
+    return _WORDS[kind]
 
 
-def sparse_part_query(query: QueryVector, part: PartKind) -> Clause:
-    """Build the sparse sum that scores each part by itself."""
-    return sparse_field_query(query, f"{_NESTED_PATHS[part]}.sparse")
+def sparse_nested_query(query: QueryVector, kind: NestedKind) -> Clause:
+    """Build the sparse sum that scores each chapter or passage by itself."""
+    return sparse_field_query(query, f"{_NESTED_PATHS[kind]}.sparse")
 
 
-def best_parts_query(query: Clause, part: PartKind, limit: int, *, explained: bool = False) -> Clause:
-    """Build the query that scores documents by their best part, and returns their best `limit` parts.
+def best_nested_query(query: Clause, kind: NestedKind, limit: int, *, explained: bool = False) -> Clause:
+    """Build the query that scores documents by their best chapter or passage, and returns their best `limit` of them.
 
-    The best n parts of all documents are among the best parts of the n best documents.
+    The best n of all documents are among the best of the n best documents.
     """
     inner_hits: dict[str, Any] = {"size": limit, "_source": False}
     if explained:
         inner_hits["explain"] = True
-    return {"nested": {"path": _NESTED_PATHS[part], "score_mode": "max", "query": query, "inner_hits": inner_hits}}
+    return {"nested": {"path": _NESTED_PATHS[kind], "score_mode": "max", "query": query, "inner_hits": inner_hits}}
 
 
-def best_part_score_query(query: Clause, part: PartKind, factor: float) -> Clause:
-    """Build the query that scores `factor` times the score of a document's best part."""
-    return {"nested": {"path": _NESTED_PATHS[part], "score_mode": "max", "query": query, "boost": factor}}
+def best_nested_score_query(query: Clause, kind: NestedKind, factor: float) -> Clause:
+    """Build the query that scores `factor` times the score of a document's best chapter or passage."""
+    return {"nested": {"path": _NESTED_PATHS[kind], "score_mode": "max", "query": query, "boost": factor}}
 
 
-def read_best_parts(hit: Mapping[str, Any], part: PartKind) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the number (from 0) and the hit of each best part of a document."""
-    hits: Collection[Mapping[str, Any]] = hit["inner_hits"][_NESTED_PATHS[part]]["hits"]["hits"]
-    for part_hit in hits:
-        yield part_hit["_nested"]["offset"], part_hit
+def read_best_nested(hit: Mapping[str, Any], kind: NestedKind) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the number (from 0) and the hit of each best chapter or passage of a document."""
+    hits: Collection[Mapping[str, Any]] = hit["inner_hits"][_NESTED_PATHS[kind]]["hits"]["hits"]
+    for nested_hit in hits:
+        yield nested_hit["_nested"]["offset"], nested_hit
 
 
 def build_filter_clauses(tree: Filter | None) -> list[Clause]:

@@ -36,7 +36,7 @@ _DENSE_MEMBERS = ("dense", "dense_encoder", "dense_error")
 NO_OPERATIONS = -1  # sequence number before a shard's first operation
 
 
-def carry_write(source: Generation, target: Generation, stored: StoredDocument, lease_seconds: float) -> Write:
+def copy_write(source: Generation, target: Generation, stored: StoredDocument, lease_seconds: float) -> Write:
     """Return the write that copies `stored` to `target`.
 
     It keeps the client's version, so a newer write in `target` wins, and copying twice changes nothing. A tombstone
@@ -93,7 +93,7 @@ def has_same_chapters(source: Generation, target: Generation, stored: Mapping[st
     return engine == "none" or not target.chapters or chaptering.get("fingerprint") == target.chapters
 
 
-def misfit_write(source: Generation, target: Generation, stored: StoredDocument) -> Write:
+def incompatible_write(source: Generation, target: Generation, stored: StoredDocument) -> Write:
     """Return the write of a dead document without metadata, for a document that the declaration of `target` rejects.
 
     It covers documents acknowledged after the last check before a swap. Lexical search finds their text, and the list
@@ -204,7 +204,10 @@ ReindexStep = Literal["following", "swapping", "swapped", "dropping"]
 
 
 class ReindexRecord(BaseModel):
-    """Record of a reindex from `source` to `target`. Checkpoints are sequence numbers by shard of the source."""
+    """Record of a reindex from `source` to `target`. Checkpoints are sequence numbers by shard of the source.
+
+    `carried` (copied documents) and `misfits` (incompatible documents) have the names of the stored record and the API.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -217,9 +220,9 @@ class ReindexRecord(BaseModel):
     target_checkpoints: dict[int, int] = Field(
         default_factory=dict, description="checkpoints of the target at the swap: later operations are clients' writes"
     )
-    carried: int = 0
+    carried: int = Field(0, description="documents copied so far")
     misfits: int = Field(0, description="documents that the new generation's mapping rejects")
-    misfit_ids: list[str] = Field(default_factory=list, description="ids of the first misfits")
+    misfit_ids: list[str] = Field(default_factory=list, description="ids of the first of them")
     started_at: int = Field(default_factory=now_ms)
     updated_at: int = Field(default_factory=now_ms)
     covered_at: int = Field(default_factory=now_ms, description="when the last pass over the source began")
@@ -227,13 +230,13 @@ class ReindexRecord(BaseModel):
 
 
 class ReindexRecords:
-    """Store of reindex records. `_seen` holds the sequence number and term of each record, for the compare-and-swap."""
+    """Store of reindex records. `_versions` holds the sequence number and term of each record, to compare and swap."""
 
     def __init__(self, search: SyncSearchClient, settings: Settings) -> None:
         self._search = search
         self._settings = settings
         self._names = IndexNames(settings.index_prefix)
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._versions: dict[str, tuple[int, int]] = {}
 
     def load(self, index: str) -> ReindexRecord | None:
         """Load the record of an index; None if there is none."""
@@ -260,17 +263,17 @@ class ReindexRecords:
     def begin(self, record: ReindexRecord) -> None:
         """Store a new record. Raises Conflict (`reindex_exists`) if one exists."""
         self._create_index()
-        self._put(record, {"op_type": "create"})
+        self._write_record(record, {"op_type": "create"})
 
     def save(self, record: ReindexRecord) -> None:
         """Save a record. Raises Conflict (`reindex_taken_over`) if another process saved it since it was loaded."""
         record.updated_at = now_ms()
-        seq_no, term = self._seen[record.index]
-        self._put(record, {"if_seq_no": seq_no, "if_primary_term": term})
+        seq_no, term = self._versions[record.index]
+        self._write_record(record, {"if_seq_no": seq_no, "if_primary_term": term})
 
     def forget(self, record: ReindexRecord) -> None:
         """Delete the record. Raises Conflict as `save` does."""
-        seq_no, term = self._seen.pop(record.index)
+        seq_no, term = self._versions.pop(record.index)
         try:
             self._search.send(
                 Call("DELETE", self._path(record.index), params={"if_seq_no": seq_no, "if_primary_term": term})
@@ -280,7 +283,7 @@ class ReindexRecords:
         except Conflict:
             raise _reindex_taken_over(record.index) from None
 
-    def _put(self, record: ReindexRecord, condition: dict[str, Any]) -> None:
+    def _write_record(self, record: ReindexRecord, condition: dict[str, Any]) -> None:
         call = Call("PUT", self._path(record.index), orjson.dumps(record.model_dump(mode="json")), condition)
         try:
             answer = self._search.send(call)
@@ -288,11 +291,11 @@ class ReindexRecords:
             if "op_type" in condition:
                 raise Conflict("reindex_exists", f"A reindex of {record.index!r} has already begun.") from None
             raise _reindex_taken_over(record.index) from None
-        self._seen[record.index] = (answer["_seq_no"], answer["_primary_term"])
+        self._versions[record.index] = (answer["_seq_no"], answer["_primary_term"])
 
     def _read(self, hit: dict[str, Any]) -> ReindexRecord:
         record = ReindexRecord.model_validate(hit["_source"])
-        self._seen[record.index] = (hit["_seq_no"], hit["_primary_term"])
+        self._versions[record.index] = (hit["_seq_no"], hit["_primary_term"])
         return record
 
     def _path(self, index: str) -> str:

@@ -124,10 +124,10 @@ def build_talk_members(talk: Talk) -> dict[str, Any]:
     members: dict[str, Any] = {"kind": TALK_KIND, "segments": talk.segments.pack()}
     if talk.description:
         members["description"] = talk.description
-    if talk.given is not None:
-        members["given"] = [chapter.as_json(i) for i, chapter in enumerate(talk.given, 1)]
+    if talk.producer_chapters is not None:
+        members["given"] = [chapter.as_json(i) for i, chapter in enumerate(talk.producer_chapters, 1)]
         # a title may use words that no speaker says: lexical search reads titles as it reads the description
-        members["given_titles"] = [chapter.title for chapter in talk.given]
+        members["given_titles"] = [chapter.title for chapter in talk.producer_chapters]
     if talk.duration is not None:
         members["duration"] = talk.duration
     if talk.url:

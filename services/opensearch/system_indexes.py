@@ -106,9 +106,9 @@ def count_keys_call(names: IndexNames) -> Call:
 
 
 def _search_keys_call(names: IndexNames, body: dict[str, Any], timeout: float | None) -> Call:
-    wanted = body | {"seq_no_primary_term": True}
+    search = body | {"seq_no_primary_term": True}
     params = {"allow_partial_search_results": "false"}
-    return Call("POST", f"/{names.keys}/_search", orjson.dumps(wanted), params, timeout)
+    return Call("POST", f"/{names.keys}/_search", orjson.dumps(search), params, timeout)
 
 
 def read_key_count(answer: Mapping[str, Any]) -> int:
@@ -139,12 +139,14 @@ def read_stored_key(answer: Mapping[str, Any]) -> StoredKey:
     return _parse_stored_key(answer)
 
 
-def save_key_call(names: IndexNames, key: ApiKey, seen: StoredKey | None) -> Call:
-    """Store a new key, or a key over the version `seen`. Searches find it after the answer.
+def save_key_call(names: IndexNames, key: ApiKey, expected: StoredKey | None) -> Call:
+    """Store a new key, or a key over the version `expected`. Searches find it after the answer.
 
     OpenSearch answers with NotFound if the index does not exist, and with Conflict if another process was faster.
     """
-    condition = {"op_type": "create"} if seen is None else {"if_seq_no": seen.seq_no, "if_primary_term": seen.term}
+    condition = (
+        {"op_type": "create"} if expected is None else {"if_seq_no": expected.seq_no, "if_primary_term": expected.term}
+    )
     params = {"require_alias": "true", "refresh": "true"} | condition
     return Call("PUT", f"/{names.keys}/_doc/{quote(key.id, safe='')}", orjson.dumps(key.source()), params)
 

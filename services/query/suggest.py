@@ -130,13 +130,13 @@ def locate_typed_words(text: str, typed: str) -> list[TextSpan]:
     Adjacent words in the typed order take precedence over words found one by one. A misspelt word is not located.
     """
     folded, positions = _fold_with_positions(text)
-    wanted = [match[0] for match in _WORD.finditer(_fold_with_positions(typed)[0])]
-    if not wanted:
+    typed_words = [match[0] for match in _WORD.finditer(_fold_with_positions(typed)[0])]
+    if not typed_words:
         return []
     open_end = not typed[-1:].isspace()
     words = [(match[0], match.start()) for match in _WORD.finditer(folded)]
-    spans = _find_adjacent_words(words, wanted, open_end=open_end) or _find_single_words(
-        words, wanted, open_end=open_end
+    spans = _find_adjacent_words(words, typed_words, open_end=open_end) or _find_single_words(
+        words, typed_words, open_end=open_end
     )
     positions.append(len(text))
     # A combining accent after a letter belongs to the span.
@@ -146,27 +146,27 @@ def locate_typed_words(text: str, typed: str) -> list[TextSpan]:
 _Words = Sequence[tuple[str, int]]
 
 
-def _find_adjacent_words(words: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
-    for first in range(len(words) - len(wanted) + 1):
-        window = words[first : first + len(wanted)]
-        if all(_matches_word(word, wanted, at, open_end=open_end) for at, (word, _) in enumerate(window)):
-            return [TextSpan(start, start + len(wanted[at])) for at, (_, start) in enumerate(window)]
+def _find_adjacent_words(words: _Words, typed_words: Sequence[str], *, open_end: bool) -> list[TextSpan]:
+    for first in range(len(words) - len(typed_words) + 1):
+        window = words[first : first + len(typed_words)]
+        if all(_matches_word(word, typed_words, at, open_end=open_end) for at, (word, _) in enumerate(window)):
+            return [TextSpan(start, start + len(typed_words[at])) for at, (_, start) in enumerate(window)]
     return []
 
 
-def _find_single_words(words: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
+def _find_single_words(words: _Words, typed_words: Sequence[str], *, open_end: bool) -> list[TextSpan]:
     spans: dict[int, TextSpan] = {}
-    for at in range(len(wanted)):
+    for at in range(len(typed_words)):
         for place, (word, start) in enumerate(words):
-            if place not in spans and _matches_word(word, wanted, at, open_end=open_end):
-                spans[place] = TextSpan(start, start + len(wanted[at]))
+            if place not in spans and _matches_word(word, typed_words, at, open_end=open_end):
+                spans[place] = TextSpan(start, start + len(typed_words[at]))
                 break
     return list(spans.values())
 
 
-def _matches_word(word: str, wanted: Sequence[str], at: int, *, open_end: bool) -> bool:
-    is_open = open_end and at == len(wanted) - 1
-    return word.startswith(wanted[at]) if is_open else word == wanted[at]
+def _matches_word(word: str, typed_words: Sequence[str], at: int, *, open_end: bool) -> bool:
+    is_open = open_end and at == len(typed_words) - 1
+    return word.startswith(typed_words[at]) if is_open else word == typed_words[at]
 
 
 def _fold_with_positions(text: str) -> tuple[str, list[int]]:
@@ -231,21 +231,21 @@ class QueryCounter:
         self._max_queries = max_queries
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
-    def note(self, index: str, lineage: str, query: str, times: int = 1) -> None:
+    def count(self, index: str, lineage: str, query: str, times: int = 1) -> None:
         """Count a query of an index, in the form of `learnable_query`."""
         key = (index, lineage, query)
         if key in self._counts or len(self._counts) < self._max_queries:
             self._counts[key] += times
 
-    def take(self) -> Mapping[tuple[str, str, str], int]:
+    def drain(self) -> Mapping[tuple[str, str, str], int]:
         """Return the counts by index, lineage and query, and start again from zero."""
-        taken, self._counts = self._counts, Counter()
-        return taken
+        counts, self._counts = self._counts, Counter()
+        return counts
 
     def forget(self, index: str, query: str | None) -> None:
         """Drop the counts of an index: the counts of `query` in any case and with any accents, or all counts (None)."""
-        wanted = None if query is None else fold_text(query)
-        for key in [key for key in self._counts if key[0] == index and wanted in (None, fold_text(key[2]))]:
+        folded = None if query is None else fold_text(query)
+        for key in [key for key in self._counts if key[0] == index and folded in (None, fold_text(key[2]))]:
             del self._counts[key]
 
     def __len__(self) -> int:

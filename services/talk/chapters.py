@@ -154,9 +154,9 @@ def _proportional_start(start: int, where: str, talk: JoinedTranscript, repairs:
             "segments with times.",
         )
     repairs.count("chapters_by_share")
-    wanted, offsets = len(talk.text) * start // talk.duration, talk.segments.offsets
-    at = bisect_left(offsets, wanted)
-    return min(offsets[max(0, at - 1) : at + 1], key=lambda offset: abs(offset - wanted))
+    position, offsets = len(talk.text) * start // talk.duration, talk.segments.offsets
+    at = bisect_left(offsets, position)
+    return min(offsets[max(0, at - 1) : at + 1], key=lambda offset: abs(offset - position))
 
 
 def _sort_chapters(sent: list[_SentChapter], repairs: RepairCounter) -> list[_SentChapter]:

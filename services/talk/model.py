@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, Self
 
 from services.errors import InvalidInput
 
-ChapterEngine = Literal["given", "tiling", "podtile"]
+ChapterEngineName = Literal["given", "tiling", "podtile"]
 
 TALK_KIND = "talk"
 
@@ -161,14 +161,14 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """The checked parts of a talk beside its text. `given`: the producer's chapters or None.
+    """The checked parts of a talk beside its text. `producer_chapters`: None if the producer gave none.
 
     `duration` is in seconds; `url` is the address of the recording, for links.
     """
 
     segments: Segments
     description: str = ""
-    given: tuple[Chapter, ...] | None = None
+    producer_chapters: tuple[Chapter, ...] | None = None
     duration: float | None = None
     url: str = ""
     repairs: tuple[Repair, ...] = ()
@@ -182,7 +182,7 @@ class Chaptering:
     `engine` is the requested engine, `none` if the index requests none. A producer's chapters have no fingerprint.
     """
 
-    engine: ChapterEngine | str
+    engine: ChapterEngineName | str
     chapters: Sequence[Chapter] = ()
     fingerprint: str = ""
     repairs: Sequence[Repair] = ()

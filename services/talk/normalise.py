@@ -67,7 +67,7 @@ class RepairCounter:
         """Count `number` more repairs of a kind; 0 counts nothing."""
         self._counts[code] += number
 
-    def made(self) -> tuple[Repair, ...]:
+    def repairs(self) -> tuple[Repair, ...]:
         """Return the repairs that were made, in the order of the table."""
         return tuple(
             Repair(code, REPAIR_DETAILS[code], self._counts[code]) for code in REPAIR_DETAILS if self._counts[code]

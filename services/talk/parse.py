@@ -54,7 +54,7 @@ def parse_talk(value: Mapping[str, Any], max_text_bytes: int) -> tuple[str, Talk
         )
     chapters = parse_producer_chapters(value.get("chapters"), transcript, repairs)
     seconds = transcript.duration / 1000 if duration != UNKNOWN_TIME else None
-    return transcript.text, Talk(transcript.segments, description or "", chapters, seconds, url, repairs.made())
+    return transcript.text, Talk(transcript.segments, description or "", chapters, seconds, url, repairs.repairs())
 
 
 def _rows(value: Mapping[str, Any], repairs: RepairCounter) -> list[TranscriptRow]:

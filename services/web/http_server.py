@@ -76,9 +76,9 @@ class ConnectionLimits:
     def within_files(self) -> "ConnectionLimits":
         """Raise the process's file limit as far as needed and allowed, and cap `connections` to fit it."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self.connections + _SPARE_CONNECTIONS + _RESERVED_FILES
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        needed = self.connections + _SPARE_CONNECTIONS + _RESERVED_FILES
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
             with contextlib.suppress(ValueError, OSError):  # some systems forbid raising it
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -95,7 +95,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._in_head = True
-        self._moved = False  # whether the last data completed a head or belonged to a body
+        self._progressed = False  # whether the last data completed a head or belonged to a body
         self._arrived = 0  # bytes since then: of an incomplete head, or around a body (such as trailers)
         self._size = 0  # bytes of the fields in the head and in the trailers
         self._refused = False
@@ -123,11 +123,11 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._moved = False
+        self._progressed = False
         super().data_received(data)
-        self._arrived = 0 if self._moved else self._arrived + len(data)
+        self._arrived = 0 if self._progressed else self._arrived + len(data)
         if max(self._arrived, self._size) > self._limits.head_bytes and not self._refused:
-            self._too_large()
+            self._refuse_large_head()
         self._watch()
 
     def on_message_begin(self) -> None:
@@ -144,10 +144,10 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._moved = False, True
+        self._in_head, self._progressed = False, True
         self._head_timer = _cancel_timer(self._head_timer)
         if self._size > self._limits.head_bytes:
-            self._too_large()
+            self._refuse_large_head()
         elif self._is_spare and self.url not in _PROBES:
             detail = f"All {self._limits.connections:,} connections are in use (SPARSEWELL_MAX_CONNECTIONS)."
             self._refuse(503, "Service Unavailable", "too_many_connections", detail)
@@ -158,12 +158,12 @@ class BoundedConnection(HttpToolsProtocol):
                 self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._moved = True
+        self._progressed = True
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_body, self._moved = False, True
+        self._in_body, self._progressed = False, True
         if not self._refused:
             super().on_message_complete()
 
@@ -171,7 +171,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_body and not self._refused:
             # The answer came before the whole body: the rest would be read and discarded without end.
-            self.loop.call_later(_LINGER_SECONDS, self._let_go, self.cycle)
+            self.loop.call_later(_LINGER_SECONDS, self._close_unread, self.cycle)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -182,7 +182,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._stall_timer = _cancel_timer(self._stall_timer)
         super().resume_writing()
 
-    def _let_go(self, answered: object) -> None:
+    def _close_unread(self, answered: object) -> None:
         if self._in_body and self.cycle is answered and not self.transport.is_closing():
             self._refused = True
             self.transport.close()
@@ -192,9 +192,9 @@ class BoundedConnection(HttpToolsProtocol):
         answering = self.cycle is not None and not self.cycle.response_complete
         idle = self.timeout_keep_alive_task is not None
         if self._head_timer is None and not answering and not idle and not self._refused:
-            self._head_timer = self.loop.call_later(self._head_seconds, self._too_late)
+            self._head_timer = self.loop.call_later(self._head_seconds, self._on_head_timeout)
 
-    def _too_late(self) -> None:
+    def _on_head_timeout(self) -> None:
         if self._arrived:
             detail = f"The head of the request did not arrive within {self._head_seconds:g} s."
             self._refuse(408, "Request Timeout", "head_too_slow", detail)
@@ -202,7 +202,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._refused = True
             self.transport.close()
 
-    def _too_large(self) -> None:
+    def _refuse_large_head(self) -> None:
         detail = (
             f"Address and headers may have at most {self._limits.head_bytes:,} bytes together "
             "(SPARSEWELL_MAX_HEAD_BYTES)."

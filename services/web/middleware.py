@@ -123,9 +123,9 @@ def _duration(method: str, route: str) -> Histogram:
 
 def _carrier(scope: Scope) -> dict[str, str]:
     """Return the trace headers of a request. The last of repeated headers counts."""
-    wanted = (tracing.TRACEPARENT_HEADER, tracing.TRACESTATE_HEADER)
+    names = (tracing.TRACEPARENT_HEADER, tracing.TRACESTATE_HEADER)
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-            if name.decode("latin-1") in wanted}  # fmt: skip
+            if name.decode("latin-1") in names}  # fmt: skip
 
 
 def route_template(scope: Scope) -> str:

@@ -1,11 +1,11 @@
 """`sparsewell reindex` that is killed at a certain step: `killed_reindex.py STEP ARGUMENT ...`
 
 planned      the plan is recorded, the new generation is not there
-made         the new generation is there, nothing is carried
-carrying     a page is carried, and the record does not know
+made         the new generation is there, nothing is copied
+carrying     a page is copied, and the record does not know
 decided      the record says "swapping", the alias points to the old generation
-blocked      the old generation is read-only, its last writes are not carried
-drained      everything is carried, the alias points to the old one
+blocked      the old generation is read-only, its last writes are not copied
+drained      everything is copied, the alias points to the old one
 swapped      the alias points to the new one, the record does not say that it is done
 """
 
@@ -61,7 +61,7 @@ def after_sending(builder: str) -> None:
 STEPS = {
     "planned": lambda: setattr(run.Reindexing, "make_target", die),
     "made": lambda: setattr(follower.Follower, "catch_up", die),
-    "carrying": lambda: after(follower.Follower, "_carry"),
+    "carrying": lambda: after(follower.Follower, "_copy"),
     "decided": lambda: setattr(run, "finish_swap", die),
     "swapped": lambda: after_sending("swap_call"),
     "blocked": lambda: after_sending("block_call"),

@@ -24,7 +24,7 @@ from services.opensearch.journal import LostAnswerCheck
 
 
 def own_writes() -> None:
-    LostAnswerCheck.settle = lambda self, answer: list(self.verdicts)  # type: ignore[method-assign]
+    LostAnswerCheck.resolve = lambda self, answer: list(self.verdicts)  # type: ignore[method-assign]
 
 
 def query_tables() -> None:

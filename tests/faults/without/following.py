@@ -8,7 +8,7 @@ from services.opensearch.bulk import write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import swap_alias_call
 from services.opensearch.journal import read_stored_hits
-from services.opensearch.reindex import carry_write
+from services.opensearch.reindex import copy_write
 from services.settings import Settings
 
 
@@ -20,6 +20,6 @@ def copy_and_swap(search: SyncSearchClient, settings: Settings, old: Generation,
     for at in range(0, len(documents), 20):
         part = documents[at : at + 20]
         write_bulk(
-            search, [carry_write(old, new, one, settings.lease_seconds) for one in part], settings.journal_bytes, 30
+            search, [copy_write(old, new, one, settings.lease_seconds) for one in part], settings.journal_bytes, 30
         )
     search.send(swap_alias_call(old, new))

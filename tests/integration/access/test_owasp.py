@@ -57,8 +57,8 @@ def api1_document_of_another(target: Target) -> bool:
 
 
 def without_api1_document(patch: Patch) -> None:
-    patch.setattr(DocumentLevelSecurity, "confined", lambda self, call: call)
-    patch.setattr(DocumentLevelSecurity, "answered", lambda self, call, answer: answer)
+    patch.setattr(DocumentLevelSecurity, "filter_call", lambda self, call: call)
+    patch.setattr(DocumentLevelSecurity, "filter_answer", lambda self, call, answer: answer)
 
 
 def api1_index_of_another(target: Target) -> bool:

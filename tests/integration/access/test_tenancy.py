@@ -265,8 +265,8 @@ def test_without_the_filter_they_do(
     tenants: dict[str, httpx.Client], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: what is looked for is found when the confinement is taken out."""
-    monkeypatch.setattr(DocumentLevelSecurity, "confined", lambda self, call: call)
-    monkeypatch.setattr(DocumentLevelSecurity, "answered", lambda self, call, answer: answer)
+    monkeypatch.setattr(DocumentLevelSecurity, "filter_call", lambda self, call: call)
+    monkeypatch.setattr(DocumentLevelSecurity, "filter_answer", lambda self, call, answer: answer)
     doors = [
         Sent("search", "POST", "/v1/indexes/one/search", {"query": "carpenter chair", "size": 40}),
         Sent("search", "POST", "/v1/indexes/one/search", {"query": "chair", "unit": "passage", "size": 40}),

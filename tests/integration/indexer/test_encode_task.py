@@ -24,7 +24,7 @@ from services.opensearch.generations import (
     new_generation,
 )
 from services.opensearch.journal import attempt_write, dead_write, requeue_write, tombstone_write
-from services.opensearch.reindex import carry_write
+from services.opensearch.reindex import copy_write
 from services.opensearch.stored_document import read_windows
 from services.queue.messages import EncodeMessage, encode_queue
 from services.settings import Settings
@@ -148,7 +148,7 @@ def test_a_message_names_a_generation_that_is_not_searched(
     search.send(create_generation_call(second, settings, []))
     journal.put({"a": "in the first"})
     first = journal.stored("a")
-    carried_over = carry_write(journal.generation, second, first, 60)
+    carried_over = copy_write(journal.generation, second, first, 60)
     assert put_through(search, carried_over) == [WriteOutcome.STORED]
     journal.generation = second
     message = EncodeMessage(index="papers", ids=("a",), generation=2)

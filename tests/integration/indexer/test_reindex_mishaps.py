@@ -1,4 +1,4 @@
-"""What goes wrong around a reindexing: late workers, expired deletes, misfits in the last moment, replaced indexes."""
+"""Mishaps of a reindex: late workers, expired deletes, late incompatible documents, replaced indexes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -54,10 +54,10 @@ class Work:
     def follow(self) -> Follower:
         self.run.make_target()
         runtime = Runtime(self.settings, WorkerSettings(patience=5), lambda _: self.encoder)
-        return self.run.follower(make_local_dispatch(runtime, self.run.held.target), 10)
+        return self.run.follower(make_local_dispatch(runtime, self.run.current_record.target), 10)
 
     def settle(self, follower: Follower) -> None:
-        self.run.settle(follower, 20, lambda _: None)
+        self.run.follow_until_caught_up(follower, 20, lambda _: None)
 
     def stored(self, generation: Generation, name: str) -> dict[str, object] | None:
         found = read_stored_documents(self.search.send(get_documents_call(generation.physical, [name])))
@@ -78,14 +78,14 @@ def test_a_late_worker_of_a_generation_that_was_given_up_writes_nothing_into_the
 ) -> None:
     journal.put({"a": "words"})
     work.begin(GenerationChanges(encoder=str(another_encoder(tmp_path / "other"))))
-    given_up = work.run.held.target
+    given_up = work.run.current_record.target
     late = encoded_write(given_up, journal.stored("a"), [])
     work.run.abort()
     work.settle(work.begin(CUT))
-    assert work.run.held.target.number == given_up.number, "the number is given out again"
+    assert work.run.current_record.target.number == given_up.number, "the number is given out again"
     with pytest.raises(NotFound):
         write_bulk(search, [late], 10_000, 5)
-    found = work.stored(work.run.held.target, "a")
+    found = work.stored(work.run.current_record.target, "a")
     assert found is not None and found["encoder"] == read_manifest(resolve_model_directory("standin")).fingerprint
 
 
@@ -111,7 +111,7 @@ def test_a_pause_longer_than_deletes_are_kept_is_noticed(
     assert work.stored(work.run.active(), "a") is not None
 
 
-def test_a_misfit_of_the_last_moment_is_dead_and_not_gone(
+def test_a_late_incompatible_document_is_dead_and_not_gone(
     journal: Journal, work: Work, search: SyncSearchClient
 ) -> None:
     follower = work.begin(GenerationChanges(fields={"year": "date"}))
@@ -136,7 +136,7 @@ def test_a_retried_document_is_not_dead_again_after_the_swap(
     write_bulk(search, [dead_write(journal.generation, journal.stored("a"), "code", "reason")], 10_000, 5)
     follower = work.begin(PRUNED)
     work.settle(follower)
-    assert (work.stored(work.run.held.target, "a") or {})["state"] == "dead"
+    assert (work.stored(work.run.current_record.target, "a") or {})["state"] == "dead"
     from services.opensearch.journal import retry_write
 
     write_bulk(search, [retry_write(journal.generation, journal.stored("a"), 60)], 10_000, 5)
@@ -164,7 +164,7 @@ def test_an_index_that_was_made_again_is_not_made_read_only(
     follower = work.begin(CUT)
     work.settle(follower)
     decide_swap(follower)
-    search.send(delete_generations_call([work.run.held.source, work.run.held.target]))
+    search.send(delete_generations_call([work.run.current_record.source, work.run.current_record.target]))
     names = IndexNames(settings.index_prefix)
     fresh = new_generation(
         names, "papers", 1, journal.generation.spec, read_manifest(resolve_model_directory("standin"))
@@ -183,8 +183,8 @@ def test_a_target_that_somebody_deleted_gives_the_old_generation_back(
     follower = work.begin(CUT)
     work.settle(follower)
     decide_swap(follower)
-    search.send(Call("PUT", f"/{work.run.held.source.physical}/_block/write"))
-    search.send(delete_generations_call([work.run.held.target]))
+    search.send(Call("PUT", f"/{work.run.current_record.source.physical}/_block/write"))
+    search.send(delete_generations_call([work.run.current_record.target]))
     assert rescued(search, queue, settings, monkeypatch) == 0
     journal.put({"a": "words"})
     assert work.run.active().number == 1

@@ -12,7 +12,7 @@ from services.index_spec import EncoderIdentity, IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import create_generation_call, new_generation, refresh_call
-from services.opensearch.reindex import carry_write
+from services.opensearch.reindex import copy_write
 from services.queue.messages import Publisher
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings
@@ -33,7 +33,7 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
     new = new_generation(names, "papers", 2, old.spec, standin.manifest)
     new = new.model_copy(update={"encoder": EncoderIdentity(name="other", fingerprint="0" * 16)})
     search.send(create_generation_call(new, settings, []))
-    (verdict,) = write_bulk(search, [carry_write(old, new, journal.stored("a"), 60)], 1024**2, 10)
+    (verdict,) = write_bulk(search, [copy_write(old, new, journal.stored("a"), 60)], 1024**2, 10)
     assert verdict.outcome is WriteOutcome.STORED
 
     with closing(WorkerRegistry(settings.redis_address)) as presence:

@@ -15,7 +15,7 @@ from services.index_spec import Generation
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.opensearch.journal import StoredDocument, now_ms
-from services.opensearch.reindex import carry_write, is_pending_write
+from services.opensearch.reindex import copy_write, is_pending_write
 from services.queue.messages import EncodeMessage
 from services.settings import Settings
 from services.talk.model import Chapter, Repair
@@ -247,7 +247,7 @@ def test_another_generation_copies_what_stays_and_chapters_the_rest_anew(talks: 
     def again(one: str, target: Generation) -> bool:
         found = talks.stored(one)
         return is_pending_write(
-            carry_write(source, target, StoredDocument(one, found["_version"], found["_source"]), 60)
+            copy_write(source, target, StoredDocument(one, found["_version"], found["_source"]), 60)
         )
 
     assert [again(one, same) for one in ("made", "given")] == [False, False]

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.errors import InvalidInput
-from services.index_spec import IndexNames, IndexSpec, validate_index_name
+from services.index_spec import Generation, IndexNames, IndexSpec, validate_index_name
 
 
 @pytest.mark.parametrize("name", ["docs", "a", "0", "my-docs_2", "x" * 100])
@@ -59,3 +59,19 @@ def test_invalid_declarations(body: dict[str, object]) -> None:
 )  # fmt: skip
 def test_physical_names_of_generations(physical: str, one: bool) -> None:
     assert IndexNames("p").is_generation("books", physical) is one
+
+
+def test_the_lineage_is_stored_as_identity_and_defaults_to_the_creation_time() -> None:
+    members = {
+        "index": "papers",
+        "number": 1,
+        "physical": "sparsewell-papers.g000001",
+        "spec": {},
+        "encoder": {"name": "e", "fingerprint": "f"},
+        "window": {"pieces": 64, "overlap": 16},
+        "created_at": "2026-01-01T00:00:00+00:00",
+    }
+    old, new = Generation.model_validate(members), Generation.model_validate(members | {"identity": "abc"})
+    assert (old.lineage, new.lineage) == (members["created_at"], "abc")
+    assert new.model_dump(mode="json")["identity"] == "abc"
+    assert Generation.model_validate(new.model_dump(mode="json")) == new

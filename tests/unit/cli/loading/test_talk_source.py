@@ -55,8 +55,8 @@ def test_a_folder_is_a_talk_for_each_transcript(folder: Path) -> None:
     one = documents["2024/one.vtt"]
     assert (one.id, one.title, one.text, one.metadata) == ("2024/one", "One", "Hello there. Bye.", {"year": 2024})
     assert one.talk is not None
-    assert one.talk.given is not None
-    assert [chapter.title for chapter in one.talk.given] == ["A"]
+    assert one.talk.producer_chapters is not None
+    assert [chapter.title for chapter in one.talk.producer_chapters] == ["A"]
     assert documents["two.txt"].id == "two"
     assert documents["three.json"].text == "Hi"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from query_api.curation import compare_rankings, rank_biased_overlap
 from query_api.search.context import CurationTerms
-from query_api.search.hits import keyword_shares, lexical_why, word_shares
+from query_api.search.hits import lexical_shares, lexical_why, word_shares
 from services.curation.effects import (
     BoostFactor,
     apply_boosts,
@@ -185,7 +185,7 @@ def test_the_share_of_a_title_word_is_separate() -> None:
             {"value": 3.0, "description": "weight(title_words:rose in 3) [PerFieldSimilarity], result of:"},
         ],
     }  # fmt: skip
-    shares = keyword_shares(explanation)
+    shares = lexical_shares(explanation)
     assert [(one["piece"], one["contribution"], one.get("origins")) for one in lexical_why(shares)] == [
         ("rose", 3.0, {"title": 3.0}), ("rose", 1.0, None),
     ]  # fmt: skip
@@ -208,7 +208,7 @@ def test_only_the_best_alternative_is_explained() -> None:
             },
         ],
     }
-    why = lexical_why(keyword_shares(explanation))
+    why = lexical_why(lexical_shares(explanation))
     assert [(one["piece"], one["contribution"]) for one in why] == [('"myocardi infarct"', 4.0), ("sign", 1.0)]
     terms = CurationTerms(frozenset({"sign", "heart", "attack"}), frozenset({"sign"}))
     assert terms.origin('"myocardi infarct"') == "synonym"

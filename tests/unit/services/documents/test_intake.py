@@ -27,7 +27,7 @@ def test_accepted_rejected_and_duplicate_documents() -> None:
     first, second = intake.writes()
     assert (first.id, first.version) == ("a", raw_version(5))
     assert client_version(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
-    assert intake.settle([Verdict(WriteOutcome.STORED, physical="g1"), Verdict(WriteOutcome.SUPERSEDED)]) == {
+    assert intake.apply_verdicts([Verdict(WriteOutcome.STORED, physical="g1"), Verdict(WriteOutcome.SUPERSEDED)]) == {
         "g1": ["a"]
     }
     assert intake.accepted == ["a"]
@@ -42,7 +42,7 @@ def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
     for position, name in enumerate("abc", 1):
         intake.receive(position, lambda name=name: Document(name, "x"))  # type: ignore[misc]
     intake.writes()
-    held = intake.settle([Verdict(WriteOutcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
+    held = intake.apply_verdicts([Verdict(WriteOutcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
     assert held == {"g1": ["a", "c"], "g2": ["b"]}
     assert intake.accepted == ["a", "b", "c"]
 

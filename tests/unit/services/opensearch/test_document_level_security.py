@@ -47,10 +47,10 @@ def clauses(search: dict[str, Any]) -> str:
 
 
 def test_a_search_query_is_wrapped_in_the_filter(within: DocumentLevelSecurity) -> None:
-    one = within.confined(Call("POST", "/p-x.g000001/_search", orjson.dumps(ANY | {"size": 3})))
+    one = within.filter_call(Call("POST", "/p-x.g000001/_search", orjson.dumps(ANY | {"size": 3})))
     assert body(one)["size"] == 3 and body(one)["query"]["bool"]["filter"][0] == CLAUSE
-    several = body(within.confined(Call("POST", "/p-x.g000001,p-y.g000001/_search", orjson.dumps(ANY))))
-    snapshot = body(within.confined(Call("POST", "/_search", orjson.dumps(ANY | {"pit": {"id": "s"}}))))
+    several = body(within.filter_call(Call("POST", "/p-x.g000001,p-y.g000001/_search", orjson.dumps(ANY))))
+    snapshot = body(within.filter_call(Call("POST", "/_search", orjson.dumps(ANY | {"pit": {"id": "s"}}))))
     for search in (several, snapshot):
         said = clauses(search)
         assert said.count(str(CLAUSE)) == 2 and "p-x.g000001" in said and "p-y.g000001" in said
@@ -58,7 +58,7 @@ def test_a_search_query_is_wrapped_in_the_filter(within: DocumentLevelSecurity) 
 
 def test_each_search_of_a_multi_search_is_wrapped(within: DocumentLevelSecurity) -> None:
     lines = [{"index": "p-x.g000001"}, ANY, {}, ANY | {"pit": {"id": "s"}}]
-    sent = within.confined(Call("POST", "/_msearch", b"\n".join(map(orjson.dumps, lines)) + b"\n"))
+    sent = within.filter_call(Call("POST", "/_msearch", b"\n".join(map(orjson.dumps, lines)) + b"\n"))
     found = [orjson.loads(line) for line in (sent.body or b"").splitlines()]
     assert [str(CLAUSE) in str(one) for one in found] == [False, True, False, True]
 
@@ -96,14 +96,14 @@ def test_each_search_of_a_multi_search_is_wrapped(within: DocumentLevelSecurity)
 )
 def test_others_are_refused(within: DocumentLevelSecurity, method: str, path: str, content: dict[str, Any]) -> None:
     with pytest.raises(Forbidden, match="filtered_key"):
-        within.confined(Call(method, path, orjson.dumps(content)))
+        within.filter_call(Call(method, path, orjson.dumps(content)))
 
 
 def test_documents_by_id_are_limited_to_the_callers(within: DocumentLevelSecurity) -> None:
     wanted = ["title", "metadata.year"]
     asked = {"docs": [{"_index": "p-x.g000001", "_id": str(n), "_source": wanted} for n in range(4)]}
     call = Call("POST", "/_mget", orjson.dumps(asked))
-    sent = body(within.confined(call))
+    sent = body(within.filter_call(call))
     assert sent["docs"][0]["_source"] == ["metadata", "metadata.year", "state", "title"]
 
     def read(n: int, **source: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_documents_by_id_are_limited_to_the_callers(within: DocumentLevelSecurit
             {"_index": "p-x.g000001", "_id": "3", "found": False},
         ]
     }
-    shown = within.answered(call, answer)["docs"]
+    shown = within.filter_answer(call, answer)["docs"]
     assert shown[0]["_source"] == {"title": "t", "metadata": {"year": 1}}
     assert [one["found"] for one in shown] == [True, False, False, False]
     assert all("_source" not in one for one in shown[1:])
@@ -125,13 +125,13 @@ def test_documents_by_id_are_limited_to_the_callers(within: DocumentLevelSecurit
 
 def test_a_document_in_real_time_is_limited_to_the_callers(within: DocumentLevelSecurity) -> None:
     call = Call("GET", "/p-x/_doc/1", params={"_source_includes": "state,title"})
-    assert within.confined(call).params["_source_includes"] == "state,title,metadata,state"
+    assert within.filter_call(call).params["_source_includes"] == "state,title,metadata,state"
     found = {"_index": "p-x.g000001", "_id": "1", "_version": 4, "found": True}
     theirs = found | {"_source": {"state": "encoded", "title": "t", "metadata": {"tenant": "b"}}}
     mine = found | {"_source": {"state": "encoded", "title": "t", "metadata": {"tenant": "a"}}}
     elsewhere = mine | {"_index": "p-x.g000002"}
-    assert within.answered(call, mine)["_source"] == {"state": "encoded", "title": "t"}
+    assert within.filter_answer(call, mine)["_source"] == {"state": "encoded", "title": "t"}
     for hidden in (theirs, elsewhere):
-        assert within.answered(call, hidden)["found"] is False
+        assert within.filter_answer(call, hidden)["found"] is False
     whole = Call("GET", "/p-x/_doc/1", params={"_source_excludes": "windows"})
-    assert within.answered(whole, mine) is mine
+    assert within.filter_answer(whole, mine) is mine

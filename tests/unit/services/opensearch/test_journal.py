@@ -38,4 +38,9 @@ def test_a_superseded_write_that_is_stored_counts_as_stored() -> None:
     writes = [write("a"), write("b"), write("c"), write("d")]
     check = LostAnswerCheck("books", writes, [STORED, SUPERSEDED, SUPERSEDED, SUPERSEDED])
     found = answer(write("b"), write("c", job="another"), write("d", version=2))
-    assert check.settle(found) == [STORED, Verdict(WriteOutcome.STORED, physical="g2"), SUPERSEDED, SUPERSEDED]
+    assert check.resolve(found) == [
+        STORED,
+        Verdict(WriteOutcome.STORED, physical="g2"),
+        SUPERSEDED,
+        SUPERSEDED,
+    ]

@@ -12,10 +12,10 @@ from services.index_spec import EncoderIdentity, Generation, IndexSpec, WindowSt
 from services.opensearch.journal import StoredDocument
 from services.opensearch.reindex import (
     ShardState,
-    carry_write,
+    copy_write,
     has_same_vectors,
+    incompatible_write,
     is_pending_write,
-    misfit_write,
     read_changes,
     read_shard_states,
 )
@@ -50,7 +50,7 @@ def stored(state: str, external: int, **more: Any) -> StoredDocument:
 
 def test_valid_vectors_are_copied_and_pruned_again() -> None:
     one = stored("encoded", encoded_version(7), windows=WINDOWS, encoder="a" * 16)
-    write = carry_write(OLD, generation(2, top_k=2), one, 60)
+    write = copy_write(OLD, generation(2, top_k=2), one, 60)
     assert (write.alias, write.version) == ("p-docs.g000002.wt2", encoded_version(7))
     assert write.source["sparse"] == {"3": 1.0, "5": 2.0}
     assert write.source["windows"] == WINDOWS
@@ -64,7 +64,7 @@ def test_valid_vectors_are_copied_and_pruned_again() -> None:
 def test_search_fields_follow_the_target_s_declaration(windows: WindowStorage, fields: set[str]) -> None:
     packed = [{"start": 0, "end": 1, "vector": VECTOR.pack()}, {"start": 1, "end": 2, "vector": OTHER.pack()}]
     one = stored("encoded", encoded_version(7), windows=packed, encoder="a" * 16)
-    source = carry_write(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
+    source = copy_write(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
     assert {"sparse", "window_vectors"} & source.keys() == fields
     assert source.get("sparse", {}) in ({}, {"3": 4.0, "5": 2.0, "9": 0.5})
     assert source.get("window_vectors", []) in ([], [{"sparse": VECTOR.features()}, {"sparse": OTHER.features()}])
@@ -75,15 +75,15 @@ def test_a_document_with_too_many_windows_is_dead_in_a_nested_target_only() -> N
     windows = [{"start": 0, "end": 1, "vector": VECTOR.pack()}] * (MAX_NESTED_WINDOWS + 1)
     one = stored("encoded", encoded_version(7), windows=windows, encoder="a" * 16)
     nested = generation(2, windows="nested")
-    dead = carry_write(OLD, nested, one, 60)
+    dead = copy_write(OLD, nested, one, 60)
     assert (dead.version, dead.source["state"]) == (raw_version(7), "dead")
     assert (dead.source["error"]["code"], dead.source["dead_id"]) == (TOO_MANY_WINDOWS, "d")
     assert {name: dead.source[name] for name in RAW} == RAW
     assert not {"windows", "sparse", "window_vectors"} & dead.source.keys()
-    again = carry_write(nested, generation(3), StoredDocument("d", dead.version, dead.source), 60)
+    again = copy_write(nested, generation(3), StoredDocument("d", dead.version, dead.source), 60)
     assert (again.version, again.source["state"]) == (raw_version(7), "pending")
     other = stored("dead", raw_version(7) + 3, error={"code": "attempts_exhausted", "reason": "r"})
-    assert carry_write(nested, generation(3), other, 60).source["state"] == "dead"
+    assert copy_write(nested, generation(3), other, 60).source["state"] == "dead"
 
 
 @pytest.mark.parametrize("target", [generation(2, fingerprint="b" * 16), generation(2, pieces=32)])
@@ -91,7 +91,7 @@ def test_a_document_with_too_many_windows_is_dead_in_a_nested_target_only() -> N
 def test_another_encoder_or_window_gets_the_raw_document(target: Generation, state: str) -> None:
     assert not has_same_vectors(OLD, target)
     extra = {"windows": WINDOWS, "encoder": "a" * 16, "error": {"code": "c", "reason": "r"}, "attempts": 3}
-    write = carry_write(OLD, target, stored(state, raw_version(7) + 5, **extra), 60)
+    write = copy_write(OLD, target, stored(state, raw_version(7) + 5, **extra), 60)
     assert write.version == raw_version(7), "an encoding of it must be able to follow"
     assert {name: write.source[name] for name in RAW} == RAW
     assert (write.source["state"], write.source["attempts"]) == ("pending", 0)
@@ -101,20 +101,20 @@ def test_another_encoder_or_window_gets_the_raw_document(target: Generation, sta
 
 def test_dead_documents_stay_dead_with_the_same_encoder() -> None:
     one = stored("dead", raw_version(7) + 3, error={"code": "c", "reason": "r"}, attempts=3)
-    write = carry_write(OLD, generation(2, top_k=2), one, 60)
+    write = copy_write(OLD, generation(2, top_k=2), one, 60)
     assert (write.version, write.source) == (raw_version(7) + 3, one.source)
 
 
 def test_a_retry_is_newer_than_the_death_before_it() -> None:
     target = generation(2, top_k=2)
-    dead = carry_write(OLD, target, stored("dead", raw_version(7) + 3, attempts=3), 60)
-    again = carry_write(OLD, target, stored("pending", raw_version(7) + 4, attempts=0, earlier={"retries": 1}), 60)
+    dead = copy_write(OLD, target, stored("dead", raw_version(7) + 3, attempts=3), 60)
+    again = copy_write(OLD, target, stored("pending", raw_version(7) + 4, attempts=0, earlier={"retries": 1}), 60)
     assert again.version > dead.version
     assert (again.source["state"], again.source["earlier"]) == ("pending", {"retries": 1})
 
 
-def test_a_misfit_keeps_its_text_and_the_reason() -> None:
-    write = misfit_write(OLD, generation(2), stored("pending", raw_version(7)))
+def test_an_incompatible_document_keeps_its_text_and_the_reason() -> None:
+    write = incompatible_write(OLD, generation(2), stored("pending", raw_version(7)))
     assert (write.version, write.source["state"], write.source["text"]) == (raw_version(7), "dead", "x")
     assert "metadata" not in write.source
     assert write.source["error"]["code"] == "misfit"
@@ -130,7 +130,7 @@ def test_an_unavailable_shard_is_an_error() -> None:
 def test_a_tombstone_stays_a_tombstone() -> None:
     one = StoredDocument("d", raw_version(7), {"state": "deleted", "version": 7, "deleted_at": 5})
     for target in (generation(2), generation(2, fingerprint="b" * 16)):
-        write = carry_write(OLD, target, one, 60)
+        write = copy_write(OLD, target, one, 60)
         assert (write.version, write.source) == (raw_version(7), one.source)
 
 
@@ -171,7 +171,7 @@ def episode(engine: str, **made: Any) -> StoredDocument:
 
 
 def test_search_fields_of_talk_are_built_again_from_the_source() -> None:
-    source = carry_write(talk(1), talk(2), episode("tiling"), 60).source
+    source = copy_write(talk(1), talk(2), episode("tiling"), 60).source
     first, second = source["chapters"]
     assert (first["words"], first["sparse"]) == ("Whales\none tw", {"3": 4.0, "5": 2.0, "9": 0.5})
     assert (second["words"], second["sparse"]) == ("Sea\noxy", {"3": 4.0})
@@ -198,7 +198,7 @@ def test_search_fields_of_talk_are_built_again_from_the_source() -> None:
 def test_talk_is_encoded_again_if_its_chapters_would_differ(
     one: StoredDocument, target: Generation, again: bool
 ) -> None:
-    write = carry_write(talk(1), target, one, 60)
+    write = copy_write(talk(1), target, one, 60)
     assert is_pending_write(write) is again
     assert write.version == (raw_version(7) if again else encoded_version(7))
     assert ("chapters" in write.source) is (not again and "chapters" in one.source)
@@ -216,7 +216,7 @@ def test_raw_talk_members_are_copied_for_encoding() -> None:
     }
     made = {"chapters": [{"title": "Made"}], "chaptering": {"engine": "tiling"}, "chapter_titles": ["Made"]}
     one = stored("encoded", encoded_version(7), windows=WINDOWS, **sent, **made)
-    write = carry_write(talk(1), talk(2, "podtile"), one, 60)
+    write = copy_write(talk(1), talk(2, "podtile"), one, 60)
     assert is_pending_write(write)
     assert {name: write.source[name] for name in sent} == sent
     assert not made.keys() & write.source.keys()

@@ -125,18 +125,18 @@ def test_counts_halve_and_add_up() -> None:
 def test_a_full_counter_takes_no_new_queries() -> None:
     counts = QueryCounter(2)
     for query in ("a", "a", "b", "c", "c", "b"):
-        counts.note("books", "l", query)
+        counts.count("books", "l", query)
     assert len(counts) == 2
     counts.forget("books", "b")
-    counts.note("films", "m", "c", 5)
-    assert counts.take() == {("books", "l", "a"): 2, ("films", "m", "c"): 5}
-    assert counts.take() == {}
-    counts.note("books", "l", "a")
-    counts.note("films", "m", "a")
+    counts.count("films", "m", "c", 5)
+    assert counts.drain() == {("books", "l", "a"): 2, ("films", "m", "c"): 5}
+    assert counts.drain() == {}
+    counts.count("books", "l", "a")
+    counts.count("films", "m", "a")
     counts.forget("films", "à")  # as what is stored is removed
-    counts.note("films", "m", "a")
+    counts.count("films", "m", "a")
     counts.forget("books", None)
-    assert counts.take() == {("films", "m", "a"): 1}
+    assert counts.drain() == {("films", "m", "a"): 1}
 
 
 LETTERS = st.text("abc", max_size=8)

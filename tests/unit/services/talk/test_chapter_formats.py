@@ -114,7 +114,7 @@ def test_a_stored_talk_survives_a_round_trip(
     assert first.talk is not None
     assert second.talk is not None
     assert second.talk.segments.pack() == first.talk.segments.pack()
-    assert second.talk.given == first.talk.given
+    assert second.talk.producer_chapters == first.talk.producer_chapters
     assert second.talk.duration == first.talk.duration
 
 

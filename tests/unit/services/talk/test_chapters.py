@@ -23,7 +23,7 @@ def talk(chapters: Any, **members: Any) -> Talk:
 
 
 def rows(one: Talk) -> list[tuple[str, int, int, float | None, float | None]]:
-    return [(c.title, c.start, c.end, c.start_time, c.end_time) for c in one.given or ()]
+    return [(c.title, c.start, c.end, c.start_time, c.end_time) for c in one.producer_chapters or ()]
 
 
 def repairs(one: Talk) -> dict[str, int]:
@@ -106,7 +106,7 @@ def test_contradictory_chapters_are_repaired() -> None:
 
 @pytest.mark.parametrize("none", [None, [], {"version": "1.2.0", "chapters": []}, [{"startTime": 500, "title": "A"}]])
 def test_chapters_outside_the_talk_count_as_none(none: Any) -> None:
-    assert talk(none).given is None
+    assert talk(none).producer_chapters is None
 
 
 def test_a_long_title_is_cut() -> None:
