@@ -130,12 +130,12 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
               f"sum(rate(sparsewell_not_enqueued_total{{{_NAMESPACE}}}[$__rate_interval]))"}, "reqps"),
     ),
     "Sweeper, reindexing, processes": (
-        Panel("Sweeper", "Documents by duty and outcome", {"{{duty}} {{outcome}}":
-              rate_expression("sweeper_documents_total", "duty, outcome")}, "reqps"),
-        Panel("Time since a duty ended", "More than a sweep interval: the duty is stuck", {"{{duty}}":
-              f"time() - {max_expression('sweeper_last_success_timestamp_seconds', 'duty')}"}, "s"),
-        Panel("Failed passes", "By reason", {"{{duty}} {{outcome}}":
-              rate_expression("sweeper_passes_total", "duty, outcome", 'outcome!="done"')}, "reqps"),
+        Panel("Sweeper", "Documents by task and outcome", {"{{task}} {{outcome}}":
+              rate_expression("sweeper_documents_total", "task, outcome")}, "reqps"),
+        Panel("Time since a task ended", "More than a sweep interval: the task is stuck", {"{{task}}":
+              f"time() - {max_expression('sweeper_last_success_timestamp_seconds', 'task')}"}, "s"),
+        Panel("Failed passes", "By reason", {"{{task}} {{outcome}}":
+              rate_expression("sweeper_passes_total", "task, outcome", 'outcome!="done"')}, "reqps"),
         Panel("Reindexing: carried", "Documents carried to the next generation", {"{{index}} {{step}}":
               max_expression("reindex_carried_documents", "index, step")}),
         Panel("Reindexing: idle", "Time since the last report", {"{{index}} {{step}}":

@@ -123,13 +123,13 @@ DENSE_FAILURES = Counter("sparsewell_dense_failures", "Documents stored without 
 # Sweeper:
 
 SWEPT_DOCUMENTS = Counter(
-    "sparsewell_sweeper_documents", "Documents handled by the sweeper, by duty and outcome.", ["duty", "outcome"]
+    "sparsewell_sweeper_documents", "Documents handled by the sweeper, by task and outcome.", ["task", "outcome"]
 )
-SWEEPER_PASSES = Counter("sparsewell_sweeper_passes", "Passes of the sweeper by duty and outcome.", ["duty", "outcome"])
+SWEEPER_PASSES = Counter("sparsewell_sweeper_passes", "Passes of the sweeper by task and outcome.", ["task", "outcome"])
 SWEEPER_LAST_SUCCESS = Gauge(
     "sparsewell_sweeper_last_success_timestamp_seconds",
-    "Time of the last successful pass of a duty.",
-    ["duty"],
+    "Time of the last successful pass of a task.",
+    ["task"],
     multiprocess_mode="max",
 )
 

@@ -109,7 +109,7 @@ def values_that_exist() -> dict[str, set[str]]:
         "stage": set(STAGES),
         "step": set(get_args(ReindexStep)),
         "process": {"api", "worker", "sweeper", "models"},
-        "duty": {"sweeping"},
+        "task": {"sweeping"},
         "kind": {"rerank"},
     }
 
@@ -124,7 +124,7 @@ def test_only_values_that_exist_are_asked_for(rule: dict[str, Any]) -> None:
             assert any(re.fullmatch(one, value) for value in known[label]), (label, one)
 
 
-def test_processes_and_duties_are_called_so() -> None:
+def test_processes_and_tasks_have_these_names() -> None:
     source = "\n".join(path.read_text() for name in ("cli", "indexer") for path in (ROOT / name).glob("*.py"))
     for name in values_that_exist()["process"]:
         assert f'expose_metrics(settings, "{name}"' in source

@@ -124,7 +124,7 @@ def test_the_sweeper_says_what_waits_and_what_is_away(start: Start, settings: Se
     assert seen['sparsewell_pending_oldest_age_seconds{generation="1",index="notes"}'] > 0
     assert seen['sparsewell_dependency_up{dependency="redis"}'] == 0
     assert not any(name.startswith("sparsewell_queue_messages{") for name in seen), "what is not seen is not said"
-    passes = 'sparsewell_sweeper_passes_total{duty="sweeping",outcome="redis_unavailable"}'
+    passes = 'sparsewell_sweeper_passes_total{outcome="redis_unavailable",task="sweeping"}'
     # (Redis is asked several times before a pass gives up)
     eventually(lambda: sweeper.samples().get(passes, 0) >= 1, 60, "a pass has ended")
 
