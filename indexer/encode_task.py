@@ -131,7 +131,7 @@ class EncodeRun:
 
     @property
     def in_time(self) -> bool:
-        """Whether the task has time for another run. The first run always has, so that every message makes progress."""
+        """Tell whether the task has time for another run. The first always fits, so every message makes progress."""
         return not self.runs or time.monotonic() - self.began < self.runtime.worker.task_budget
 
     def _exhausted(self, stored: StoredDocument) -> EncodingFailure:

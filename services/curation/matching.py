@@ -110,7 +110,7 @@ class CompiledRules:
 
 @dataclass(slots=True)
 class _ExpansionBudget:
-    """How many words and texts may still be added to a query."""
+    """The numbers of words and of texts that may still be added to a query."""
 
     words: int
     texts: int

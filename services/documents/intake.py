@@ -24,7 +24,7 @@ _REJECTIONS = {
 
 @dataclass
 class Intake:
-    """One ingestion: it takes documents by position, gives out raw writes, and accepts or rejects each document.
+    """An ingestion: documents by position, their raw writes, and the decision to accept or reject each document.
 
     It rejects the second document with the same id, because the order of the two writes would be undefined.
     """

@@ -142,7 +142,7 @@ def find_model_directories(path: Path) -> list[Path]:
 
 
 class ArchiveMember(BaseModel):
-    """One file of an archive."""
+    """A file of an archive."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

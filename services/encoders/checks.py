@@ -69,7 +69,7 @@ def refusal_reason(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class QueryTableStatistics:
-    """How a query table fits its tokeniser.
+    """The fit of a query table to its tokeniser.
 
     `coverage`: share of the vocabulary with a weight. `reachable`: share of the weighted words (pieces of letters only)
     that the tokeniser reproduces from their text. `words`: a sample of these.

@@ -44,7 +44,7 @@ _UNSAFE_PATH = re.compile(r"[?#\s\\\x00-\x1f\x7f]|/\.{1,2}(/|$)")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request to OpenSearch.
+    """An HTTP request to OpenSearch.
 
     `body` is JSON text; with `ndjson`, lines of it. `timeout` is in seconds; None takes the client's default.
     Raises ValueError for a path with a query, a fragment, white space or `..`.

@@ -23,7 +23,7 @@ MAX_KEPT_VERSIONS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class CurationRecord:
-    """One version of the rules of an index. `rules` is the JSON of `services.curation.rules.Rules`."""
+    """A version of the rules of an index. `rules` is the JSON of `services.curation.rules.Rules`."""
 
     index: str
     lineage: str

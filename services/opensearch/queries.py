@@ -35,7 +35,7 @@ NOT_DELETED: Final[Clause] = {"bool": {"must_not": [{"term": {"state": DELETED}}
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """One list of a search: the index and the search body.
+    """A list of a search: the index and the search body.
 
     `index`: names separated by commas; None if the body names a point in time, which has its indexes and its copies.
     `pooled`: BM25 uses the term statistics of all shards together, which costs OpenSearch one more round trip.

@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RegisteredWorker:
-    """One worker as it described itself `seen_ago` seconds ago, by the clocks of both machines."""
+    """A worker as it described itself `seen_ago` seconds ago, by the clocks of both machines."""
 
     name: str
     encoder: str

@@ -87,7 +87,7 @@ class ConnectionLimits:
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection. uvicorn creates it with its own arguments beside `limits`."""
+    """A connection. uvicorn creates it with its own arguments beside `limits`."""
 
     def __init__(self, limits: ConnectionLimits, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
