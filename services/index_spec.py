@@ -6,6 +6,7 @@ encoder in its mapping's `_meta`. `IndexNames` builds OpenSearch names under the
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,10 +44,41 @@ def validate_index_name(name: str) -> str:
     return name
 
 
+# Earlier names of members of `TalkSettings`, accepted in requests and read from stored declarations.
+_DEPRECATED_TALK_MEMBERS = {
+    "titles_in_keywords": "titles_in_lexical",
+    "chapter_in_keywords": "chapter_in_lexical",
+    "passage_in_keywords": "passage_in_lexical",
+}
+
+
+def rename_deprecated_talk_members(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a talk declaration under their present names. Raises ValueError if a member has both."""
+    renamed = {}
+    for name, value in members.items():
+        present = _DEPRECATED_TALK_MEMBERS.get(name, name)
+        if present != name and present in members:
+            raise ValueError(f"`{name}` is the deprecated name of `{present}`: give only one of them")
+        renamed[present] = value
+    return renamed
+
+
+def _describe_deprecated_talk_members(schema: dict[str, Any]) -> None:
+    """Add the deprecated members to the JSON schema."""
+    properties = schema["properties"]
+    for name, present in _DEPRECATED_TALK_MEMBERS.items():
+        properties[name] = {
+            "type": "number",
+            "deprecated": True,
+            "title": name.replace("_", " ").title(),
+            "description": f"earlier name of `{present}`, accepted in requests only",
+        }
+
+
 class TalkSettings(BaseModel):
     """Chapters and links of documents of the kind `talk`. A producer's own chapters are always kept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_describe_deprecated_talk_members)
 
     chapters: Literal["tiling", "podtile", "none"] = Field(
         "tiling", description="engine that makes chapters if the producer gave none"
@@ -57,7 +89,7 @@ class TalkSettings(BaseModel):
         description="template of the URL that plays a talk from a time: `{url}` of the recording, `{id}` of the "
         "document, `{start}` in seconds; null: `{url}#t={start}`",
     )
-    titles_in_keywords: float = Field(
+    titles_in_lexical: float = Field(
         0,
         ge=0,
         le=10,
@@ -65,7 +97,7 @@ class TalkSettings(BaseModel):
         allow_inf_nan=False,
         description="weight of the BM25 score of the chapter titles in the lexical score of a document; 0: not used",
     )
-    chapter_in_keywords: float = Field(
+    chapter_in_lexical: float = Field(
         0,
         ge=0,
         le=10,
@@ -73,7 +105,7 @@ class TalkSettings(BaseModel):
         allow_inf_nan=False,
         description="weight of the lexical score of the best chapter in that of a document; 0: not used",
     )
-    passage_in_keywords: float = Field(
+    passage_in_lexical: float = Field(
         0.5,
         ge=0,
         le=10,
@@ -84,6 +116,11 @@ class TalkSettings(BaseModel):
     titles_in_vectors: bool = Field(
         False, strict=True, description="prepend the chapter's title to each window before encoding"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_deprecated(cls, members: Any) -> Any:
+        return rename_deprecated_talk_members(members) if isinstance(members, dict) else members
 
     @field_validator("link")
     @classmethod

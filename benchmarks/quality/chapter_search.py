@@ -147,14 +147,14 @@ def list_sides(engine: str, left_out: str = "") -> list[IndexingSide]:
 
 def _iter_sides(engine: str) -> Iterator[IndexingSide]:
     """Yield the sides; the first has the text without chapters."""
-    nothing = {"passage_in_keywords": 0}
+    nothing = {"passage_in_lexical": 0}
     chapters = TalkSettings.model_validate({"chapters": engine} | nothing)
     yield IndexingSide("plain", TalkSettings.model_validate({"chapters": "none"} | nothing), ("document", "passage"))
-    words = TalkSettings.model_validate({"chapters": "none", "passage_in_keywords": KEYWORD_FACTOR})
+    words = TalkSettings.model_validate({"chapters": "none", "passage_in_lexical": KEYWORD_FACTOR})
     yield IndexingSide("plain, passage in keywords", words, modes=("lexical", "hybrid"))
     yield IndexingSide("chapters", chapters, ("document", "chapter", "passage"))
     for parts in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
-        talk = chapters.model_copy(update={f"{part}_in_keywords": KEYWORD_FACTOR for part in parts})
+        talk = chapters.model_copy(update={f"{part}_in_lexical": KEYWORD_FACTOR for part in parts})
         yield IndexingSide(f"{' and '.join(parts)} in keywords", talk, modes=("lexical", "hybrid"))
     vectors = chapters.model_copy(update={"titles_in_vectors": True})
     yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))

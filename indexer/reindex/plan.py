@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from services.encoders.manifest import DenseIdentity, Manifest
 from services.errors import Conflict, InvalidInput
-from services.index_spec import Generation, IndexNames, IndexSpec
+from services.index_spec import Generation, IndexNames, IndexSpec, rename_deprecated_talk_members
 from services.opensearch.generations import new_generation
 from services.opensearch.reindex import has_same_vectors
 
@@ -40,7 +40,7 @@ class GenerationChanges:
 
     @property
     def any(self) -> bool:
-        """Whether there is any change."""
+        """Tell whether there is any change."""
         return self != GenerationChanges()
 
 
@@ -78,7 +78,11 @@ def plan_generation(
         if merged["talk"] is None and changes.windows is None:
             del merged["windows"]  # The default of an index with talk differs: both kinds of windows.
         engine = {} if changes.chapters is None else {"chapters": changes.chapters}
-        merged["talk"] = {**(merged["talk"] or {}), **changes.talk, **engine}
+        try:
+            talk = rename_deprecated_talk_members(changes.talk)
+        except ValueError as error:
+            raise InvalidInput("bad_change", f"talk: {error}.") from None
+        merged["talk"] = {**(merged["talk"] or {}), **talk, **engine}
     if changes.dense is not None:
         merged["dense"] = None if changes.dense == NO_DENSE else changes.dense
     merged["fields"] = {**merged["fields"], **changes.fields}

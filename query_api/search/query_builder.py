@@ -147,11 +147,11 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
     talk = spec.talk
     if talk is None or len(context.request.query.split()) > MAX_TALK_WORDS:
         return
-    if talk.titles_in_keywords:
-        yield {"bool": {"should": [field_query(context, "chapter_titles")], "boost": talk.titles_in_keywords}}
-    factors: dict[NestedKind, float] = {"chapter": talk.chapter_in_keywords}
+    if talk.titles_in_lexical:
+        yield {"bool": {"should": [field_query(context, "chapter_titles")], "boost": talk.titles_in_lexical}}
+    factors: dict[NestedKind, float] = {"chapter": talk.chapter_in_lexical}
     if "window" in spec.scored_by:
-        factors["passage"] = talk.passage_in_keywords
+        factors["passage"] = talk.passage_in_lexical
     for part, factor in factors.items():
         if factor:
             yield best_nested_score_query(field_query(context, nested_words_field(part)), part, factor)

@@ -33,7 +33,7 @@ class FileRecord(BaseModel):
 
 
 class WindowSettings(BaseModel):
-    """How long texts are cut into windows: pieces of a window without special ones, and pieces shared by neighbours."""
+    """The windows of long texts: their pieces without special pieces, and the pieces that neighbours share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -197,7 +197,7 @@ class Pooling(StrEnum):
 
 
 class DenseForm(BaseModel):
-    """How a dense model takes its texts and pools its positions.
+    """The form of a dense model: the texts that it takes, and the pooling of its positions.
 
     It reads `max_pieces` at once, including special pieces and the prefix. Vectors have length 1, so a dot product is a
     cosine.

@@ -27,7 +27,7 @@ from services.talk.model import Chapter, Chaptering
 
 WORDS = ("whale", "sea", "storm", "island", "captain", "anchor", "rope", "sail", "night", "fire")
 # (documents are scored by their words as a whole: what parts add has a test of its own)
-TALK = {"passage_in_keywords": 0}
+TALK = {"passage_in_lexical": 0}
 SPEC = {"fields": {"year": "number"}, "talk": TALK, "window": {"pieces": 24, "overlap": 4}}
 PATH = "/v1/indexes/talks/search"
 QUERY = "the captain of the whale and the storm"
@@ -298,7 +298,7 @@ def test_titles_and_the_best_parts_count_in_keyword_search_where_that_is_declare
     talks: httpx.Client, service: tuple[httpx.Client, Settings]
 ) -> None:
     api, settings = service
-    factors = {"titles_in_keywords": 0.75, "chapter_in_keywords": 0.5, "passage_in_keywords": 0.25}
+    factors = {"titles_in_lexical": 0.75, "chapter_in_lexical": 0.5, "passage_in_lexical": 0.25}
     assert api.put("/v1/indexes/weighed", json=SPEC | {"talk": factors}).status_code == 201
     fill(settings, "weighed", EPISODES)
 

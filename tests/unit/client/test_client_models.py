@@ -46,7 +46,10 @@ def models() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def simplified(schema: Any, *, members: bool = False) -> Any:
-    """Return a schema without descriptions and limits. `members`: the schema is a mapping of names to schemas."""
+    """Return a schema without descriptions, limits and deprecated members.
+
+    `members`: the schema is a mapping of names to schemas.
+    """
     if isinstance(schema, list):
         return [simplified(each) for each in schema]
     if not isinstance(schema, dict):
@@ -55,7 +58,8 @@ def simplified(schema: Any, *, members: bool = False) -> Any:
         name = schema["$ref"].rpartition("/")[2].removesuffix(SENT).removesuffix(RECEIVED)
         return {"type": "object"} if name in OBJECTS else {"model": name}
     if members:
-        return {name: simplified(value) for name, value in schema.items()}
+        # The client has no deprecated members.
+        return {name: simplified(value) for name, value in schema.items() if not value.get("deprecated")}
     found = {
         name: simplified(value, members=name == "properties") for name, value in schema.items() if name not in IGNORED
     }

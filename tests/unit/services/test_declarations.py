@@ -54,13 +54,11 @@ def test_a_difference_becomes_an_option_of_reindex(member: str, wanted: IndexSpe
 
 def test_talk_and_removed_dense_vectors_become_options() -> None:
     there = THERE | {"dense": {"name": "bge"}}
-    options = reindex_options(
-        "shows", find_differences(spec(talk={"chapters": "none", "titles_in_keywords": 2}), there)
-    )
+    options = reindex_options("shows", find_differences(spec(talk={"chapters": "none", "titles_in_lexical": 2}), there))
     assert options["dense"] == "none"
     assert options["windows"] == "both"
     assert options["chapters"] == "none"
-    assert "titles_in_keywords=2.0" in options["talk"]
+    assert "titles_in_lexical=2.0" in options["talk"]
     assert "link=null" in options["talk"]
 
 

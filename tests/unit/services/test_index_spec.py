@@ -42,6 +42,7 @@ def test_client_indexes_never_collide_with_system_indexes() -> None:
         {"document_top_k": "512"},
         {"window": {"pieces": "64", "overlap": 0}},
         {"unknown": 1},
+        {"talk": {"titles_in_keywords": 1, "titles_in_lexical": 1}},
     ],
 )
 def test_invalid_declarations(body: dict[str, object]) -> None:
@@ -75,3 +76,10 @@ def test_the_lineage_is_stored_as_identity_and_defaults_to_the_creation_time() -
     assert (old.lineage, new.lineage) == (members["created_at"], "abc")
     assert new.model_dump(mode="json")["identity"] == "abc"
     assert Generation.model_validate(new.model_dump(mode="json")) == new
+
+
+def test_deprecated_members_of_talk_are_accepted_and_stored_under_their_present_names() -> None:
+    spec = IndexSpec.model_validate({"talk": {"titles_in_keywords": 1, "passage_in_keywords": 0}})
+    assert spec.talk is not None
+    assert (spec.talk.titles_in_lexical, spec.talk.chapter_in_lexical, spec.talk.passage_in_lexical) == (1, 0, 0)
+    assert not any("keywords" in name for name in spec.talk.model_dump())

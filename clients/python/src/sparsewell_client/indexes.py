@@ -27,9 +27,9 @@ class TalkSettings(RequestModel):
         description="template of a link that plays a talk, with `{url}`, `{id}` and `{start}` (seconds); "
         "null: `{url}#t={start}`",
     )
-    titles_in_keywords: float = Field(0, description="lexical score: factor of BM25 over the titles of chapters")
-    chapter_in_keywords: float = Field(0, description="lexical score: factor of the best chapter's score")
-    passage_in_keywords: float = Field(0.5, description="lexical score: factor of the best passage's score")
+    titles_in_lexical: float = Field(0, description="lexical score: factor of BM25 over the titles of chapters")
+    chapter_in_lexical: float = Field(0, description="lexical score: factor of the best chapter's score")
+    passage_in_lexical: float = Field(0.5, description="lexical score: factor of the best passage's score")
     titles_in_vectors: bool = Field(False, description="encode the title of the chapter before each window")
 
 

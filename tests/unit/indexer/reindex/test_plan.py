@@ -110,10 +110,13 @@ def test_what_an_index_declares_of_talk_changes_by_itself() -> None:
     assert said[0].startswith("talk: ")
     assert said[-1] == "vectors: copied"
     unlinked = plan_generation(
-        NAMES, linked, 4, GenerationChanges(talk={"link": None, "passage_in_keywords": 0}), STANDIN
+        NAMES, linked, 4, GenerationChanges(talk={"link": None, "passage_in_lexical": 0}), STANDIN
     )
     assert unlinked.spec.talk is not None
-    assert (unlinked.spec.talk.link, unlinked.spec.talk.passage_in_keywords) == (None, 0)
-    for wrong in ({"link": "javascript:alert(1)"}, {"oracle": 1}, {"passage_in_keywords": "much"}):
+    assert (unlinked.spec.talk.link, unlinked.spec.talk.passage_in_lexical) == (None, 0)
+    renamed = plan_generation(NAMES, unlinked, 5, GenerationChanges(talk={"passage_in_keywords": 2}), STANDIN).spec.talk
+    assert renamed is not None and renamed.passage_in_lexical == 2, "the deprecated name still works"
+    twice = {"passage_in_lexical": 1, "passage_in_keywords": 1}
+    for wrong in ({"link": "javascript:alert(1)"}, {"oracle": 1}, {"passage_in_lexical": "much"}, twice):
         with pytest.raises(InvalidInput, match="bad_change"):
             plan_generation(NAMES, first, 3, GenerationChanges(talk=wrong), STANDIN)
