@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from pydantic import Field, SecretStr
 
 from services.access.api_keys import read_key_file
 from services.errors import (
@@ -28,8 +29,8 @@ from services.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from services.settings import Settings, format_http_address
-from services.web.http_auth import bearer_headers, own_bearer_headers
+from services.settings import EnvironmentSettings, Settings, format_http_address
+from services.web.http_auth import bearer_headers
 
 _ERROR_CLASSES: tuple[type[SparsewellError], ...] = (
     InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, Unauthorized, Forbidden, NotFound, Conflict, Overloaded,
@@ -39,6 +40,12 @@ _ERROR_CLASSES: tuple[type[SparsewellError], ...] = (
 _BY_TITLE = {(kind.status, kind.title): kind for kind in _ERROR_CLASSES}
 _BY_STATUS = {kind.status: kind for kind in reversed(_ERROR_CLASSES)}
 _PROBLEM_MEMBERS = frozenset({"type", "title", "detail", "code"})
+
+
+class ClientSettings(EnvironmentSettings):
+    """Settings of the commands that call the API; services do not read them."""
+
+    api_key: SecretStr = Field(SecretStr(""), description="sent to the API")
 
 
 class IndexResource:
@@ -91,13 +98,21 @@ def parse_api_url(base: str) -> httpx.URL:
 
 def connect_api(base: str, timeout: float | httpx.Timeout) -> httpx.Client:
     """Return a client of the API, with SPARSEWELL_API_KEY if it is set and without a proxy. Raises `bad_address`."""
-    return httpx.Client(base_url=parse_api_url(base), timeout=timeout, trust_env=False, headers=own_bearer_headers())
+    return httpx.Client(base_url=parse_api_url(base), timeout=timeout, trust_env=False, headers=own_key_headers())
+
+
+def own_key_headers() -> dict[str, str]:
+    """Return headers with SPARSEWELL_API_KEY; empty without a key."""
+    key = ClientSettings.read().api_key.get_secret_value()
+    return bearer_headers(key) if key else {}
 
 
 def admin_headers(settings: Settings) -> dict[str, str]:
     """Return headers with SPARSEWELL_API_KEY, or else with the key of SPARSEWELL_ADMIN_KEY_FILE."""
-    own = own_bearer_headers()
-    return own or bearer_headers(next(iter(read_key_file(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")), ""))
+    own = own_key_headers()
+    if own or not settings.admin_key_file:
+        return own
+    return bearer_headers(next(iter(read_key_file(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE"))))
 
 
 def index_path(index: str) -> str:

@@ -70,12 +70,12 @@ def open_client(api_url: str) -> Iterator["httpx.Client"]:
     """Yield a client of the API. Raises BackendUnavailable (`api_unavailable`) if the API stops answering."""
     import httpx
 
+    from cli.api_client import own_key_headers
     from services.errors import BackendUnavailable
-    from services.web.http_auth import own_bearer_headers
 
     try:
         # trust_env: requests to this machine must not go through a proxy of the environment.
-        with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=own_bearer_headers()) as client:
+        with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=own_key_headers()) as client:
             yield client
     except httpx.HTTPError as error:
         raise BackendUnavailable(

@@ -148,13 +148,14 @@ def rollback(
     from rich.console import Console
 
     from cli.progress import LoadDisplay
-    from cli.relevance.reindex_gate import GenerationBuild, list_known_encoders
+    from cli.reindex import GenerationBuild
+    from services.encoders.catalogue import load_known_encoders
     from services.opensearch.journal import days_ms, now_ms
 
     with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
         work.roll_back(now_ms() - days_ms(settings.tombstone_days))
-        build = GenerationBuild(work, settings, list_known_encoders(settings, None), progress, patience, encode_here)
-        build.until_caught_up()
+        build = GenerationBuild(work, settings, load_known_encoders(settings), progress, patience, encode_here)
+        build.fill()
         if not unchecked:
             build.require_table(api)
         build.swap()

@@ -4,15 +4,22 @@ The command plans the generation, or resumes a stopped reindex, waits until the 
 generations on judged queries if asked, checks that the API has the query table, and swaps the alias.
 """
 
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cli.progress import LoadDisplay
     from cli.relevance.reindex_gate import QualityGate
+    from indexer.reindex.follower import Follower
     from indexer.reindex.plan import GenerationChanges
-    from indexer.reindex.run import Reindexing
+    from indexer.reindex.run import Reindexing, ReindexProgress
+    from indexer.runtime import Runtime
     from services.encoders.catalogue import KnownEncoder
     from services.encoders.manifest import DenseIdentity, Manifest
     from services.index_spec import Generation
@@ -67,9 +74,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     from cli.loading.load import parse_fields
     from cli.progress import LoadDisplay
-    from cli.relevance.reindex_gate import GenerationBuild, list_known_encoders
     from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing
+    from services.encoders.catalogue import load_known_encoders
     from services.opensearch.client import SyncSearchClient
     from services.settings import Settings
     from services.telemetry.logs import configure_logging
@@ -84,14 +91,14 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         window_overlap=overlap,
         document_top_k=top_k,
         language=language,
-        fields=parse_fields(field or [], create=True),
+        fields=parse_fields(field, create=True) if field else {},
         dense=dense,
         windows=windows,
         chapters=chapters,
         talk=_parse_talk_options(talk or []),
     )
     dense_vectors = _dense_identity(changes, settings)
-    known = list_known_encoders(settings, encoder)
+    known = load_known_encoders(settings, *([encoder] if encoder else []))
     search = SyncSearchClient(settings)
     try:
         with LoadDisplay(Console(stderr=True)) as show:
@@ -104,9 +111,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
                     f"{index}: generation {work.current_record.target.number} is searched; its swap had already begun."
                 )
                 return
-            progress = build.until_caught_up()
+            progress = build.fill()
             if gate is not None:
-                build.gate(gate)
+                build.require_quality(gate)
             documents = ", ".join(f"{count:,} {state}" for state, count in progress.new.items() if count)
             if not swap:
                 number = work.current_record.target.number
@@ -121,6 +128,118 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         raise typer.Exit(130) from None
     finally:
         search.close()
+
+
+@dataclass
+class GenerationBuild:
+    """The steps of a command on the record of a reindex."""
+
+    work: "Reindexing"
+    settings: "Settings"
+    known: "list[KnownEncoder]"
+    show: "LoadDisplay"
+    patience: float
+    encode_here: bool = False
+
+    def fill(self) -> "ReindexProgress":
+        """Create the new generation and copy the documents of the old one until it has caught up.
+
+        Raises the errors of `Reindexing.follow_until_caught_up`, and Conflict (`misfits`).
+        """
+        from services.errors import Conflict
+
+        self.work.make_target()
+        with self._open_follower() as follower:
+            self.show.begin("building", 1, unit="documents")
+            progress = self.work.follow_until_caught_up(follower, self.patience, self._show)
+        record = follower.record
+        if record.misfits:
+            raise Conflict(
+                "misfits",
+                f"{record.misfits:,} documents do not fit the new declaration (for example "
+                f"{', '.join(record.misfit_ids[:3])}): `sparsewell generations abort {record.index}`, then change it.",
+            )
+        fresh_dead = progress.new["dead"] - progress.old["dead"]
+        if fresh_dead > 0:
+            self.show.say(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
+        return progress
+
+    def require_quality(self, gate: "QualityGate") -> None:
+        """Compare both generations on the judged queries. Raises Conflict (`quality_gate`)."""
+        from cli.relevance.reindex_gate import compare_generations
+        from services.encoders.query_table import QueryTable
+
+        record = self.work.held
+        old, new = (
+            (generation, QueryTable.load(find_by_fingerprint(self.known, generation).directory))
+            for generation in (record.source, record.target)
+        )
+        compare_generations(self.settings, gate, old, new, self.show.say)
+
+    def require_table(self, api: str | None) -> None:
+        """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
+        import httpx
+
+        from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
+        from services.errors import EncoderMismatch
+
+        wanted = self.work.held.target.encoder
+        base = api_address(self.settings, api)
+        with connect_api(base, 10) as client:
+            try:
+                served = read_json_response(client.get("/v1/encoders", headers=admin_headers(self.settings)))
+            except httpx.HTTPError as error:
+                raise unreachable(base, error) from None
+        if wanted.fingerprint not in {encoder["fingerprint"] for encoder in served["encoders"]}:
+            raise EncoderMismatch(
+                "encoder_not_served",
+                f"The API at {base} has no query table for {wanted.name} ({wanted.fingerprint}): add its model "
+                "directory to SPARSEWELL_MORE_ENCODERS, restart the API, then repeat this command.",
+            )
+
+    def swap(self) -> None:
+        """Record the decision, swap the alias, and copy the last changes of the old generation."""
+        with self._open_follower() as follower:
+            self.work.swap(follower)
+
+    @contextmanager
+    def _open_follower(self) -> "Iterator[Follower]":
+        from indexer.reindex.follower import make_local_dispatch, make_queue_dispatch
+        from services.queue.messages import Publisher
+
+        target = self.work.held.target
+        with closing(Publisher(self.settings.redis_address)) as publisher:
+            if self.encode_here:
+                dispatch = make_local_dispatch(self._open_runtime(target), target)
+            else:
+                dispatch = make_queue_dispatch(publisher, self.settings, target)
+            yield self.work.follower(dispatch, self.patience)
+
+    def _open_runtime(self, target: "Generation") -> "Runtime":
+        from indexer.runtime import Runtime, WorkerSettings
+
+        directory = find_by_fingerprint(self.known, target).directory
+        return Runtime(self.settings.model_copy(update={"encoder": str(directory)}), WorkerSettings.read())
+
+    def _show(self, progress: "ReindexProgress") -> None:
+        new = progress.new
+        done = new["encoded"] + new["dead"] + new["deleted"]
+        self.show.step(done, max(1, done + new["pending"] + progress.behind), done)
+
+
+def find_by_fingerprint(known: "Sequence[KnownEncoder]", generation: "Generation") -> "KnownEncoder":
+    """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
+    from services.errors import ConfigurationError
+
+    wanted = generation.encoder
+    for encoder in known:
+        if encoder.manifest.fingerprint == wanted.fingerprint:
+            return encoder
+    raise ConfigurationError(
+        "unknown_encoder",
+        f"No model directory of the encoder {wanted.name} ({wanted.fingerprint}) is known: give it with --encoder or "
+        "in SPARSEWELL_MORE_ENCODERS.",
+    )
 
 
 def _open_gate(judgements: Path | None, modes: str, max_loss: float) -> "QualityGate | None":
@@ -225,7 +344,6 @@ def _chapter_engine_fingerprint(
 
     Raises ConfigurationError for an engine that is not available here.
     """
-    from cli.relevance.reindex_gate import find_by_fingerprint
     from indexer.runtime import load_chapter_maker
     from models.registry import load_encoder
     from services.encoders.manifest import resolve_model_directory
@@ -253,7 +371,6 @@ def _encoder_manifest(
     changes: "GenerationChanges", known: "list[KnownEncoder]", generation: "Generation"
 ) -> "Manifest":
     """Return the manifest of the named encoder, or else of the generation's encoder."""
-    from cli.relevance.reindex_gate import find_by_fingerprint
     from services.encoders.manifest import read_manifest, resolve_model_directory
 
     if changes.encoder is not None:

@@ -163,6 +163,11 @@ class IndexSpec(BaseModel):
         """Sources of sparse scores in this index. The first is the default of a search."""
         return _SCORED_BY[self.windows]
 
+    @property
+    def spelling_field(self) -> str:
+        """The field with the unstemmed words: the lexical field, if the language does not stem."""
+        return "lexical" if self.language == "standard" else "spelling"
+
     @field_validator("fields")
     @classmethod
     def _validate_field_names(cls, fields: dict[str, FieldType]) -> dict[str, FieldType]:

@@ -56,7 +56,7 @@ from services.opensearch.analysis import (
 from services.opensearch.client import AsyncSearchClient, SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, search_call
-from services.opensearch.suggestions import spelling_field, title_suggestions_plan
+from services.opensearch.suggestions import title_suggestions_plan
 from services.query.suggest import MIN_WORD_CHARACTERS, find_corrections
 from services.settings import Settings
 
@@ -169,7 +169,7 @@ class WordCorrector:
     def __init__(self, search: SyncSearchClient, generation: Generation) -> None:
         self._search = search
         self._index = generation.physical
-        self._words = spelling_field(generation.spec)
+        self._words = generation.spec.spelling_field
 
     def is_found(self, word: str) -> bool:
         """Return whether keyword search finds a document with the word."""

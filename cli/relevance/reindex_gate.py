@@ -1,25 +1,17 @@
-"""Steps of `sparsewell reindex` on an existing record, and its quality gate.
+"""The quality gate of `sparsewell reindex`.
 
-`GenerationBuild` builds the new generation, waits until it has caught up, compares it, checks the API's query table and
-swaps. The quality gate runs the API's search stages over both generations with the same judged queries, and refuses the
-swap if NDCG@10 falls by more than the allowed loss.
+It runs the API's search stages over both generations with the same judged queries, and refuses the swap if NDCG@10
+falls by more than the allowed loss.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
-from cli.progress import LoadDisplay
 from cli.relevance.collection import Judgements, read_judgements, read_queries
 from cli.relevance.metrics import Ranking, measure_rankings
-from indexer.reindex.follower import Dispatch, Follower, make_local_dispatch, make_queue_dispatch
-from indexer.reindex.run import Reindexing, ReindexProgress
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
 from query_api.search.context import SearchContext
@@ -28,13 +20,11 @@ from query_api.search.executor import DirectEngine, Stopwatch
 from query_api.search.multi_index import common_score_by
 from query_api.search.stages import run_stages, with_query
 from query_api.search.validation import parse_selection
-from services.encoders.catalogue import KnownEncoder, load_known_encoders
 from services.encoders.query_table import QueryTable
-from services.errors import ConfigurationError, Conflict, EncoderMismatch, InvalidInput
+from services.errors import ConfigurationError, Conflict, InvalidInput
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.queue.messages import Publisher
 from services.settings import Settings
 
 GATE_METRIC = "ndcg@10"
@@ -143,112 +133,18 @@ def require_quality(
         )
 
 
-@dataclass
-class GenerationBuild:
-    """The steps of a command on the record of a reindex."""
-
-    work: Reindexing
-    settings: Settings
-    known: list[KnownEncoder]
-    show: LoadDisplay
-    patience: float
-    encode_here: bool = False
-
-    def until_caught_up(self) -> ReindexProgress:
-        """Build the new generation and follow the old one until it has caught up.
-
-        Raises the errors of `Reindexing.follow_until_caught_up`, and Conflict (`misfits`).
-        """
-        self.work.make_target()
-        with self._follower() as follower:
-            self.show.begin("building", 1, unit="documents")
-            progress = self.work.follow_until_caught_up(follower, self.patience, self._show)
-        record = follower.record
-        if record.misfits:
-            raise Conflict(
-                "misfits",
-                f"{record.misfits:,} documents do not fit the new declaration (for example "
-                f"{', '.join(record.misfit_ids[:3])}): `sparsewell generations abort {record.index}`, then change it.",
-            )
-        fresh_dead = progress.new["dead"] - progress.old["dead"]
-        if fresh_dead > 0:
-            self.show.say(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
-        return progress
-
-    def gate(self, gate: QualityGate) -> None:
-        """Compare both generations on the judged queries. Raises Conflict (`quality_gate`)."""
-        record = self.work.current_record
-        figures = []
-        for generation in (record.source, record.target):
-            table = QueryTable.load(self.encoder_of(generation).directory)
-            rankings = rank_questions(self.settings, generation, table, gate.questions)
-            figures.append(ndcg_by_mode(rankings, gate.questions))
-        old, new = figures
-        for mode in MODES:
-            self.show.say(f"NDCG@10 {mode}: {old[mode]:.4f} -> {new[mode]:.4f}")
-        require_quality(record.index, old, new, gate.modes, gate.max_loss)
-
-    def require_table(self, api: str | None) -> None:
-        """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
-        wanted = self.work.current_record.target.encoder
-        base = api_address(self.settings, api)
-        with connect_api(base, 10) as client:
-            try:
-                served = read_json_response(client.get("/v1/encoders", headers=admin_headers(self.settings)))
-            except httpx.HTTPError as error:
-                raise unreachable(base, error) from None
-        if wanted.fingerprint not in {encoder["fingerprint"] for encoder in served["encoders"]}:
-            raise EncoderMismatch(
-                "encoder_not_served",
-                f"The API at {base} has no query table for {wanted.name} ({wanted.fingerprint}): add its model "
-                "directory to SPARSEWELL_MORE_ENCODERS, restart the API, then repeat this command.",
-            )
-
-    def swap(self) -> None:
-        """Record the decision, swap the alias, and copy the last changes of the old generation."""
-        with self._follower() as follower:
-            self.work.swap(follower)
-
-    def encoder_of(self, generation: Generation) -> KnownEncoder:
-        """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
-        return find_by_fingerprint(self.known, generation)
-
-    @contextmanager
-    def _follower(self) -> Iterator[Follower]:
-        target = self.work.current_record.target
-        with closing(Publisher(self.settings.redis_address)) as publisher:
-            if self.encode_here:
-                dispatch = self._local_dispatch(target)
-            else:
-                dispatch = make_queue_dispatch(publisher, self.settings, target)
-            yield self.work.follower(dispatch, self.patience)
-
-    def _local_dispatch(self, target: Generation) -> Dispatch:
-        from indexer.runtime import Runtime, WorkerSettings
-
-        directory = self.encoder_of(target).directory
-        settings = self.settings.model_copy(update={"encoder": str(directory)})
-        return make_local_dispatch(Runtime(settings, WorkerSettings.read()), target)
-
-    def _show(self, progress: ReindexProgress) -> None:
-        new = progress.new
-        done = new["encoded"] + new["dead"] + new["deleted"]
-        self.show.step(done, max(1, done + new["pending"] + progress.behind), done)
-
-
-def find_by_fingerprint(known: Sequence[KnownEncoder], generation: Generation) -> KnownEncoder:
-    """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
-    wanted = generation.encoder
-    for encoder in known:
-        if encoder.manifest.fingerprint == wanted.fingerprint:
-            return encoder
-    raise ConfigurationError(
-        "unknown_encoder",
-        f"No model directory of the encoder {wanted.name} ({wanted.fingerprint}) is known: give it with --encoder or "
-        "in SPARSEWELL_MORE_ENCODERS.",
+def compare_generations(
+    settings: Settings,
+    gate: QualityGate,
+    old: tuple[Generation, QueryTable],
+    new: tuple[Generation, QueryTable],
+    report: Callable[[str], None],
+) -> None:
+    """Search both generations with the judged queries and report NDCG@10. Raises Conflict (`quality_gate`)."""
+    before, after = (
+        ndcg_by_mode(rank_questions(settings, generation, table, gate.questions), gate.questions)
+        for generation, table in (old, new)
     )
-
-
-def list_known_encoders(settings: Settings, encoder: str | None) -> list[KnownEncoder]:
-    """Return the known encoders and the encoder of the command line."""
-    return load_known_encoders(settings, *([encoder] if encoder else []))
+    for mode in MODES:
+        report(f"NDCG@10 {mode}: {before[mode]:.4f} -> {after[mode]:.4f}")
+    require_quality(new[0].index, before, after, gate.modes, gate.max_loss)

@@ -22,7 +22,6 @@ from services.opensearch.analysis import (
     term_counts_body,
 )
 from services.opensearch.queries import SearchPlan
-from services.opensearch.suggestions import spelling_field
 from services.query.suggest import Correction, apply_corrections, find_corrections
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
@@ -56,7 +55,7 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
 async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
     """Look up terms similar to unknown words, and the number of documents that have each."""
     first = contexts[0]
-    fields = [spelling_field(context.generation.spec) for context in contexts]
+    fields = [context.generation.spec.spelling_field for context in contexts]
     physical = [context.generation.physical for context in contexts]
     names_and_fields = zip(physical, fields, strict=True)
     similar = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in names_and_fields]

@@ -19,7 +19,7 @@ from services.errors import NotFound
 from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, ScoreBy
 from services.opensearch.client import Call
 from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, chapter_mapping, talk_mapping
-from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD, spelling_field
+from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD
 from services.settings import Settings
 
 DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
@@ -122,7 +122,7 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
         "window": {"window_vectors": nested},
     }
     word_fields = {"lexical": words}
-    word_fields.setdefault(spelling_field(spec), WORDS_FIELD)
+    word_fields.setdefault(spec.spelling_field, WORDS_FIELD)
     title_words = {"title_words": words} if generation.titles else {}
     shown = {"type": "text", "index": False, "copy_to": list(word_fields)}
     return {

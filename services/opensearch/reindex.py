@@ -80,7 +80,7 @@ def has_same_chapters(source: Generation, target: Generation, stored: Mapping[st
 
     A producer's chapters suit every engine. Chapters that an engine failed to make are made again.
     """
-    if not is_talk(stored) or source.spec.talk is None or target.spec.talk is None:
+    if source.spec.talk is None or target.spec.talk is None or not is_talk(stored):
         return True
     if source.spec.talk.titles_in_vectors != target.spec.talk.titles_in_vectors:
         return False

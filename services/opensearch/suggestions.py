@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.index_spec import Generation, IndexNames, IndexSpec
+from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
 from services.opensearch.system_indexes import (
@@ -63,11 +63,6 @@ _QUERY_LOG_PROPERTIES: Final[dict[str, Any]] = {
     "asked": {"type": "long"},
     "rank": {"type": "double"},
 }
-
-
-def spelling_field(spec: IndexSpec) -> str:
-    """Return the field with an index's unstemmed words: the lexical field, if the language does not stem."""
-    return "lexical" if spec.language == "standard" else "spelling"
 
 
 def title_suggestions_plan(

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from pydantic import Field, SecretStr
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.access.api_keys import TOKEN_PATTERN, digest_key, is_same_digest
 from services.access.principals import missing_credentials
 from services.errors import SparsewellError, Unauthorized
-from services.settings import EnvironmentSettings
 from services.web.problems import answer_error
 
 _BEARER_PREFIX: Final = b"bearer "
@@ -74,20 +72,9 @@ def bad_credentials() -> Unauthorized:
     return Unauthorized("bad_key", "This key is not valid: it is unknown, has expired or was revoked.")
 
 
-class ClientSettings(EnvironmentSettings):
-    """Settings of commands and the Python client; services do not read them."""
-
-    api_key: SecretStr = Field(SecretStr(""), description="sent to the API")
-
-
 def bearer_headers(key: str) -> dict[str, str]:
     """Return the headers that carry a key; empty for an empty key."""
     return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def own_bearer_headers() -> dict[str, str]:
-    """Return the headers that carry SPARSEWELL_API_KEY."""
-    return bearer_headers(ClientSettings.read().api_key.get_secret_value())
 
 
 def has_public_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -120,7 +120,7 @@ def test_a_document_is_encoded_found_and_reranked(
 
 def test_the_worker_image_can_reindex(worker_image: bare_image.BareImage) -> None:
     """The chart's Job and people in a worker's pod reindex there. The libraries of training are not in the image."""
-    code = "import cli.reindex, cli.relevance.reindex_gate, cli.indexes"
+    code = "import cli.reindex, cli.relevance.reindex_gate, cli.indexes, indexer.reindex.run, indexer.reindex.plan"
     assert worker_image.run("python", "-c", code, check=False).stderr == ""
     assert "torch" in worker_image.run("python", "-c", "import torch", check=False).stderr
     # and of the chart's pod for commands: they get as far as an API that is not there

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cli import train
-from cli.relevance.reindex_gate import list_known_encoders
 from models.export.export import ExportOptions, export_encoder
 from models.registry import load_encoder
 from models.training.evaluation import JudgedQueries, read_curve
 from models.training.own.report import largest_weight_changes
 from models.training.own.run import OwnCorpusOptions, split_held_out, train_own_encoder
+from services.encoders.catalogue import load_known_encoders
 from services.encoders.manifest import WEIGHTS_ROOT
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
@@ -131,7 +131,7 @@ def test_own_needs_only_documents(toy: tuple[Path, Path], tmp_path: Path) -> Non
     # the half of the held-out queries that chose the best is not what is reported
     assert report["chosen_by"] > 0
     assert report["chosen_by"] + report["compared"]["held out"]["queries"] <= report["held_out"]
-    [known] = [one for one in list_known_encoders(Settings(), str(out / "own-toy")) if one.manifest.name == "own-toy"]
+    [known] = [one for one in load_known_encoders(Settings(), str(out / "own-toy")) if one.manifest.name == "own-toy"]
     assert known.directory == out / "own-toy"  # as `reindex --encoder` finds it
     assert "points of NDCG@10 over the start" in found.stdout
     assert f"that of step {report['best_step']}" in found.stdout

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
+from cli.api_client import ClientSettings
 from indexer.runtime import WorkerSettings
 from infra.settings import LocalSettings
 from services.settings import Settings
-from services.web.http_auth import ClientSettings
 
 TABLES = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
 ROWS = [line.split("|")[1:3] for line in TABLES.splitlines() if line.startswith("| `")]
