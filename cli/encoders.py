@@ -1,18 +1,26 @@
 """`sparsewell encoders`: list, show, verify and export encoders.
 
 `list` reads manifests and `show` also query tables. `verify` and `show --weigh` load the model (the worker extra), and
-`export` needs PyTorch (the train extra). See `cli.encoder_registry` for the output of each.
+`export` needs PyTorch (the train extra).
 """
 
 import json as jsonlib
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from cli.terminal import sanitise_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and export encoders.")
 
+_COLUMNS = ("name", "fingerprint", "architecture", "vocabulary", "precision", "window", "licence", "size", "where")
+_NUMBERS = ("vocabulary", "size")
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -28,7 +36,7 @@ def list_(
 
     Example: sparsewell encoders list /models
     """
-    from cli.encoder_registry import encoder_row, find_duplicate_names, make_console, print_encoder_list
+    from cli.encoder_inspection import encoder_row, find_duplicate_names
     from services.encoders.catalogue import find_model_directories, list_named_encoders
     from services.settings import Settings
 
@@ -37,8 +45,8 @@ def list_(
     if json:
         print(jsonlib.dumps(rows, ensure_ascii=False, indent=2))
         return
-    console = make_console()
-    print_encoder_list(rows, console)
+    console = _make_console()
+    _print_encoder_list(rows, console)
     for name in find_duplicate_names(rows):
         console.print(f"Several encoders have the name {name}: use a fingerprint or path.")
 
@@ -60,14 +68,7 @@ def show(
     Example: sparsewell encoders show bootstrap-minilm-l6 --query "revenge at sea"
     """
     from cli.api_client import require_utf8
-    from cli.encoder_registry import (
-        describe_encoder,
-        make_console,
-        print_encoder,
-        print_weights,
-        weigh_document,
-        weigh_query,
-    )
+    from cli.encoder_inspection import describe_encoder, weigh_document, weigh_query
     from services.encoders.catalogue import find_encoder, list_named_encoders
     from services.encoders.query_table import QueryTable
     from services.settings import Settings
@@ -85,14 +86,14 @@ def show(
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
-    console = make_console()
+    console = _make_console()
     for kind in ("query", "document"):
         if kind in answer:
-            print_weights(kind, answer[kind], size, console)
+            _print_weights(kind, answer[kind], size, console)
     if answer.get("score") is not None:
         console.print(f"score: {answer['score']:.4f}")
     if "manifest" in answer:
-        print_encoder(answer, console)
+        _print_encoder(answer, console)
 
 
 @app.command()
@@ -110,7 +111,7 @@ def verify(
 
     Example: sparsewell encoders verify --all
     """
-    from cli.encoder_registry import verify_encoders
+    from cli.encoder_inspection import verify_encoders
     from services.errors import InvalidInput
     from services.settings import Settings
 
@@ -161,19 +162,145 @@ def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     Example: sparsewell encoders export checkpoint models/weights/my-encoder --parity scifact
     """
-    from cli.encoder_registry import export_known_encoder
+    from services.errors import ConfigurationError, InvalidInput
 
-    manifest = export_known_encoder(
-        source,
-        out,
-        replace=replace,
-        precision=precision,
-        window=window,
-        overlap=overlap,
-        top_k=top_k,
-        record=record,
-        parity=tuple(parity or ()),
-        report=report,
-        activation=activation,
+    try:
+        from models.export.export import ExportOptions, export_encoder
+        from models.export.onnx_graph import Precision
+        from models.training.recipe import Activation
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "missing_extra", f"Exporting needs the package {error.name}: pip install -e '.[train,worker]'."
+        ) from None
+    for option, value, choices in (
+        ("precision", precision, get_args(Precision)),
+        ("activation", activation, (None, *get_args(Activation))),
+    ):
+        if value not in choices:
+            raise InvalidInput("bad_option", f"--{option} is one of {', '.join(filter(None, choices))}.")
+    _require_free_name(out)
+    manifest = export_encoder(
+        ExportOptions(
+            source,
+            out,
+            replace=replace,
+            precision=cast("Precision", precision),
+            window=window,
+            overlap=overlap,
+            top_k=top_k,
+            record=record,
+            parity=tuple(parity or ()),
+            report=report,
+            activation=cast("Activation | None", activation),
+        )
     )
     print(f"{out}: {manifest.name} ({manifest.fingerprint}); look at it with `sparsewell encoders show {out}`.")
+
+
+def _require_free_name(out: Path) -> None:
+    """Refuse the name of another known encoder: the API would give a new index the first of both."""
+    from services.encoders.catalogue import KnownEncoder, list_named_encoders
+    from services.errors import Conflict
+    from services.settings import Settings
+
+    for known in list_named_encoders(Settings.read()):
+        if not isinstance(known.encoder, KnownEncoder) or known.encoder.manifest.name != out.resolve().name:
+            continue
+        if known.encoder.directory.resolve() != out.resolve():
+            raise Conflict(
+                "encoder_name_taken",
+                f"The encoder in {known.encoder.directory} has the name {out.resolve().name!r} already: choose another "
+                "directory name.",
+            )
+
+
+def _make_console() -> "Console":
+    """Return a console that does not fold lines for a pipe or a file."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=10_000)
+
+
+def _print_encoder_list(rows: Sequence[Mapping[str, Any]], console: "Console") -> None:
+    """Print a table with a line for each encoder, then a line for each encoder that cannot be used."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in _COLUMNS:
+        right = name in _NUMBERS
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "where", overflow="fold")
+    for row in rows:
+        if "error" in row:
+            continue
+        cells = {
+            **row,
+            "vocabulary": f"{row['vocabulary']:,}",
+            "precision": row["precision"] or "",
+            "window": f"{row['window']['pieces']}, overlap {row['window']['overlap']}",
+            "size": _format_size(row["bytes"]),
+        }
+        table.add_row(*(Text(sanitise_line(str(cells[name]))) for name in _COLUMNS))
+    console.print(table)
+    for row in rows:
+        if "error" in row:
+            name, problem = sanitise_line(row["name"]), sanitise_line(f"{row['error']} [{row['code']}]")
+            console.print(Text.assemble((f"{name}: ", "bold"), problem))
+
+
+def _print_encoder(facts: Mapping[str, Any], console: "Console") -> None:
+    """Print the manifest in sections, the files and both ends of the query table."""
+    from rich.text import Text
+
+    manifest = facts["manifest"]
+    sections = {"format", "name", "fingerprint", "training", "parity", "files"}
+    console.print(Text.assemble((sanitise_line(manifest["name"]), "bold"), f"  {manifest['fingerprint']}"))
+    _print_members({"where": facts["where"], **{k: v for k, v in manifest.items() if k not in sections}}, console, 1)
+    for title in ("training", "parity"):
+        if title in manifest:
+            console.print(Text(title, "bold"))
+            _print_members(manifest[title], console, 1)
+    console.print(Text("files", "bold"))
+    for name, file in manifest["files"].items():
+        missing = "  MISSING" if name in facts["missing_files"] else ""
+        console.print(sanitise_line(f"  {name}  {_format_size(file['bytes'])}  sha256 {file['sha256'][:16]}…{missing}"))
+    table = facts["query_table"]
+    console.print(Text(f"query table: {table['pieces']:,} weighted pieces", "bold"))
+    for end in ("heaviest", "lightest"):
+        console.print(f"  {end}: {_format_pieces(table[end])}")
+
+
+def _print_weights(title: str, weights: Sequence[tuple[str, float]], shown: int, console: "Console") -> None:
+    """Print the heaviest pieces of a text and the number of the others."""
+    from rich.text import Text
+
+    more = f", {len(weights) - shown:,} more" if len(weights) > shown else ""
+    console.print(Text(f"{title}: {len(weights):,} weighted pieces", "bold"))
+    if weights:
+        console.print(f"  {_format_pieces(weights[:shown])}{more}")
+
+
+def _print_members(members: Any, console: "Console", depth: int) -> None:
+    """Print nested members, indented. Members that another tool added to a manifest may have any shape."""
+    indent = "  " * depth
+    if not isinstance(members, Mapping):
+        console.print(indent + sanitise_line(str(members)))
+        return
+    for name, value in members.items():
+        flat = isinstance(value, Mapping) and all(not isinstance(member, Mapping) for member in value.values())
+        if isinstance(value, Mapping) and not flat:
+            console.print(f"{indent}{sanitise_line(str(name))}:")
+            _print_members(value, console, depth + 1)
+            continue
+        text = ", ".join(f"{key} {member}" for key, member in value.items()) if flat else str(value)
+        console.print(sanitise_line(f"{indent}{name}: {text}"))
+
+
+def _format_pieces(weights: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{sanitise_line(piece)} {weight:.2f}" for piece, weight in weights)
+
+
+def _format_size(count: int) -> str:
+    """Format a number of bytes as kB or MB."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"

@@ -147,8 +147,8 @@ def rollback(
     """
     from rich.console import Console
 
-    from cli.progress import LoadDisplay
     from cli.reindex import GenerationBuild
+    from cli.terminal import LoadDisplay
     from services.encoders.catalogue import load_known_encoders
     from services.opensearch.journal import days_ms, now_ms
 

@@ -14,8 +14,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cli.progress import LoadDisplay
     from cli.relevance.reindex_gate import QualityGate
+    from cli.terminal import LoadDisplay
     from indexer.reindex.follower import Follower
     from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing, ReindexProgress
@@ -73,7 +73,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from rich.console import Console
 
     from cli.loading.load import parse_fields
-    from cli.progress import LoadDisplay
+    from cli.terminal import LoadDisplay
     from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing
     from services.encoders.catalogue import load_known_encoders

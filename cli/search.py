@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import format_clock, sanitise_line
+from cli.terminal import sanitise_line
 from services.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -268,10 +268,18 @@ def _format_location(hit: dict[str, Any]) -> str:
     chapter, passage = hit.get("chapter"), hit.get("passage", {})
     parts = [] if chapter is None else [f"{chapter['number']}. {sanitise_line(chapter['title'])}"]
     if "start_time" in passage:
-        parts.append(format_clock(passage["start_time"]))
+        parts.append(_format_clock(passage["start_time"]))
     if "speaker" in passage:
         parts.append(sanitise_line(passage["speaker"]))
     return "  ".join([*parts, hit["link"]] if "link" in hit else parts)
+
+
+def _format_clock(seconds: float | None) -> str:
+    """Format a time in seconds as H:MM:SS; an unknown time as a dash."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def _print_facets(answer: dict[str, Any], console: "Console") -> None:
@@ -320,7 +328,7 @@ def _format_chapters(answer: dict[str, Any]) -> str:
     repairs = (*answer.get("talk_repairs", ()), *chaptering.get("repairs", ()))
     lines += [f"{repair['detail']} ({repair['count']:,})" for repair in repairs]
     for chapter in rows:
-        lines.append(f"{chapter['number']:>4}  {format_clock(chapter.get('start_time')):>8}  {chapter['title']}")
+        lines.append(f"{chapter['number']:>4}  {_format_clock(chapter.get('start_time')):>8}  {chapter['title']}")
     if not rows:
         lines.append("No chapters.")
     return "".join(f"{sanitise_line(line)}\n" for line in lines)

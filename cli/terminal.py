@@ -1,4 +1,23 @@
-"""Values as text for a terminal: foreign text on one line, times, sizes."""
+"""Output on a terminal: progress of long commands, and foreign text on one line.
+
+A terminal shows a bar. Other outputs get a line every five seconds (loading) or ten (training). `LoadDisplay` counts
+documents, `TrainingConsole` shows the loss and the evaluations, and `show_stages` draws a bar for each stage.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cli.relevance.live import StageProgress
+
+LOAD_LINE_SECONDS = 5.0
+TRAINING_LINE_SECONDS = 10.0
 
 
 def sanitise_line(text: str) -> str:
@@ -6,14 +25,141 @@ def sanitise_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def format_clock(seconds: float | None) -> str:
-    """Format a time in seconds as H:MM:SS; an unknown time as a dash."""
-    if seconds is None:
-        return "-"
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+class SingleBarConsole:
+    """A console with at most one bar. Leaving the context ends the bar."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._title = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def say(self, message: str) -> None:
+        """Print a permanent line."""
+        (self._bar.console if self._bar else self._console).print(
+            message, markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
-def format_size(count: int) -> str:
-    """Format a number of bytes as kB or MB."""
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+class LoadDisplay(SingleBarConsole):
+    """Progress of documents. A rate counts from the start of its bar."""
+
+    def __init__(self, console: "Console") -> None:
+        super().__init__(console)
+        self._began = self._printed = 0.0
+        self._first = 0
+
+    def begin(self, title: str, total: int, first: int = 0, unit: str = "") -> None:
+        """Start a bar of `total`. The rate leaves out the `first` documents, which an earlier run sent."""
+        self._end()
+        self._title, self._first = title, first
+        self._began = self._printed = time.monotonic()
+        if self._console.is_terminal:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TaskProgressColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+
+            count = [MofNCompleteColumn()] if unit else [TaskProgressColumn()]
+            text, rate = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+            self._bar = Progress(text, BarColumn(), *count, rate, TimeElapsedColumn(), console=self._console)
+            self._bar.add_task(title, total=total, note="")
+            self._bar.start()
+
+    def step(self, done: int, total: int, documents: int) -> None:
+        """Show `done` of `total` and the number of documents so far."""
+        now = time.monotonic()
+        rate = (documents - self._first) / max(1e-9, now - self._began)
+        note = f"{documents:,} documents, {rate:,.0f} per second"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+        elif now - self._printed >= LOAD_LINE_SECONDS:
+            self._printed = now
+            self.say(f"{self._title}: {100 * done / max(1, total):.0f} %, {note}")
+
+
+class TrainingConsole(SingleBarConsole):
+    """Progress of a training run. Implements `models.training.train.ProgressReporter`."""
+
+    def __init__(self, console: "Console") -> None:
+        super().__init__(console)
+        self._printed = 0.0
+
+    def step(self, title: str, done: int, total: int, note: str = "") -> None:
+        """Show `done` of `total` of the stage `title`. A new title starts a new bar."""
+        if title != self._title:
+            self._end()
+            self._title, self._printed = title, time.monotonic()
+            if self._console.is_terminal:
+                from rich.progress import (
+                    BarColumn,
+                    MofNCompleteColumn,
+                    Progress,
+                    TextColumn,
+                    TimeElapsedColumn,
+                    TimeRemainingColumn,
+                )
+
+                text, notes = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+                times = TimeElapsedColumn(), TimeRemainingColumn()
+                self._bar = Progress(text, BarColumn(), MofNCompleteColumn(), *times, notes, console=self._console)
+                self._bar.add_task(title, total=total, note="")
+                self._bar.start()
+            else:
+                self.say(f"{title}.")
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
+        elif time.monotonic() - self._printed >= TRAINING_LINE_SECONDS:
+            self._printed = time.monotonic()
+            self.say(f"{title}: {done:,} of {total:,}{', ' if note else ''}{note}")
+
+    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
+        """Show the trainer's figures of the last steps."""
+        shown = {"loss": "loss", "document_regularizer_loss": "regulariser"}
+        note = ", ".join(f"{name} {logs[key]:.3g}" for key, name in shown.items() if key in logs)
+        self.step("Training", step, steps, note)
+
+    def evaluated(self, entry: Mapping[str, Any]) -> None:
+        """Print an evaluation as a line."""
+        collections = ", ".join(
+            f"{name} {scores['sparse']:.3f} (BM25 {scores['bm25']:.3f}, hybrid {scores['hybrid']:.3f})"
+            for name, scores in entry["collections"].items()
+        )
+        weights = [scores["weights_a_document"] for scores in entry["collections"].values()]
+        self.say(
+            f"Step {entry['step']:,}: NDCG@10 {entry['mean']:.4f}; {collections}; "
+            f"{sum(weights) / len(weights):.0f} weights per document."
+        )
+
+
+@contextmanager
+def show_stages(console: "Console") -> "Iterator[StageProgress]":
+    """Yield a function that draws a bar for each stage."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks = {}
+
+        def progress(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield progress

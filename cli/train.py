@@ -16,7 +16,7 @@ import typer
 from services.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cli.progress import TrainingConsole
+    from cli.terminal import TrainingConsole
     from models.training.prepare import OpenIndexCandidates
 
 app = typer.Typer(no_args_is_help=True, help="Train encoders and chapter generators (needs make setup-train).")
@@ -260,7 +260,7 @@ def _training_session() -> Iterator["TrainingConsole"]:
     require_train_extra()
     from rich.console import Console
 
-    from cli.progress import TrainingConsole
+    from cli.terminal import TrainingConsole
     from cli.training import disk_failures
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -21,7 +21,7 @@ import orjson
 from cli.api_client import connect_api, index_path, read_bulk_answer, read_json_response, unreachable
 from cli.loading.checkpoint import LoadCheckpoint
 from cli.loading.source import DocumentMaker, LoadSource, Refusal, SourceBatch, SourcePosition, read_batches
-from cli.progress import LoadDisplay
+from cli.terminal import LoadDisplay
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.index_spec import FieldType
 from services.queue.messages import INGEST_QUEUE, IngestMessage, Publisher

@@ -62,7 +62,7 @@ def export(
     from rich.console import Console
 
     from cli.api_client import api_address, index_path, require_writable
-    from cli.progress import LoadDisplay
+    from cli.terminal import LoadDisplay
     from services.settings import Settings
 
     parquet = choose_format(output, format) is ExportFormat.parquet

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cli.loading.checkpoint import LoadCheckpoint
     from cli.loading.destinations import ApiDestination
     from cli.loading.field_map import FieldMap
-    from cli.progress import LoadDisplay
+    from cli.terminal import LoadDisplay
 
 SHOWN_REFUSALS = 10
 
@@ -94,7 +94,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from cli.api_client import api_address, require_writable
     from cli.loading.destinations import ApiDestination, QueueDestination, send_all
     from cli.loading.field_map import DocumentMapper, parse_field_map
-    from cli.progress import LoadDisplay
+    from cli.terminal import LoadDisplay
     from services.settings import Settings
 
     settings = Settings.read()

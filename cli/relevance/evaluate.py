@@ -294,7 +294,7 @@ def _unused_index_name(collection: str) -> str:
 
 
 def _evaluation_progress(console: Any) -> Any:
-    from cli.progress import show_stages
+    from cli.terminal import show_stages
 
     return show_stages(console)
 

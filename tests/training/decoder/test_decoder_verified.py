@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.encoder_registry import weigh_document
+from cli.encoder_inspection import weigh_document
 from models.decoder.checkpoint import load_checkpoint
 from models.verification import verify_directory
 from services.encoders.query_table import QueryTable

@@ -14,7 +14,7 @@ from cli.loading.destinations import SentBatch, locate_refusal, send_all
 from cli.loading.field_map import DocumentMapper, FieldMap
 from cli.loading.load import open_sources
 from cli.loading.source import LoadSource, Refusal, SourceBatch
-from cli.progress import LoadDisplay
+from cli.terminal import LoadDisplay
 
 
 class Died(Exception):
