@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from infra import processes
+from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import temporary_node
 from infra.processes import ChildProcess, find_free_port
 from infra.redis import temporary_redis
-from infra.settings import LocalSettings
 from infra.stack import service_processes, settings_environment, wait_until_ready
 from services.documents.document import Document, joined_text
 from services.encoders.manifest import read_manifest, resolve_model_directory

@@ -19,11 +19,11 @@ import psutil
 
 from benchmarks.service import LoopbackConnection, start_process
 from infra import processes
+from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import cluster_configs, start_nodes, temporary_config
 from infra.opensearch.node import Node, NodeConfig, launch_node
 from infra.processes import ChildProcess, find_free_port
 from infra.redis import RedisConfig, RedisServer, start_redis
-from infra.settings import LocalSettings
 from services.settings import Settings
 
 SOAK_INDEX = "soak"

@@ -32,7 +32,7 @@ def run_demonstration(
     from rich.console import Console
 
     from cli.api_client import require_writable
-    from infra.settings import LocalSettings
+    from infra.local_servers import LocalSettings
     from infra.stack import running_stack
     from services.errors import ConfigurationError
     from services.settings import Settings

@@ -27,8 +27,8 @@ def start() -> None:
 
     Example: sparsewell node start
     """
+    from infra.local_servers import LocalSettings
     from infra.opensearch import NodeConfig, start_node
-    from infra.settings import LocalSettings
     from services.settings import redact_addresses
 
     settings = LocalSettings.read()
@@ -47,11 +47,10 @@ def stop() -> None:
 
     Example: sparsewell node stop
     """
-    from infra.opensearch import NodeConfig
-    from infra.opensearch.node import find_node
-    from infra.settings import LocalSettings
+    from infra.local_servers import LocalSettings
+    from infra.opensearch import Node, NodeConfig
 
-    node = find_node(NodeConfig.of(LocalSettings.read()).root)
+    node = Node.find(NodeConfig.of(LocalSettings.read()).root)
     if node is None:
         _print_message("The local OpenSearch node does not run.")
         return
@@ -65,12 +64,11 @@ def node_status() -> None:
 
     Example: sparsewell node status
     """
-    from infra.opensearch import NodeConfig
-    from infra.opensearch.node import find_node
-    from infra.settings import LocalSettings
+    from infra.local_servers import LocalSettings
+    from infra.opensearch import Node, NodeConfig
 
     config = NodeConfig.of(LocalSettings.read())
-    node = find_node(config.root)
+    node = Node.find(config.root)
     if node is None:
         _print_message("The local OpenSearch node does not run.")
         raise typer.Exit(3)
@@ -80,7 +78,7 @@ def node_status() -> None:
 
 
 def _open_stack() -> "Stack":
-    from infra.settings import LocalSettings
+    from infra.local_servers import LocalSettings
     from infra.stack import Stack
     from services.settings import Settings
 

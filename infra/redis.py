@@ -7,28 +7,24 @@ with a record on disk, from which later commands find it (docs/decisions/0011).
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import ClassVar
 
 import redis
 
 from infra import processes
-from infra.processes import LOOPBACK, ChildProcess, find_free_port, require_free_port
-from infra.settings import LocalSettings
+from infra.local_servers import LocalServer, LocalSettings, Report, start_once
+from infra.processes import LOOPBACK, find_free_port, require_free_port
 from services.directories import (
     child_account,
-    hold_lock,
     make_directory,
     resolve_state_directory,
     temporary_state_directory,
 )
 from services.errors import BackendUnavailable, ConfigurationError
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,37 +53,12 @@ class RedisConfig:
         )
 
 
-@dataclass(frozen=True)
-class RedisServer:
-    """Running server; a context manager that stops it at the end."""
+@dataclass(frozen=True, kw_only=True)
+class RedisServer(LocalServer):
+    """Running Redis."""
 
-    url: str
-    child: ChildProcess
-    root: Path
-    stop_timeout: float = 30.0
-
-    def stop(self) -> bool:
-        """Stop the server and remove its record; return False if it did not run any more."""
-        stopped = processes.stop_child(self.child, self.stop_timeout)
-        _record_path(self.root).unlink(missing_ok=True)
-        return stopped
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-def find_redis(root: Path) -> RedisServer | None:
-    """Return the running server that was started in `root`, or None."""
-    record = processes.load_child(_record_path(root))
-    if record is None or not record[0].alive():
-        return None
-    child, facts = record
-    return RedisServer(str(facts["url"]), child, root)
+    title: ClassVar[str] = "Redis"
+    record_name: ClassVar[str] = "redis.json"
 
 
 def start_redis(config: RedisConfig, report: Report = lambda message: None) -> RedisServer:
@@ -96,47 +67,45 @@ def start_redis(config: RedisConfig, report: Report = lambda message: None) -> R
     Raises ConfigurationError or BackendUnavailable (`no_redis_server`, `port_in_use`, `redis_died` with its last log
     lines, `redis_not_ready`). After an error, no process is left. As root, the server runs as `run_as`.
     """
+    return start_once(RedisServer, config, lambda: _launch(config, report), report)
+
+
+def _launch(config: RedisConfig, report: Report) -> RedisServer:
     account = child_account(config.run_as)
-    make_directory(config.root, account)
-    with hold_lock(
-        config.root.parent / f".{config.root.name}.lock",
-        lambda: report("Another process is starting Redis; waiting for it."),
-    ):
-        running = find_redis(config.root)
-        if running is not None:
-            return replace(running, stop_timeout=config.stop_timeout)
-        binary = shutil.which("redis-server")
-        if binary is None:
-            raise ConfigurationError(
-                "no_redis_server",
-                "There is no redis-server on the PATH. Install it (Debian: apt-get install redis-server), or set "
-                "REDIS_URL to a running Redis.",
-            )
-        if config.port:
-            require_free_port(config.port, "Redis", "SPARSEWELL_REDIS_PORT")
-        port = config.port or find_free_port()
-        data = make_directory(config.data or config.root / "data", account)
-        log = config.root / "redis.log"
-        processes.rotate_log(log)
-        report(f"Starting Redis, port {port}, data in {data}.")
-        child = processes.start_child(
-            "redis",
-            redis_command(binary, port=port, data=data, databases=config.databases),
-            log,
-            environment={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
-            directory=data,
-            account=account,
-            tied=config.tied,
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise ConfigurationError(
+            "no_redis_server",
+            "There is no redis-server on the PATH. Install it (Debian: apt-get install redis-server), or set "
+            "REDIS_URL to a running Redis.",
         )
-        server = RedisServer(f"redis://{LOOPBACK}:{port}/0", child, config.root, config.stop_timeout)
-        try:
-            processes.save_child(child, _record_path(config.root), url=server.url)
-            _wait_until_ready(server, log, config.start_timeout)
-        except BaseException:
-            server.stop()
-            raise
-        report(f"Redis answers: {server.url}")
-        return server
+    if config.port:
+        require_free_port(config.port, "Redis", "SPARSEWELL_REDIS_PORT")
+    port = config.port or find_free_port()
+    data = make_directory(config.data or config.root / "data", account)
+    log = config.root / "redis.log"
+    processes.rotate_log(log)
+    report(f"Starting Redis, port {port}, data in {data}.")
+    child = processes.start_child(
+        "redis",
+        redis_command(binary, port=port, data=data, databases=config.databases),
+        log,
+        environment={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+        directory=data,
+        account=account,
+        tied=config.tied,
+    )
+    server = RedisServer(
+        url=f"redis://{LOOPBACK}:{port}/0", child=child, root=config.root, stop_timeout=config.stop_timeout
+    )
+    try:
+        server.save()
+        _wait_until_ready(server, log, config.start_timeout)
+    except BaseException:
+        server.stop()
+        raise
+    report(f"Redis answers: {server.url}")
+    return server
 
 
 def redis_command(binary: str, *, port: int, data: Path, databases: int) -> list[str]:
@@ -178,10 +147,6 @@ def _wait_until_ready(server: RedisServer, log: Path, timeout: float) -> None:
         f"Redis did not answer within {timeout:.0f} s and was stopped. Its last log lines ({log}):\n"
         f"{processes.read_last_lines(log)}",
     )
-
-
-def _record_path(root: Path) -> Path:
-    return root / "redis.json"
 
 
 @contextmanager

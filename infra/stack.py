@@ -17,16 +17,15 @@ from pathlib import Path
 import httpx
 
 from infra import processes
-from infra.opensearch.node import NodeConfig, find_node, start_node
+from infra.local_servers import LocalSettings, Report
+from infra.opensearch.node import Node, NodeConfig, start_node
 from infra.processes import ChildProcess, raise_on_signals, require_free_port
-from infra.redis import RedisConfig, find_redis, start_redis
-from infra.settings import LocalSettings
+from infra.redis import RedisConfig, RedisServer, start_redis
 from services.directories import hold_lock, make_directory, resolve_state_directory
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path
 from services.errors import BackendUnavailable, ConfigurationError, EncoderMismatch
 from services.settings import Settings, format_http_address, redact_addresses
 
-Report = Callable[[str], None]
 # In the order of their metrics ports, from SPARSEWELL_METRICS_PORT on.
 METRICS_PORTS = ("api", "worker", "sweeper", "models")
 
@@ -160,7 +159,7 @@ class Stack:
         self._local = local
         self._directory = resolve_state_directory(local) / "stack"
         # The record of a running server has its address; with port 0 the settings do not.
-        node, server = find_node(NodeConfig.of(local).root), find_redis(RedisConfig.of(local).root)
+        node, server = Node.find(NodeConfig.of(local).root), RedisServer.find(RedisConfig.of(local).root)
         node_url = local.opensearch_url or (node.url if node else f"http://127.0.0.1:{local.opensearch_port}")
         redis_url = local.redis_url or (server.url if server else f"redis://127.0.0.1:{local.redis_port}/0")
         self._settings = settings.model_copy(update={"opensearch_url": node_url, "redis_url": redis_url})
@@ -235,7 +234,7 @@ class Stack:
             report(f"REDIS_URL is set: using {redact_addresses(self._local.redis_url)}, starting no Redis.")
             return
         config = RedisConfig.of(self._local)
-        if find_redis(config.root) is None:
+        if RedisServer.find(config.root) is None:
             server = start_redis(replace(config, tied=tied), report)
             self._settings = self._settings.model_copy(update={"redis_url": server.url})
             started.append("redis")
@@ -247,7 +246,7 @@ class Stack:
             )
             return
         config = NodeConfig.of(self._local)
-        if find_node(config.root) is None:
+        if Node.find(config.root) is None:
             node = start_node(replace(config, tied=tied), report)
             self._settings = self._settings.model_copy(update={"opensearch_url": node.url})
             started.append("opensearch")
@@ -297,9 +296,9 @@ class Stack:
     def _running(self) -> list[tuple[str, ChildProcess, Callable[[], object]]]:
         """Return name, process and stop function of each running process, in the order of the start."""
         running: list[tuple[str, ChildProcess, Callable[[], object]]] = []
-        if server := find_redis(RedisConfig.of(self._local).root):
+        if server := RedisServer.find(RedisConfig.of(self._local).root):
             running.append(("redis", server.child, server.stop))
-        if node := find_node(NodeConfig.of(self._local).root):
+        if node := Node.find(NodeConfig.of(self._local).root):
             running.append(("opensearch", node.child, node.stop))
         children = (self._child(part.name) for part in service_processes(self._settings))
         running.extend((child.name, child, self._stopper(child)) for child in children if child)

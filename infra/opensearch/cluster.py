@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from infra.opensearch.node import Node, NodeConfig, Report, launch_node, resolve_data_directory, start_node
+from infra.local_servers import LocalSettings, Report
+from infra.opensearch.node import Node, NodeConfig, launch_node, resolve_data_directory, start_node
 from infra.processes import LOOPBACK, find_free_port
-from infra.settings import LocalSettings
 from services.directories import child_account, temporary_state_directory
 
 SECURITY_DIRECTORY = Path(__file__).with_name("security")

@@ -9,16 +9,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local_servers import Report
 from services import maven
 from services.directories import Account, can_reach, hold_lock, make_directory
 from services.errors import ConfigurationError
 from services.maven import Artifact
 
-Report = Callable[[str], None]
 DISTRIBUTION_POM = Path(__file__).with_name("pom.xml")
 MODULES_POM = Path(__file__).with_name("modules.pom.xml")
 UNPACK_GOAL = f"{maven.DEPENDENCY_PLUGIN.rpartition(':')[0]}:unpack@distribution"

@@ -11,14 +11,14 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import ClassVar
 
 import httpx
 
 from infra import processes
+from infra.local_servers import LocalServer, LocalSettings, Report, start_once
 from infra.opensearch.configuration import (
     LOG4J_PROPERTIES,
     JavaRuntime,
@@ -35,19 +35,16 @@ from infra.opensearch.distribution import (
     minimum_java_release,
     newest_java_release,
 )
-from infra.processes import ChildProcess, find_free_port, require_free_port
-from infra.settings import LocalSettings
+from infra.processes import find_free_port, require_free_port
 from services.directories import (
     Account,
     child_account,
-    hold_lock,
     make_directory,
     resolve_cache_directory,
     resolve_state_directory,
 )
 from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
 
-Report = Callable[[str], None]
 MEMORY_DIRECTORY = Path("/dev/shm/sparsewell")  # noqa: S108 - every Linux has this mount, also in a chroot
 
 
@@ -97,39 +94,15 @@ class NodeConfig:
         )
 
 
-@dataclass(frozen=True)
-class Node:
-    """Running node; a context manager that stops it at the end."""
+@dataclass(frozen=True, kw_only=True)
+class Node(LocalServer):
+    """Running node. `java`: the directory of its Java runtime."""
 
-    url: str
+    title: ClassVar[str] = "OpenSearch"
+    record_name: ClassVar[str] = "node.json"
+
     version: str
     java: str
-    child: ChildProcess
-    root: Path
-    stop_timeout: float = 30.0
-
-    def stop(self) -> bool:
-        """Stop the node and remove its record; return False if it did not run any more."""
-        stopped = processes.stop_child(self.child, self.stop_timeout)
-        _record_path(self.root).unlink(missing_ok=True)
-        return stopped
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-def find_node(root: Path) -> Node | None:
-    """Return the running node that was started in `root`, or None."""
-    record = processes.load_child(_record_path(root))
-    if record is None or not record[0].alive():
-        return None
-    child, facts = record
-    return Node(str(facts["url"]), str(facts["version"]), str(facts["java"]), child, root)
 
 
 @dataclass(frozen=True)
@@ -157,15 +130,7 @@ def start_node(config: NodeConfig, report: Report = lambda message: None) -> Nod
     `port_in_use`, `data_dir_locked`, `node_died` with its last log lines, `node_not_ready`). After an error, no process
     is left.
     """
-    make_directory(config.root, child_account(config.run_as))
-    with hold_lock(
-        config.root.parent / f".{config.root.name}.lock",
-        lambda: report("Another process is starting OpenSearch; waiting for it."),
-    ):
-        running = find_node(config.root)
-        if running is not None:
-            return replace(running, stop_timeout=config.stop_timeout)
-        return launch_node(config, report).wait(report)
+    return start_once(Node, config, lambda: launch_node(config, report).wait(report), report)
 
 
 def launch_node(config: NodeConfig, report: Report = lambda message: None) -> StartingNode:
@@ -219,9 +184,16 @@ def _launch(
         tied=config.tied,
     )
     scheme = "https" if config.context else "http"
-    node = Node(f"{scheme}://127.0.0.1:{port}", home.version, str(java.home), child, config.root, config.stop_timeout)
+    node = Node(
+        url=f"{scheme}://127.0.0.1:{port}",
+        child=child,
+        root=config.root,
+        stop_timeout=config.stop_timeout,
+        version=home.version,
+        java=str(java.home),
+    )
     try:
-        processes.save_child(child, _record_path(config.root), url=node.url, version=node.version, java=node.java)
+        node.save()
     except BaseException:
         node.stop()
         raise
@@ -363,7 +335,3 @@ def has_mount_entry(
     # The table has octal escapes for spaces and the like.
     points = {line.split()[1].encode().decode("unicode_escape") for line in table.splitlines() if line.strip()}
     return str(here) in points
-
-
-def _record_path(root: Path) -> Path:
-    return root / "node.json"

@@ -2,6 +2,10 @@
 
 `BulkRun` is a state machine without I/O: it gives out requests and takes their answers. `write_bulk` and
 `write_bulk_async` send them until every write has a verdict or the time is over. See docs/decisions/0002.
+
+The loops share their delays with `services.retry.retry`, which repeats one call while it raises. A bulk write must also
+repeat the failed items of a successful answer, counts failures from the last progress, and ends with verdicts instead
+of an error.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from cli.main import app
 from infra.health import CHECKS
-from infra.settings import LocalSettings
+from infra.local_servers import LocalSettings
 from services.settings import Settings
 from tests.docker import dockerfile_text as dockerfile
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from infra.local_servers import LocalSettings
 from infra.opensearch.node import resolve_data_directory
-from infra.settings import LocalSettings
 from services.directories import child_account, temporary_state_directory
 from services.settings import Settings
 from tests.faults.processes import OpenSearchProcess, RedisProcess

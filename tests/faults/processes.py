@@ -15,10 +15,10 @@ import pytest
 import redis
 
 from infra import processes
+from infra.local_servers import LocalSettings
 from infra.opensearch.node import Node, NodeConfig, start_node
 from infra.processes import ChildProcess, find_free_port, is_port_taken
 from infra.redis import redis_command
-from infra.settings import LocalSettings
 from services.directories import child_account, make_directory
 
 

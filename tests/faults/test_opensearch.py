@@ -12,8 +12,8 @@ import pytest
 from opensearchpy import OpenSearch
 from opensearchpy.helpers import bulk
 
+from infra.local_servers import LocalSettings
 from infra.opensearch.node import resolve_data_directory
-from infra.settings import LocalSettings
 from services.directories import child_account, temporary_state_directory
 from services.opensearch.client import Call
 from tests.faults.busy import Busy

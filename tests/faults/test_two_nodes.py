@@ -7,8 +7,8 @@ from contextlib import closing
 import httpx
 import pytest
 
+from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import Cluster, temporary_cluster
-from infra.settings import LocalSettings
 from tests.faults.busy import Busy
 from tests.faults.door import Door
 from tests.faults.history import check

@@ -8,9 +8,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import Credentials, KeyPair, secure_config, temporary_config
 from infra.opensearch.node import start_node
-from infra.settings import LocalSettings
 from services.directories import child_account, make_directory
 from services.opensearch.client import SyncSearchClient
 from tests.certificates import Authority

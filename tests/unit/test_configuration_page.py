@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 
 from cli.api_client import ClientSettings
 from indexer.runtime import WorkerSettings
-from infra.settings import LocalSettings
+from infra.local_servers import LocalSettings
 from services.settings import Settings
 
 TABLES = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()

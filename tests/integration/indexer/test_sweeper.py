@@ -19,9 +19,9 @@ import redis
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
 from indexer.sweeper import QueueHead, Sweeper
+from infra.local_servers import LocalSettings
 from infra.processes import ChildProcess, find_free_port
 from infra.redis import RedisConfig, start_redis
-from infra.settings import LocalSettings
 from models.encoder import Encoder
 from services.errors import BackendUnavailable
 from services.index_spec import IndexNames

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from infra import processes
+from infra.local_servers import LocalSettings
 from infra.opensearch import configuration
 from infra.opensearch.configuration import find_java
 from infra.opensearch.distribution import Distribution, locate_distribution
-from infra.opensearch.node import NodeConfig, find_node, resolve_data_directory, start_node
-from infra.settings import LocalSettings
+from infra.opensearch.node import Node, NodeConfig, resolve_data_directory, start_node
 from services.directories import Account, child_account, temporary_state_directory
 from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
 
@@ -32,14 +32,14 @@ def config(local_settings: LocalSettings) -> Iterator[NodeConfig]:
         root = directory / "opensearch"
         config = replace(base, root=root, data=None, http_port=0, transport_port=0, heap="512m", tied=True)
         yield config
-        if node := find_node(root):
+        if node := Node.find(root):
             node.stop()
 
 
 def failure(config: NodeConfig) -> SparsewellError:
     with pytest.raises(SparsewellError) as caught:
         start_node(config)
-    assert find_node(config.root) is None, "a failed start leaves nothing running"
+    assert Node.find(config.root) is None, "a failed start leaves nothing running"
     return caught.value
 
 
@@ -57,7 +57,7 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
     node = start_node(config, said.append)
     assert any("green" in line for line in said)
     assert start_node(config) == node
-    assert find_node(config.root) is not None
+    assert Node.find(config.root) is not None
 
     process = psutil.Process(node.child.pid)
     assert process.uids().effective != 0, "OpenSearch never runs as root"
@@ -76,7 +76,7 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
         assert client.get("/_cluster/health").json()["status"] == "green"
 
     assert node.stop()
-    assert find_node(config.root) is None
+    assert Node.find(config.root) is None
     assert not node.stop()
     with pytest.raises(httpx.TransportError):
         httpx.get(node.url, timeout=30, trust_env=False)
@@ -187,4 +187,4 @@ def test_a_given_home_is_used_as_it_is(config: NodeConfig) -> None:
 def test_a_stale_record_is_not_believed(config: NodeConfig) -> None:
     gone = processes.ChildProcess("opensearch", os.getpid(), 1.0, "log")
     processes.save_child(gone, config.root / "node.json", url="http://127.0.0.1:1", version="3.6.0", java="/java")
-    assert find_node(config.root) is None
+    assert Node.find(config.root) is None

@@ -9,8 +9,8 @@ import psutil
 import pytest
 import redis
 
-from infra.redis import RedisConfig, find_redis, start_redis
-from infra.settings import LocalSettings
+from infra.local_servers import LocalSettings
+from infra.redis import RedisConfig, RedisServer, start_redis
 from services.directories import child_account, temporary_state_directory
 from services.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ def test_what_was_pushed_survives_a_kill(config: RedisConfig) -> None:
         client.rpush("queue", "one", "two")
     psutil.Process(server.child.pid).kill()
     psutil.wait_procs([psutil.Process(server.child.pid)], timeout=5)
-    assert find_redis(config.root) is None
+    assert RedisServer.find(config.root) is None
     with start_redis(config) as again, redis.Redis.from_url(again.url) as client:
         assert client.lrange("queue", 0, -1) == [b"one", b"two"]
 
@@ -37,10 +37,10 @@ def test_what_was_pushed_survives_a_kill(config: RedisConfig) -> None:
 def test_the_one_that_runs_is_found_and_not_started_twice(config: RedisConfig) -> None:
     with start_redis(config) as server:
         assert start_redis(config) == server
-        found = find_redis(config.root)
+        found = RedisServer.find(config.root)
         assert found is not None
         assert found.url == server.url
-    assert find_redis(config.root) is None
+    assert RedisServer.find(config.root) is None
 
 
 def test_a_taken_port_is_named(config: RedisConfig) -> None:

@@ -9,9 +9,9 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from infra.local_servers import LocalSettings
 from infra.processes import find_free_port
 from infra.redis import RedisConfig, start_redis
-from infra.settings import LocalSettings
 from infra.stack import Stack, running_stack
 from services.directories import child_account, temporary_state_directory
 from services.errors import SparsewellError

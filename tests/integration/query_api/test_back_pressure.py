@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from cli.loading.destinations import QueueDestination
 from cli.loading.source import SourceBatch, SourcePosition
+from infra.local_servers import LocalSettings
 from infra.processes import find_free_port
 from infra.redis import temporary_redis
-from infra.settings import LocalSettings
 from query_api.app import create_app
 from services.errors import Overloaded
 from services.opensearch.client import Call

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import LocalSettings
+from infra.local_servers import LocalSettings
 from infra.stack import Stack, settings_environment
 from services.errors import ConfigurationError
 from services.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import LocalSettings
+from infra.local_servers import LocalSettings
 from services.directories import (
     Account,
     can_reach,

@@ -7,7 +7,7 @@ import pytest
 from kombu import Connection
 from redis import Redis, SSLConnection
 
-from infra.settings import LocalSettings
+from infra.local_servers import LocalSettings
 from services.errors import ConfigurationError
 from services.settings import Settings, format_http_address, redact_addresses, split_addresses
 from services.tls import SecretFile

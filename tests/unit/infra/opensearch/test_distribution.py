@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from infra.local_servers import LocalSettings
 from infra.opensearch.distribution import (
     DISTRIBUTION_POM,
     PLUGIN_MODULES,
@@ -12,7 +13,6 @@ from infra.opensearch.distribution import (
     newest_java_release,
     render_descriptor,
 )
-from infra.settings import LocalSettings
 
 
 def test_the_pom_and_the_settings_pin_the_same_version() -> None:
