@@ -115,9 +115,9 @@ def dry_run(
 
     Example: sparsewell curation dry-run books rules.json "revenge at sea"
     """
-    from cli.search import read_given_queries
+    from cli.search import read_query_arguments
 
-    texts = read_given_queries(query, queries)
+    texts = read_query_arguments(query, queries)
     rules, _ = _read_rules(file)
     resource = _open_resource(api_url, index)
     report: dict[str, Any] = {}

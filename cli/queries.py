@@ -61,10 +61,10 @@ def add(
 
     Example: sparsewell queries add books --queries log.txt
     """
-    from cli.search import read_given_queries
+    from cli.search import read_query_arguments
     from services.query.suggest import learnable_query
 
-    texts = read_given_queries(query, queries)
+    texts = read_query_arguments(query, queries)
     # Leave out queries that may not be kept: the API refuses a whole request that contains one.
     counts = Counter(learnable for text in texts if (learnable := learnable_query(text)) is not None)
     resource, added = _open_resource(api_url, index), 0

@@ -58,7 +58,7 @@ class CommandReference(NamedTuple):
 
 
 def list_commands(app: typer.Typer) -> list[CommandReference]:
-    """Return all commands of an application in the order of its help, without groups."""
+    """Return the visible commands of an application in the order of its help, without groups."""
     return list(_iter_commands((PROGRAM,), typer.main.get_command(app)))
 
 
@@ -70,6 +70,8 @@ def render_reference(app: typer.Typer) -> str:
 
 
 def _iter_commands(words: tuple[str, ...], command: Any) -> Iterator[CommandReference]:
+    if command.hidden:  # a former name of a command
+        return
     if isinstance(command, TyperGroup):
         for name, subcommand in command.commands.items():
             yield from _iter_commands((*words, name), subcommand)

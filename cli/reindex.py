@@ -111,7 +111,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
                     f"{index}: generation {work.current_record.target.number} is searched; its swap had already begun."
                 )
                 return
-            progress = build.fill()
+            progress = build.until_caught_up()
             if gate is not None:
                 build.require_quality(gate)
             documents = ", ".join(f"{count:,} {state}" for state, count in progress.new.items() if count)
@@ -141,7 +141,7 @@ class GenerationBuild:
     patience: float
     encode_here: bool = False
 
-    def fill(self) -> "ReindexProgress":
+    def until_caught_up(self) -> "ReindexProgress":
         """Create the new generation and copy the documents of the old one until it has caught up.
 
         Raises the errors of `Reindexing.follow_until_caught_up`, and Conflict (`misfits`).
@@ -169,7 +169,7 @@ class GenerationBuild:
         from cli.relevance.reindex_gate import compare_generations
         from services.encoders.query_table import QueryTable
 
-        record = self.work.held
+        record = self.work.current_record
         old, new = (
             (generation, QueryTable.load(find_by_fingerprint(self.known, generation).directory))
             for generation in (record.source, record.target)
@@ -183,7 +183,7 @@ class GenerationBuild:
         from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
         from services.errors import EncoderMismatch
 
-        wanted = self.work.held.target.encoder
+        wanted = self.work.current_record.target.encoder
         base = api_address(self.settings, api)
         with connect_api(base, 10) as client:
             try:
@@ -207,7 +207,7 @@ class GenerationBuild:
         from indexer.reindex.follower import make_local_dispatch, make_queue_dispatch
         from services.queue.messages import Publisher
 
-        target = self.work.held.target
+        target = self.work.current_record.target
         with closing(Publisher(self.settings.redis_address)) as publisher:
             if self.encode_here:
                 dispatch = make_local_dispatch(self._open_runtime(target), target)
@@ -275,7 +275,7 @@ def _begin_reindexing(  # type: ignore[no-untyped-def]
     known: "list[KnownEncoder]",
     changes: "GenerationChanges",
     dense: "DenseIdentity | None",
-    say,
+    report,
 ) -> bool:
     """Plan a new generation or resume a stopped one. Return False if its swap has begun, or the sweeper has done it."""
     from indexer.reindex.plan import describe_changes, plan_generation
@@ -305,7 +305,7 @@ def _begin_reindexing(  # type: ignore[no-untyped-def]
     target = plan_generation(IndexNames(settings.index_prefix), source, number, changes, manifest, dense, engine)
     if record is None:
         record = work.begin(source, target)
-        say(f"Building generation {number} of {work.index} from generation {source.number}.")
+        report(f"Building generation {number} of {work.index} from generation {source.number}.")
     elif changes.any and not _is_same_generation(target, record.target):
         raise Conflict(
             "reindex_exists",
@@ -313,9 +313,9 @@ def _begin_reindexing(  # type: ignore[no-untyped-def]
             f"with `sparsewell generations abort {work.index}`.",
         )
     else:
-        say(f"Resuming generation {number} of {work.index} ({record.carried:,} documents copied so far).")
+        report(f"Resuming generation {number} of {work.index} ({record.carried:,} documents copied so far).")
     for line in describe_changes(source, record.target):
-        say(f"  {line}")
+        report(f"  {line}")
     return True
 
 

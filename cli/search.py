@@ -1,7 +1,7 @@
 """The commands that read an index: `sparsewell search`, `suggest` and `chapters`.
 
 Each sends one request to the API and prints the answer as text or JSON. `chapters` also writes files for players. Other
-commands use `read_given_queries`, which takes queries from arguments and from a file with one query per line.
+commands use `read_query_arguments`, which takes queries from arguments and from a file with one query per line.
 """
 
 import json as jsonlib
@@ -196,7 +196,7 @@ def _parse_selection(filter_json: str | None, sort: list[str], facets: list[str]
         raise InvalidInput(error.code, f"--{error.detail}") from None
 
 
-def read_given_queries(arguments: Sequence[str] | None, file: Path | None) -> list[str]:
+def read_query_arguments(arguments: Sequence[str] | None, file: Path | None) -> list[str]:
     """Return the queries of the arguments, then of the file. Raises InvalidInput (`no_queries`, `bad_queries_file`)."""
     from cli.api_client import require_utf8
 

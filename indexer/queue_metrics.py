@@ -1,4 +1,4 @@
-"""Metrics of the whole installation: queues, workers, pending and dead documents, reindexing.
+"""Metrics of the whole installation: queues, workers, pending documents, dead letters, reindexing.
 
 The sweeper samples OpenSearch and Redis and exports the last sample. Several sweepers export the same values, so a
 dashboard must aggregate with max and not with sum (docs/observability.md).

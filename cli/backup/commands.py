@@ -52,8 +52,8 @@ def create(
     Example: sparsewell backup create --keep 14
     """
     with _open_repository() as store:
-        backup = store.take(_print_message)
-        removed = store.keep(keep) if keep else []
+        backup = store.create(_print_message)
+        removed = store.delete_older(keep) if keep else []
         if as_json:
             typer.echo(jsonlib.dumps(backup.as_json() | {"removed": removed}, indent=1))
             return

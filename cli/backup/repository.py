@@ -65,8 +65,8 @@ class BackupRepository:
         """Return the index names of the installation."""
         return IndexNames(self.settings.index_prefix)
 
-    def ready(self) -> None:
-        """Check that the repository exists, or register it.
+    def ensure_registered(self) -> None:
+        """Register the repository unless it is registered.
 
         Raises ConfigurationError (`no_backup_repository`, `backup_location_refused`).
         """
@@ -106,15 +106,15 @@ class BackupRepository:
 
     def backups(self) -> list[Backup]:
         """Return the backups of this installation, the oldest first."""
-        self.ready()
+        self.ensure_registered()
         return read_backups(self.search.send(get_snapshots_call(self.repository)), self.names)
 
-    def find(self, name: str, *, whole: bool = True) -> Backup:
-        """Find a backup by name, also of another installation, or the latest; `whole`: refuse an incomplete one.
+    def find(self, name: str, *, complete: bool = True) -> Backup:
+        """Find a backup by name, also of another installation, or the latest; `complete`: refuse an incomplete one.
 
         Raises NotFound (`backup_not_found`) and BackendUnavailable (`backup_incomplete`, `backup_damaged`).
         """
-        self.ready()
+        self.ensure_registered()
         backups: list[Backup] = []
         if name == LATEST_BACKUP:
             backups = self._complete_backups()
@@ -124,7 +124,7 @@ class BackupRepository:
         if not backups:
             missing = "no complete backup" if name == LATEST_BACKUP else f"no backup {name!r} of sparsewell"
             raise NotFound("backup_not_found", f"There is {missing} in the repository {self.repository!r}.")
-        if whole and not backups[-1].whole:
+        if complete and not backups[-1].is_complete:
             raise BackendUnavailable("backup_incomplete", f"The backup {name!r} is not complete: {backups[-1].state}.")
         return backups[-1]
 
@@ -132,7 +132,7 @@ class BackupRepository:
         """Return the complete backups. Raises BackendUnavailable (`backup_damaged`) if the newest is unreadable."""
         listed = self.search.send(list_snapshot_names_call(self.repository))["snapshots"]
         answer = self.search.send(get_snapshots_call(self.repository))
-        backups = [backup for backup in read_backups(answer, self.names) if backup.whole]
+        backups = [backup for backup in read_backups(answer, self.names) if backup.is_complete]
         readable = {snapshot["snapshot"] for snapshot in answer["snapshots"]}
         unreadable = {snapshot["snapshot"] for snapshot in listed} - readable
         own = [name for name in unreadable if name.startswith(f"{self.names.prefix}-")]
@@ -140,19 +140,19 @@ class BackupRepository:
             raise damaged_backup(max(own), "it is the latest; give the name of an earlier one")
         return backups
 
-    def take(self, say: MessageReporter) -> Backup:
+    def create(self, report: MessageReporter) -> Backup:
         """Make a backup of the searched generations and the system indexes.
 
         Raises NotFound (`nothing_to_back_up`) and BackendUnavailable (`backup_failed`).
         """
-        self.ready()
+        self.ensure_registered()
         active = read_active_generations(self.search.send(list_generations_call(self.names)))
         if not active:
             raise NotFound("nothing_to_back_up", f"There is no index with the prefix {self.names.prefix!r}.")
         system = sorted(read_system_indexes(self.search.send(system_indexes_call(self.names)), self.names).values())
         name = new_backup_name(self.names, datetime.now(UTC))
         physical = [*(generation.physical for generation in active), *system]
-        say(f"Backing up {', '.join(sorted(generation.index for generation in active))} as {name}.")
+        report(f"Backing up {', '.join(sorted(generation.index for generation in active))} as {name}.")
         try:
             self.search.send(create_snapshot_call(self.repository, name, self.names, physical, version("sparsewell")))
         except BackendUnavailable as error:
@@ -161,9 +161,9 @@ class BackupRepository:
             raise BackendUnavailable(
                 "backup_failed", "OpenSearch started no backup: an index lacks primary shards, see GET _cat/shards."
             ) from error
-        while (backup := self.find(name, whole=False)).state == RUNNING:
+        while (backup := self.find(name, complete=False)).state == RUNNING:
             time.sleep(POLL_SECONDS)
-        if not backup.whole:
+        if not backup.is_complete:
             raise BackendUnavailable(
                 "backup_failed",
                 f"The backup {name} is {backup.state}: {backup.failed} of {backup.shards} shards failed. OpenSearch's "
@@ -171,25 +171,25 @@ class BackupRepository:
             )
         return backup
 
-    def keep(self, number: int) -> list[str]:
+    def delete_older(self, number: int) -> list[str]:
         """Delete all backups older than the newest `number` complete ones, and return their names."""
         backups = self.backups()
-        kept = [backup for backup in backups if backup.whole][-number:]
-        old = [b.name for b in backups if b.state != RUNNING and kept and b.began < kept[0].began]
+        kept = [backup for backup in backups if backup.is_complete][-number:]
+        old = [b.name for b in backups if b.state != RUNNING and kept and b.started_ms < kept[0].started_ms]
         for name in old:
             self.remove(name)
         return old
 
     def remove(self, name: str) -> None:
         """Delete a backup. Raises NotFound (`backup_not_found`)."""
-        self.search.send(delete_snapshot_call(self.repository, self.find(name, whole=False).name))
+        self.search.send(delete_snapshot_call(self.repository, self.find(name, complete=False).name))
 
     def verify(self, name: str) -> Backup:
         """Check that all nodes reach the repository, and that it has the files of a backup.
 
         Raises BackendUnavailable (`backup_repository_unusable`, `backup_damaged`) and the errors of `find`.
         """
-        self.ready()
+        self.ensure_registered()
         try:
             self.search.send(verify_repository_call(self.repository))
         except BackendUnavailable as error:

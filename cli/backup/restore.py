@@ -45,7 +45,7 @@ from services.opensearch.snapshots import (
 )
 
 # Upper limit of the time between taking an idempotency key and storing the outcome.
-SETTLED_JOB_MS = 3_600_000
+MAX_OUTCOME_DELAY_MS = 3_600_000
 # The API caches the aliases for two seconds.
 ALIAS_CACHE_SECONDS = 3.0
 
@@ -92,7 +92,7 @@ class RestoreResult:
 
 
 def restore_backup(
-    store: BackupRepository, backup: Backup, request: RestoreRequest, say: MessageReporter
+    store: BackupRepository, backup: Backup, request: RestoreRequest, report: MessageReporter
 ) -> RestoreResult:
     """Restore a backup and return the new generations.
 
@@ -110,40 +110,40 @@ def restore_backup(
         for index, target in targets.items():
             number = max((generation.number for generation in existing[target]), default=0) + 1
             physical = store.names.physical(target, number)
-            say(f"Restoring {index} of {backup.began_at} as {physical}.")
+            report(f"Restoring {index} of {backup.started_at} as {physical}.")
             restore_index(store, backup, backup.generations[index], physical, created)
             restored.append(_assign_generation(store.search, target, number, physical))
         if not request.documents_only:
-            system = restore_system_indexes(store, backup, say, created, everything=not request.indexes)
+            system = restore_system_indexes(store, backup, report, created, everything=not request.indexes)
         if store.names.jobs in created:
-            _settle_restored_jobs(store, backup)
+            _forget_job_outcomes(store, backup)
         _switch_aliases(store, restored, replaced, system)
     except BaseException:
         if not _is_switched(store, restored):
             discard_indexes(store, created)
         raise
-    say("The restored indexes are searched now.")
+    report("The restored indexes are searched now.")
     try:
         if store.names.jobs not in created:
-            _settle_jobs(store, backup, targets.values())
+            _forget_jobs(store, backup, targets.values())
         if not request.documents_only:
             merge_system_indexes(store, backup, system, restored)
     finally:
-        discard_indexes(store, system.aside.values())
+        discard_indexes(store, system.temporary_copies.values())
     generations = [index.generation for index in restored]
     documents = {generation.index: _count_states(store.search, generation.physical) for generation in generations}
-    _remove_replaced(store, existing, system, say)
+    _remove_replaced(store, existing, system, report)
     return RestoreResult(generations, documents)
 
 
-def try_restore(store: BackupRepository, backup: Backup, say: MessageReporter) -> Mapping[str, Mapping[str, int]]:
+def try_restore(store: BackupRepository, backup: Backup, report: MessageReporter) -> Mapping[str, Mapping[str, int]]:
     """Restore each index of a backup under a temporary name, count its documents, and delete it."""
     indexes = {physical: index for index, physical in backup.generations.items()}
     counts = {}
-    for physical in [*sorted(indexes), *backup.own]:
+    for physical in [*sorted(indexes), *backup.system_indexes]:
         created: list[str] = []
         name = physical.replace(backup.prefix, store.names.prefix, 1).partition(".")[0]
-        say(f"Restoring {physical} under a temporary name.")
+        report(f"Restoring {physical} under a temporary name.")
         try:
             restore_index(store, backup, physical, f"{name}.try-{uuid4().hex[:8]}", created)
             if physical in indexes:
@@ -219,11 +219,11 @@ def _remove_replaced(
     store: BackupRepository,
     existing: Mapping[str, Sequence[Generation]],
     system: RestoredSystemIndexes,
-    say: MessageReporter,
+    report: MessageReporter,
 ) -> None:
     """Delete the replaced indexes, and system indexes without an alias that an earlier restore left."""
     if any(existing.values()):
-        say("Deleting the replaced indexes.")
+        report("Deleting the replaced indexes.")
         time.sleep(ALIAS_CACHE_SECONDS)
         for index, replaced in existing.items():
             if replaced:
@@ -234,16 +234,16 @@ def _remove_replaced(
         discard_indexes(store, (index for index in system.idle if index not in used.values()))
 
 
-def _settle_restored_jobs(store: BackupRepository, backup: Backup) -> None:
+def _forget_job_outcomes(store: BackupRepository, backup: Backup) -> None:
     """Forget the outcomes of idempotency keys whose documents may be missing, before the jobs are visible."""
-    hours = max(SETTLED_JOB_MS, int(store.settings.idempotency_hours * 3_600_000))
-    store.search.send(forget_outcomes_call(store.names.jobs, backup.began - hours))
+    delay = max(MAX_OUTCOME_DELAY_MS, int(store.settings.idempotency_hours * 3_600_000))
+    store.search.send(forget_outcomes_call(store.names.jobs, backup.started_ms - delay))
 
 
-def _settle_jobs(store: BackupRepository, backup: Backup, indexes: Collection[str]) -> None:
+def _forget_jobs(store: BackupRepository, backup: Backup, indexes: Collection[str]) -> None:
     """Forget the jobs of the restored indexes, if the job index was not restored, after the aliases have switched."""
     with suppress(NotFound):
-        store.search.send(forget_jobs_call(store.names.jobs, indexes, backup.began - SETTLED_JOB_MS))
+        store.search.send(forget_jobs_call(store.names.jobs, indexes, backup.started_ms - MAX_OUTCOME_DELAY_MS))
 
 
 def _forget_reindex(store: BackupRepository, index: str) -> None:

@@ -66,17 +66,17 @@ class RestoredIndex:
 class RestoredSystemIndexes:
     """Outcome for the system indexes.
 
-    `aliases` maps new indexes to their aliases. `aside` maps names to temporary copies, from which parts are merged.
-    `idle` are indexes without an alias, as an interrupted restore leaves them.
+    `aliases` maps new indexes to their aliases. `temporary_copies` maps names to copies from which parts are
+    merged. `idle` are indexes without an alias, as an interrupted restore leaves them.
     """
 
     aliases: dict[str, str] = field(default_factory=dict)
-    aside: dict[str, str] = field(default_factory=dict)
+    temporary_copies: dict[str, str] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
 
 
 def restore_system_indexes(
-    store: BackupRepository, backup: Backup, say: MessageReporter, created: list[str], *, everything: bool
+    store: BackupRepository, backup: Backup, report: MessageReporter, created: list[str], *, everything: bool
 ) -> RestoredSystemIndexes:
     """Restore the missing system indexes, and temporary copies of existing rules and frequent queries.
 
@@ -87,16 +87,16 @@ def restore_system_indexes(
     existing = store.search.send(system_indexes_call(names)) or {}
     used = read_system_indexes(existing, names)
     restored.idle = [index for index in existing if index not in used.values() and ".try-" not in index]
-    for physical in sorted(backup.own, key=lambda index: (not index.partition(".")[2], index)):
+    for physical in sorted(backup.system_indexes, key=lambda index: (not index.partition(".")[2], index)):
         name, _, number = physical.replace(backup.prefix, names.prefix, 1).partition(".")
         if name in used or not everything:
             if name in (names.curation, names.queries):
-                restored.aside[name] = f"{name}.aside-{uuid4().hex[:8]}"
-                restore_index(store, backup, physical, restored.aside[name], created)
+                restored.temporary_copies[name] = f"{name}.aside-{uuid4().hex[:8]}"
+                restore_index(store, backup, physical, restored.temporary_copies[name], created)
             elif everything:
-                say(f"{name} exists and does not change.")
+                report(f"{name} exists and does not change.")
             continue
-        say(f"Restoring {name}.")
+        report(f"Restoring {name}.")
         numbers = [index.rpartition(".")[2] for index in restored.idle if index.startswith(f"{name}.")]
         next_number = max((int(digits) for digits in numbers if digits.isdigit()), default=0) + 1
         target = f"{name}.{next_number}" if number else name
@@ -113,9 +113,9 @@ def merge_system_indexes(
     names = store.names
     for index in indexes:
         if names.curation not in system.aliases.values():
-            _merge_rules(store, backup, system.aside.get(names.curation), index)
+            _merge_rules(store, backup, system.temporary_copies.get(names.curation), index)
         if names.queries not in system.aliases.values():
-            _merge_queries(store, system.aside.get(names.queries), index)
+            _merge_queries(store, system.temporary_copies.get(names.queries), index)
 
 
 def restore_index(store: BackupRepository, backup: Backup, physical: str, target: str, created: list[str]) -> None:
@@ -154,12 +154,12 @@ def discard_indexes(store: BackupRepository, created: Iterable[str]) -> None:
             store.search.send(Call("DELETE", f"/{physical}"))
 
 
-def _merge_rules(store: BackupRepository, backup: Backup, aside: str | None, index: RestoredIndex) -> None:
+def _merge_rules(store: BackupRepository, backup: Backup, copy: str | None, index: RestoredIndex) -> None:
     """Restore the rules of an index. Existing rules get a new version, so that later changes stay in the history."""
     source, target = index.source, index.generation
     backed_up = None
-    if aside is not None:
-        backed_up = _record_of_generation(source, _read_newest_curation(store, source.index, aside))
+    if copy is not None:
+        backed_up = _record_of_generation(source, _read_newest_curation(store, source.index, copy))
     for attempt in range(1, MAX_ATTEMPTS + 1):
         stored = _read_newest_curation(store, target.index)
         current = _record_of_generation(target, stored)
@@ -170,9 +170,9 @@ def _merge_rules(store: BackupRepository, backup: Backup, aside: str | None, ind
             note = f"as in the backup {backup.name}"
             record = replace(current, version=current.version + 1, at=now_ms(), note=note, rules=rules)
             older = [current]
-        elif backed_up is not None and aside is not None:
+        elif backed_up is not None and copy is not None:
             record = _rename_record(target, backed_up)
-            older = [_rename_record(target, version) for version in _read_older_versions(store, backed_up, aside)]
+            older = [_rename_record(target, version) for version in _read_older_versions(store, backed_up, copy)]
         else:
             return
         try:
@@ -192,13 +192,13 @@ def _save_rules(
     store.search.send(save_curation_call(store.names, record, expected))
 
 
-def _merge_queries(store: BackupRepository, aside: str | None, index: RestoredIndex) -> None:
+def _merge_queries(store: BackupRepository, copy: str | None, index: RestoredIndex) -> None:
     names = store.names
     store.search.send(refresh_queries_call(names))
     store.search.send(remove_queries_call(names, index.generation.index))
-    if aside is not None:
+    if copy is not None:
         _ensure_index(store, names.queries, make_query_log_calls(names, store.settings.replicas))
-        store.search.send(copy_queries_call(names, aside, index.source, index.generation, SNAPSHOT_TIMEOUT_SECONDS))
+        store.search.send(copy_queries_call(names, copy, index.source, index.generation, SNAPSHOT_TIMEOUT_SECONDS))
 
 
 def _ensure_index(store: BackupRepository, name: str, making: CreateIndexCalls) -> None:

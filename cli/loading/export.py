@@ -104,7 +104,7 @@ def choose_format(output: Path | None, option: ExportFormat | None) -> ExportFor
 
 
 def iter_pages(
-    base: str, path: str, first: Mapping[str, Any], patience: float, say: Callable[[str], None]
+    base: str, path: str, first: Mapping[str, Any], patience: float, report: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
     """Yield the documents and the trailer of each page. `first`: the parameters of the first request.
 
@@ -118,7 +118,7 @@ def iter_pages(
     parameters = dict(first)
     with connect_api(base, httpx.Timeout(120, connect=5)) as client:
         while True:
-            lines, trailer = retry(partial(_request_page, client, base, path, parameters), patience, say)
+            lines, trailer = retry(partial(_request_page, client, base, path, parameters), patience, report)
             yield lines, trailer
             if trailer["cursor"] is None:
                 return

@@ -47,7 +47,7 @@ class FieldMap:
     hashed_id: bool = False
 
     @property
-    def given(self) -> bool:
+    def is_given(self) -> bool:
         """Tell whether --map or --id-from was given."""
         return bool(self.targets) or self.hashed_id
 
@@ -119,7 +119,7 @@ class DocumentMapper:
         self._used |= {column.partition(".")[0] for column in self._used}
         self.unused: dict[str, None] = {}
 
-    def wants(self, column: str) -> bool:
+    def uses_column(self, column: str) -> bool:
         """Tell whether documents use a column. A column of talks counts, though only talks use it."""
         if column in self._used or (self._talk and column in TALK_COLUMNS):
             return True

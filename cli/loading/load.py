@@ -117,7 +117,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         created_at = rest.created_at() if needs_api else rest.created_at_if_known()
         make = DocumentMapper(field_map, rest.fields() if typed else {}, talk=typed and rest.takes_talk())
         target = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
-        record = open_checkpoint(records, source, sources, target, restart=restart, say=show.say)
+        record = open_checkpoint(records, source, sources, target, restart=restart, report=show.say)
         job = next(iter(record.jobs), None)
         destination = (
             QueueDestination(settings.redis_address, index, job, patience, show.say)
@@ -176,7 +176,7 @@ def open_sources(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
         raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
     if kind is DocumentKind.talk and not all(_has_rows(path, format_option) for path in paths):
-        if format_option or delimiter or field_map.given:
+        if format_option or delimiter or field_map.is_given:
             raise ConfigurationError("bad_map", "--kind talk reads transcripts, which have no columns to map.")
         return _open_talks(paths)
     sources: list[LoadSource] = []
@@ -259,7 +259,7 @@ def _open_group(
         path.open("rb").close()
     match file_format:
         case FileFormat.jsonl:
-            return [JsonLinesSource(path, mapped=field_map.given) for path in group]
+            return [JsonLinesSource(path, mapped=field_map.is_given) for path in group]
         case FileFormat.csv | FileFormat.tsv:
             separator = delimiter or ("," if file_format is FileFormat.csv else "\t")
             return [DelimitedSource(path, separator) for path in group]
@@ -296,7 +296,7 @@ def open_checkpoint(
     target: tuple[str, ...],
     *,
     restart: bool,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> "LoadCheckpoint":
     """Open the checkpoint of a load of these sources to a target. Start anew with `restart` or if they have changed.
 
@@ -312,7 +312,7 @@ def open_checkpoint(
     record = LoadCheckpoint.open(directory / checkpoint_name(paths, *target), content)
     changed = record.content != content
     if changed:
-        say("The sources have changed since the interrupted load: starting again.")
+        report("The sources have changed since the interrupted load: starting again.")
     if restart or changed:
         record = LoadCheckpoint(record.path, content)
     record.save()  # the load's id must be on disk before a batch has an idempotency key made from it

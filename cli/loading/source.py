@@ -65,7 +65,7 @@ class DocumentMaker(Protocol):
     def __call__(self, record: SourceRecord) -> bytes:
         """Return the JSON of a document. Raises InvalidInput."""
 
-    def wants(self, column: str) -> bool:
+    def uses_column(self, column: str) -> bool:
         """Tell whether documents use a column. A source need not read other columns."""
 
 

@@ -127,7 +127,9 @@ class ParquetSource:
 
     def rows(self, start: SourcePosition, make: DocumentMaker) -> Iterator[SourceRow]:
         with self._open() as file:
-            wanted = [name for name in require_distinct_columns(file.schema_arrow.names, self.name) if make.wants(name)]
+            wanted = [
+                name for name in require_distinct_columns(file.schema_arrow.names, self.name) if make.uses_column(name)
+            ]
             last = 0
             for group in range(file.metadata.num_row_groups):
                 first, last = last, last + file.metadata.row_group(group).num_rows

@@ -50,7 +50,7 @@ POLL_SECONDS = 0.5
 # While writes continue, some documents are always pending. Up to this many more than in the old generation, for this
 # long, are messages in flight and not a backlog.
 MAX_IN_FLIGHT_DOCUMENTS = 64
-MAX_IN_FLIGHT_SECONDS = 5.0
+MAX_CATCH_UP_SECONDS = 5.0
 # API processes cache the target of an alias for 2 s (query_api/app_state.py: GENERATION_CACHE_SECONDS).
 ALIAS_CACHE_SECONDS = 2.5
 # The limit of pending documents during a reindexing: a minute's work for two cores.
@@ -150,17 +150,17 @@ class Reindexing:
         Raises BackendUnavailable (`reindex_stuck`) when no document was encoded for `seconds`.
         """
         monitor = _ProgressMonitor(self, seconds, report)
-        close_since: float | None = None
+        near_since: float | None = None
         while True:
             behind = follower.catch_up(monitor.throttle)
             progress = monitor.check(behind)
             more = progress.new["pending"] - progress.old["pending"]
             if behind <= MAX_IN_FLIGHT_DOCUMENTS and more <= MAX_IN_FLIGHT_DOCUMENTS:
-                close_since = close_since or time.monotonic()
-                if more <= 0 or time.monotonic() - close_since > MAX_IN_FLIGHT_SECONDS:
+                near_since = near_since or time.monotonic()
+                if more <= 0 or time.monotonic() - near_since > MAX_CATCH_UP_SECONDS:
                     return progress
             else:
-                close_since = None
+                near_since = None
             time.sleep(POLL_SECONDS)
 
     def swap(self, follower: Follower) -> None:

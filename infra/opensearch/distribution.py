@@ -72,15 +72,15 @@ class OpenSearchHome:
 
 
 def locate_distribution(
-    distribution: Distribution, *, given: Path | None, cache: Path, account: Account | None, report: Report
+    distribution: Distribution, *, home: Path | None, cache: Path, account: Account | None, report: Report
 ) -> OpenSearchHome:
-    """Return the unpacked distribution: `given` (OPENSEARCH_HOME), else the cached one, fetched first if missing.
+    """Return the unpacked distribution: `home` (OPENSEARCH_HOME), else the cached one, fetched first if missing.
 
     Raises ConfigurationError (`no_distribution`, `missing_modules`, `directory_unreachable`, `no_mvn`,
     `download_failed`).
     """
-    if given is not None:
-        return _inspect_home(given, distribution.modules, account)
+    if home is not None:
+        return _inspect_home(home, distribution.modules, account)
     target = cache / "opensearch" / distribution.name
     if not target.is_dir():
         make_directory(target.parent)

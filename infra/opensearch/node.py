@@ -142,7 +142,7 @@ def launch_node(config: NodeConfig, report: Report = lambda message: None) -> St
     if config.transport_port:
         require_free_port(config.transport_port, "OpenSearch's transport layer", "SPARSEWELL_OPENSEARCH_TRANSPORT_PORT")
     home = locate_distribution(
-        config.distribution, given=config.home, cache=config.cache, account=account, report=report
+        config.distribution, home=config.home, cache=config.cache, account=account, report=report
     )
     java = find_java(
         minimum_java_release(home.version),

@@ -27,35 +27,35 @@ _GENERATION = re.compile(r"-(?P<index>[a-z0-9][a-z0-9_-]*)\.g(?P<number>\d{6})")
 class Backup:
     """Snapshot made by this project.
 
-    `generations` maps indexes to physical names; `own` holds the physical names of the system indexes.
+    `generations` maps indexes to physical names; `system_indexes` holds the physical names of the system indexes.
     """
 
     name: str
     state: str
     prefix: str
-    began: int
-    ended: int
+    started_ms: int
+    ended_ms: int
     opensearch: str
     shards: int
     failed: int
     generations: Mapping[str, str]
-    own: tuple[str, ...]
+    system_indexes: tuple[str, ...]
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Tell whether the snapshot contains every shard."""
         return self.state == SUCCESS and not self.failed
 
     @property
-    def began_at(self) -> str:
+    def started_at(self) -> str:
         """Start of the snapshot as ISO 8601 in UTC."""
-        return datetime.fromtimestamp(self.began / 1000, UTC).isoformat(timespec="seconds")
+        return datetime.fromtimestamp(self.started_ms / 1000, UTC).isoformat(timespec="seconds")
 
     def as_json(self) -> dict[str, Any]:
         """Return the backup as the CLI shows it."""
         return {
-            "name": self.name, "state": self.state, "began_at": self.began_at,
-            "seconds": round(max(0, self.ended - self.began) / 1000, 1), "opensearch": self.opensearch,
+            "name": self.name, "state": self.state, "began_at": self.started_at,
+            "seconds": round(max(0, self.ended_ms - self.started_ms) / 1000, 1), "opensearch": self.opensearch,
             "shards": self.shards, "failed_shards": self.failed, "indexes": sorted(self.generations),
         }  # fmt: skip
 
@@ -98,7 +98,7 @@ def read_backups(answer: Mapping[str, Any], names: IndexNames | None = None) -> 
                 tuple(sorted(system_indexes)),
             )
         )
-    return sorted(backups, key=lambda backup: (backup.began, backup.name))
+    return sorted(backups, key=lambda backup: (backup.started_ms, backup.name))
 
 
 def get_snapshots_call(repository: str, name: str = "_all") -> Call:

@@ -125,6 +125,6 @@ def test_the_worker_image_can_reindex(worker_image: bare_image.BareImage) -> Non
     assert "torch" in worker_image.run("python", "-c", "import torch", check=False).stderr
     # and of the chart's pod for commands: they get as far as an API that is not there
     keys = ["keys", "create", "shop", "--scope", "search", "--filter", '{"field": "a", "is": 1}']
-    for command in (keys, ["dead", "list", "notes"], ["keys", "list"]):
+    for command in (keys, ["dead-letters", "list", "notes"], ["keys", "list"]):
         said = worker_image.run("sparsewell", *command, "--api", "http://127.0.0.1:9", check=False).stderr
         assert "api_unavailable" in said or "No API answers" in said, said

@@ -83,7 +83,7 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
 
 
 def test_the_distribution_stays_as_it_was_unpacked(config: NodeConfig) -> None:
-    home = locate_distribution(config.distribution, given=config.home, cache=config.cache, account=None, report=print)
+    home = locate_distribution(config.distribution, home=config.home, cache=config.cache, account=None, report=print)
     for name in ("logs", "data", "config/opensearch.keystore"):
         assert not (home.path / name).is_dir() or not list((home.path / name).iterdir())
 
@@ -179,8 +179,8 @@ def test_a_directory_that_is_no_distribution_is_refused(config: NodeConfig, tmp_
 
 
 def test_a_given_home_is_used_as_it_is(config: NodeConfig) -> None:
-    cached = locate_distribution(config.distribution, given=config.home, cache=config.cache, account=None, report=print)
-    given = locate_distribution(Distribution("9.9.9"), given=cached.path, cache=config.root, account=None, report=print)
+    cached = locate_distribution(config.distribution, home=config.home, cache=config.cache, account=None, report=print)
+    given = locate_distribution(Distribution("9.9.9"), home=cached.path, cache=config.root, account=None, report=print)
     assert given == cached
 
 

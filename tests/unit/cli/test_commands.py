@@ -138,3 +138,12 @@ def test_the_api_listens_on_ipv4_and_ipv6(host: str) -> None:
 def test_an_unknown_host_name_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="listen"):
         open_listener("x" * 70 + ".y", 0)
+
+
+def test_the_former_name_of_dead_letters_still_works() -> None:
+    command = ("list", "books", "--api", "http://127.0.0.1:9")
+    former, new = run("dead", *command), run("dead-letters", *command)
+    notice, _, error = former.stderr.partition("\n")
+    assert "sparsewell dead-letters" in notice
+    assert (former.returncode, error) == (new.returncode, new.stderr)
+    assert "[api_unavailable]" in new.stderr

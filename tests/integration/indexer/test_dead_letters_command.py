@@ -1,4 +1,4 @@
-"""`sparsewell dead` as a user runs it, against a live API."""
+"""`sparsewell dead-letters` as a user runs it, against a live API."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def run(api_url: str) -> Run:
 
     def command(*arguments: str | bytes, api: str = api_url) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "cli.main", "dead", *arguments, "--api", api],
+            [sys.executable, "-m", "cli.main", "dead-letters", *arguments, "--api", api],
             env={**os.environ, "COLUMNS": "200"}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
@@ -45,7 +45,7 @@ def die(journal: Journal, search: SyncSearchClient, *names: str) -> None:
 def test_list_and_retry(run: Run, journal: Journal, search: SyncSearchClient) -> None:
     names = [f"d{n:03}" for n in range(105)]
     journal.put(dict.fromkeys([*names, "alive"], "words"))
-    assert run("list", "papers").stdout == "No document is dead.\n"
+    assert run("list", "papers").stdout == "There are no dead letters.\n"
     die(journal, search, *names)
     write_bulk(search, [retry_write(journal.generation, journal.stored("d000"), 60)], 1024, 10)
     die(journal, search, "d000")

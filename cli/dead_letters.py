@@ -1,9 +1,10 @@
-"""`sparsewell dead`: list and retry dead letters, the documents that could not be encoded.
+"""`sparsewell dead-letters`: list and retry dead letters, the documents that could not be encoded.
 
 A document is a dead letter after its last attempt. `retry` makes it pending again, with a full number of attempts.
 """
 
 import json as jsonlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cli.api_client import IndexResource
 
 app = typer.Typer(no_args_is_help=True, help="List and retry dead letters, the documents that could not be encoded.")
+former_app = typer.Typer(no_args_is_help=True, hidden=True, deprecated=True, help="Former name of `dead-letters`.")
 
 _PAGE_DOCUMENTS = 100  # documents that the API lists in one answer
 _BATCH_DOCUMENTS = 1000  # ids that the API takes in one request
@@ -26,18 +28,25 @@ ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 
 
+@former_app.callback()
+def warn_of_former_name() -> None:
+    """Print that the command has a new name."""
+    print("sparsewell dead is now sparsewell dead-letters; the next version removes the old name.", file=sys.stderr)
+
+
+@former_app.command("list")
 @app.command("list")
 def list_(
-    index: Annotated[str, typer.Argument(help="index of the documents")],
+    index: Annotated[str, typer.Argument(help="index of the dead letters")],
     size: Annotated[
-        int, typer.Option("--size", "-n", min=1, help="number of documents to show, the latest deaths first")
+        int, typer.Option("--size", "-n", min=1, help="number of dead letters to show, the latest first")
     ] = 20,
     json: JsonOption = False,
     api_url: ApiOption = None,
 ) -> None:
-    """Show dead documents with their error and number of attempts.
+    """Show dead letters with their error and number of attempts.
 
-    Example: sparsewell dead list books --size 50
+    Example: sparsewell dead-letters list books --size 50
     """
     request = _open_resource(api_url, index).request
     answer = request("GET", "", {"size": min(size, _PAGE_DOCUMENTS)}, None)
@@ -52,22 +61,23 @@ def list_(
     _print_dead_letters(answer, Console(highlight=False))
 
 
+@former_app.command()
 @app.command()
 def retry(
-    index: Annotated[str, typer.Argument(help="index of the documents")],
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="ids of documents to retry")] = None,
-    every: Annotated[bool, typer.Option("--all", help="retry all dead documents")] = False,
+    index: Annotated[str, typer.Argument(help="index of the dead letters")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="ids of dead letters to retry")] = None,
+    every: Annotated[bool, typer.Option("--all", help="retry all dead letters")] = False,
     json: JsonOption = False,
     api_url: ApiOption = None,
 ) -> None:
-    """Make dead documents pending again, with all attempts. Exit status 1: some were not retried.
+    """Make dead letters pending again, with all attempts. Exit status 1: some were not retried.
 
-    Example: sparsewell dead retry books --all
+    Example: sparsewell dead-letters retry books --all
     """
     from services.errors import InvalidInput
 
     if bool(ids) == every:
-        raise InvalidInput("ids_or_all", "Give ids of documents to retry, or --all.")
+        raise InvalidInput("ids_or_all", "Give ids of dead letters to retry, or --all.")
     answers = list(_retry_in_batches(_open_resource(api_url, index), ids or []))
     answer = {
         "index": index,
@@ -91,7 +101,7 @@ def _open_resource(api_url: str | None, index: str) -> "IndexResource":
 
 
 def _retry_in_batches(resource: "IndexResource", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the answers of the retry requests; without ids, retry all dead documents."""
+    """Yield the answers of the retry requests; without ids, retry all dead letters."""
     from cli.api_client import require_utf8
 
     for start in range(0, len(ids), _BATCH_DOCUMENTS):
@@ -111,7 +121,7 @@ def _print_dead_letters(answer: dict[str, Any], console: "Console") -> None:
     from rich.text import Text
 
     if not answer["dead"]:
-        console.print("No document is dead.")
+        console.print("There are no dead letters.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("died", "id", "title", "attempts", "reason"):
