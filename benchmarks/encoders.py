@@ -1,4 +1,4 @@
-"""Speed of encoders: training steps and encoding, with sentence-transformers' head and with ours.
+"""Speed of encoders: training steps and encoding, with the heads of sentence-transformers and of sparsewell.
 
     python -m benchmarks encoder_training CHECKPOINT --json benchmarks/results/encoder_training.json
     python -m benchmarks encoder_speed CHECKPOINT --json benchmarks/results/encoder_speed.json

@@ -40,7 +40,7 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def run_benchmark(name: str, parser: argparse.ArgumentParser, measure: MeasureFunction, argv: list[str] | None) -> None:
-    """Measure and write the result file. An error of ours ends the command with its message and no trace.
+    """Measure and write the result file. An error of sparsewell ends the command with its message and no trace.
 
     The result has the load averages before and after: on a machine with other load, only ratios within a run compare.
     """

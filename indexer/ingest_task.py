@@ -1,7 +1,7 @@
 """The task `sparsewell.ingest.v1`: journal a producer's documents, record the job, enqueue the accepted documents.
 
-While OpenSearch is away the message returns to its queue, because it is the only copy of its documents. Documents and
-messages that can never be accepted are recorded in the job.
+While OpenSearch is unavailable, the message returns to its queue, because it is the only copy of its documents.
+Documents and messages that can never be accepted are recorded in the job.
 """
 
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, redelivered: bool) -> dict[str, int]:
     """Handle one message. Return the number of accepted and of rejected documents.
 
-    Raises celery's Reject, which returns the message to its queue, while OpenSearch is away or overloaded.
+    Raises celery's Reject, which returns the message to its queue, while OpenSearch is unavailable or overloaded.
     """
     try:
         message = IngestMessage.model_validate(body)
@@ -62,7 +62,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
 
 
 def _count_lost_attempts(runtime: Runtime, message_id: str) -> int:
-    """Count the workers that began this message and died, from Redis; 0 while Redis is away."""
+    """Count the workers that began this message and died, from Redis; 0 while Redis is unavailable."""
     try:
         return runtime.publisher.count_attempt(message_id)
     except (BackendUnavailable, Overloaded):

@@ -79,7 +79,7 @@ class ServiceStateCollector(Collector):
     def sample(self) -> Counter[str]:
         """Take a sample. Return no counts.
 
-        Values of a service that is away are missing, and `sparsewell_dependency_up` is 0. Other tasks log the error.
+        Values of an unavailable service are missing, and `sparsewell_dependency_up` is 0. Other tasks log the error.
         """
         state = ServiceState()
         with suppress(SparsewellError):

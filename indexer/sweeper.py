@@ -129,7 +129,7 @@ class Sweeper:
             by_encoder[generation.encoder.name].append(generation)
         for encoder, generations in by_encoder.items():
             head = self.heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
-            # This raises while Redis is away, before the pass writes anything.
+            # This raises while Redis is unavailable, before the pass writes anything.
             head.record(now_ms(), self.publisher.oldest_sent_at(encode_queue(encoder)))
             before = head.overdue_before(now_ms())
             if before is None:

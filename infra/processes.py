@@ -149,7 +149,7 @@ def _send_signal(processes: Sequence[psutil.Process], number: signal.Signals) ->
 
 
 def _reap_child(pid: int) -> None:
-    """Collect the exit status of a child of ours, so that no zombie stays."""
+    """Collect the exit status of a child of this process, so that no zombie stays."""
     try:
         psutil.Process(pid).wait(timeout=0)
     except psutil.Error:

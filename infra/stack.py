@@ -142,7 +142,7 @@ def metrics_environment(settings: Settings, name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """Row of `sparsewell status`. `where` is the address; `external`: a configured server that is not ours."""
+    """Row of `sparsewell status`. `where` is the address; `external`: a server that sparsewell did not start."""
 
     name: str
     running: bool

@@ -8,7 +8,7 @@ Three limits keep the code easy to scan:
 - no module imports itself through others. Imports under TYPE_CHECKING and inside functions count as well;
 - the product has at most `MAX_PRODUCT_FILES` Python files.
 
-Each breach is printed on a line of its own, and the exit status is 1.
+Each breach is printed on a separate line, and the exit status is 1.
 """
 
 import ast

@@ -143,7 +143,7 @@ def delete_indexes(opensearch_url: str, prefix: str) -> None:
 
 
 def service_settings(opensearch_url: str, redis_url: str, **chosen: Any) -> Settings:
-    """Those of a service of its own, with the small deterministic encoder."""
+    """Return the settings of a separate service with the small deterministic encoder."""
     own = {
         "opensearch_url": opensearch_url,
         "redis_url": redis_url,

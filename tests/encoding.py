@@ -1,4 +1,4 @@
-"""What a worker does with the messages of a queue, in the test's own process."""
+"""The work of a worker on the messages of a queue, in the process of the test."""
 
 from collections.abc import Callable
 from contextlib import closing, suppress

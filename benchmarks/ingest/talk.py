@@ -3,7 +3,7 @@
     python -m benchmarks talk_encoding ../shared/data --json benchmarks/results/talk-encoding.json
 
 A talk of some hours is a sequence of a show's episodes (10,000 words an hour). It is journalled in an index with
-chapters and encoded by the worker's task, in a process of its own. `make_chapters`, `encode_talk_windows` and
+chapters and encoded by the worker's task, in a separate process. `make_chapters`, `encode_talk_windows` and
 `fill_talk_index` do the same step by step, with a cache, for benchmarks that search in talk.
 """
 
@@ -119,7 +119,7 @@ def _measure_document(settings: Settings, document: Document) -> Iterator[tuple[
 
 
 def encode_in_process(settings: Settings, connection: Connection) -> None:
-    """Encode the talk in a process of its own, and send the figures."""
+    """Encode the talk in a separate process, and send the figures."""
     makers: list[TimedChapterMaker] = []
 
     def load_timed(*arguments: Any) -> ChapterMaker:

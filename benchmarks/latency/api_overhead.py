@@ -9,7 +9,7 @@ is the real process behind a lean client (benchmarks.service); its answers are p
 compares even on a busy machine (docs/decisions/0080).
 
 `telemetry_cost`: microseconds of the middleware, a timed request to OpenSearch and a stopwatch with five laps, without
-network or server, over `bare` without them. A collector in a process of its own discards the spans
+network or server, over `bare` without them. A collector in a separate process discards the spans
 (docs/decisions/0210, 0212).
 """
 

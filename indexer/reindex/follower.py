@@ -167,7 +167,7 @@ def build_encode_messages(settings: Settings, target: Generation, ids: Sequence[
 def make_queue_dispatch(publisher: Publisher, settings: Settings, target: Generation) -> Dispatch:
     """Return a dispatch to the workers of the target's encoder.
 
-    While Redis is away or full, the sweeper enqueues the documents when their leases end.
+    While Redis is unavailable or full, the sweeper enqueues the documents when their leases end.
     """
 
     def dispatch(ids: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
     python -m infra.helm.control_plane APISERVER ETCD --definitions CRD.yaml... -- tests/helm/golden/*.yaml
 
-Each file is one release and gets namespaces of its own. Each object is applied twice, and the second time must change
+Each file is one release and gets its own namespaces. Each object is applied twice, and the second time must change
 nothing, as an upgrade of a release to itself changes nothing. The namespaces have the Pod Security level `restricted`,
 so a pod that needs more rights causes a warning. A control checks that an invalid object is refused.
 

@@ -45,7 +45,7 @@ def extreme(rng: np.random.Generator) -> dict[int, float]:
 
 
 def single(rng: np.random.Generator) -> dict[int, float]:
-    """One piece."""
+    """Return a vector of a single piece."""
     return {int(rng.integers(0, 65_536)): float(rng.uniform(0.01, 3))}
 
 

@@ -38,7 +38,7 @@ def vector(weights: Mapping[int, float]) -> SparseVector:
 
 @dataclass(frozen=True)
 class NodeIndex:
-    """One index of ours, with its generation."""
+    """An index on the node, with its generation."""
 
     client: SyncSearchClient
     generation: Generation
@@ -61,7 +61,7 @@ class NodeIndex:
         assert not refused, f"OpenSearch refused vectors that SparseVector let through: {refused}"
 
     def merge(self) -> None:
-        """One segment, as after a long quiet."""
+        """Merge the index into a single segment, as after a long time without writes."""
         physical = self.generation.physical
         self.client.send(Call("POST", f"/{physical}/_forcemerge", params={"max_num_segments": "1"}, timeout=SECONDS))
         self.client.send(refresh_call(physical))

@@ -220,7 +220,7 @@ QUERIES = st.lists(st.dictionaries(st.integers(0, 7), BOOSTS, min_size=1, max_si
 
 @pytest.fixture(scope="module")
 def rewritten(search_client: SyncSearchClient) -> Iterator[tuple[NodeIndex, Iterator[int]]]:
-    """One index for all examples, with the versions that let each replace the one before."""
+    """Yield an index for all examples, and versions by which each example replaces the previous one."""
     with fresh_index(search_client) as made:
         yield made, itertools.count(1)
 

@@ -31,11 +31,11 @@ def laid_out(target: str, factory: pytest.TempPathFactory) -> bare_image.BareIma
 
 @pytest.fixture(scope="session")
 def api_image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
-    """What `--target api` makes."""
+    """Return the image of `--target api`."""
     return laid_out("api", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def worker_image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
-    """What `--target worker` makes."""
+    """Return the image of `--target worker`."""
     return laid_out("worker", tmp_path_factory)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its word in capitals, the rest on one line with continuation lines joined."""
+    """An instruction: its word in capitals, and its arguments with continuation lines joined."""
 
     word: str
     rest: str

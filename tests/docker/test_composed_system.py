@@ -1,4 +1,4 @@
-"""What docker-compose.yml starts of ours, as processes in the images' bare folders: a document is encoded and found.
+"""The project's services of docker-compose.yml, as processes in the images' bare folders, encode and find a document.
 
 Commands, environments, health checks and the time to stop are those of the file. Addresses and ports are of this
 machine, and the model process holds the dense encoder that needs no files.

@@ -51,7 +51,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_arguments: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize(("status", "complaint"), [(200, None), (503, "/readyz answered 503")])

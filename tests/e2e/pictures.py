@@ -48,7 +48,7 @@ SIGNAL_QUERY = "?index=talk&q=weak+phone+signal+in+the+house"
 
 @dataclass(frozen=True)
 class PagePicture:
-    """What is looked at and in which window; `act` does something on the page before it is taken."""
+    """A picture of a page in a window; `act` does something on the page before the picture is taken."""
 
     name: str
     address: str

@@ -88,7 +88,7 @@ def _happen(word: str) -> None:
 
 
 def _spoilt(text: str, vector: SparseVector) -> SparseVector:
-    """What a model's faulty output for this text becomes on the way that every encoder's output goes."""
+    """Return a model's faulty output for this text, after the steps that every encoder's output passes."""
     for word, weight in BAD_WEIGHTS.items():
         if word in text:
             return SparseVector.of(vector.ids, [weight, *vector.weights[1:]])

@@ -1,4 +1,4 @@
-"""What a client was told, and whether the index kept to it. Pure: `check` compares a history with a final state.
+"""The answers that clients got, and whether the index kept its promises. `check` is pure: history against final state.
 
 A document's writes are ordered by `order`: the client's version, or, for a client that lets the server's clock decide,
 the order in which it sent them (one sender a document). Every write of a document has a text of its own, so the text
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Written:
-    """One write of a document. `text` None: a delete."""
+    """A write of a document. `text` None: a delete."""
 
     id: str
     order: int
@@ -22,7 +22,7 @@ class Written:
 
 @dataclass
 class History:
-    """What became of writes from the sender's point of view. May be filled by several threads.
+    """The outcomes of writes from the sender's point of view. Several threads may fill it.
 
     acknowledged   the service promised to keep it
     unanswered     no answer came, or one that promises nothing (503): it may be stored or not, both are right

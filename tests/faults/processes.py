@@ -49,7 +49,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What it has said so far."""
+        """The log of the process so far."""
         return Path(self.child.log).read_text(errors="replace")
 
     @property

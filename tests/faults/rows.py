@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One fault. `without` and `with_it` count the same thing (`counted`), without the protection and with it."""
+    """A fault. `without` and `with_it` count the same thing (`counted`), without the protection and with it."""
 
     fault: str
     promise: str

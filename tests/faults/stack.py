@@ -1,4 +1,4 @@
-"""One installation: an API, workers and sweepers as processes, on a Redis of its own and a node that tests share."""
+"""An installation: an API, workers and sweepers as processes, on its own Redis and a node that tests share."""
 
 import os
 import sys

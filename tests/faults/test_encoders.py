@@ -19,7 +19,7 @@ NEIGHBOURS = 10
 
 
 def dead_after(stack: Stack, *without: str) -> dict[str, tuple[list[str], int]]:
-    """One message for each accident, with a document that has it and healthy neighbours.
+    """Send a message for each accident, with the document that has it and healthy neighbours.
 
     By accident: the sentence about the document itself, and how many neighbours died with it.
     """

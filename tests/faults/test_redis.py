@@ -91,7 +91,7 @@ def test_a_redis_that_dies(
 
 @pytest.mark.faults_slow
 def test_the_queue_s_own_door_is_as_safe_as_redis_is(new_stack: NewStack, new_redis: NewRedis) -> None:
-    """What docs/queue.md says of it: with its append-only file, Redis survives a kill -9 with all that it took."""
+    """docs/queue.md promises it: with its append-only file, Redis keeps all accepted messages after a kill -9."""
     redis = new_redis(append_only=True)
 
     def dies() -> None:

@@ -1,4 +1,4 @@
-"""One request that comes twenty times at once, as it does when senders, proxies and queues all retry."""
+"""The same request twenty times at once, as when senders, proxies and queues all retry."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

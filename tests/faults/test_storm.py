@@ -21,7 +21,7 @@ FAULTS = int(os.environ.get("FAULTS", "9"))
 
 
 def weathered(stack: Stack, node: OpenSearchProcess, seed: int, *without: str) -> tuple[Findings, list[str]]:
-    """What was broken in the end, and the faults that there were."""
+    """Return the broken promises at the end, and the faults of the storm."""
     with closing(Storm(stack, node, random.Random(seed), without)) as storm, Door(storm.url, timeout=20) as door:
         door.create_index()
         with Writer(door, random.Random(seed)) as writer:

@@ -37,11 +37,11 @@ class Cluster:
     ports: dict[int, int] = field(default_factory=lambda: {port: find_free_port() for port in SERVED.values()})
 
     def address(self, component: str) -> str:
-        """Where a component is, in place of its Service."""
+        """Return the address of a component, in place of its Service."""
         return f"http://127.0.0.1:{self.ports[SERVED[component]]}"
 
     def pods(self, *kinds: str) -> "list[Pod]":
-        """One pod of each workload of these kinds."""
+        """Return a pod of each workload of these kinds."""
         return [Pod(self, one) for one in policies.of_kind(self.objects, *kinds)]
 
     def find(self, kind: str, name: str) -> KubernetesObject:
@@ -116,7 +116,7 @@ class Pod:
         return self.process.wait(seconds)
 
     def metrics(self) -> str:
-        """What Prometheus would read."""
+        """Return the metrics that Prometheus would read."""
         address = f"http://127.0.0.1:{self.environment['SPARSEWELL_METRICS_PORT']}/metrics"
         return httpx.get(address, timeout=30, trust_env=False).raise_for_status().text
 
@@ -127,7 +127,7 @@ class Pod:
         )
 
     def said(self) -> str:
-        """What it wrote to its log."""
+        """Return the log of the container."""
         return self.log.read_text()
 
     def kill(self) -> None:

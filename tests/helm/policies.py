@@ -1,4 +1,4 @@
-"""What we ask of a release's objects: each policy gives what it has against them, nothing when all is well."""
+"""Policies for the objects of a release: each yields its complaints, and nothing if all is well."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ def is_probed(objects: list[KubernetesObject]) -> Iterator[str]:
 
 
 def is_not_killed_for_others(objects: list[KubernetesObject]) -> Iterator[str]:
-    """Whoever is restarted because OpenSearch or Redis is away comes back no better, and all at once."""
+    """Complain about restarts for a lost backend: they help nobody, and all pods come back at once."""
     for one, container in containers(objects):
         probe = container.get("livenessProbe", {})
         asked = probe.get("httpGet", {}).get("path", "") + " ".join(probe.get("exec", {}).get("command", []))
@@ -124,12 +124,12 @@ def is_not_killed_for_others(objects: list[KubernetesObject]) -> Iterator[str]:
 
 
 def _serves(service: KubernetesObject) -> bool:
-    """One without an address only lets Prometheus find pods."""
+    """Tell whether a Service has an address. One without only lets Prometheus find pods."""
     return service["spec"].get("clusterIP") != "None"
 
 
 def drains(objects: list[KubernetesObject]) -> Iterator[str]:
-    """What has a Service is still routed to for a moment after it was told to go."""
+    """Complain about pods of a Service that end at once: requests still arrive for a moment."""
     services = [one["spec"]["selector"] for one in of_kind(objects, "Service") if _serves(one)]
     for one, container in containers(objects):
         if one["kind"] != "Deployment" or not any(matches(selector, pod_labels(one)) for selector in services):

@@ -41,7 +41,7 @@ def _schemas_are_read_once() -> Any:
 
 
 def complaint(one: KubernetesObject, version: int) -> str | None:
-    """What Kubernetes 1.`version` (or the definition of a custom resource) has against an object."""
+    """Return the complaint of Kubernetes 1.`version` (or of a custom resource's definition) about an object."""
     try:
         if one["kind"] in CRDS:
             jsonschema.Draft202012Validator(CRDS[one["kind"]]).validate(one)
@@ -54,7 +54,7 @@ def complaint(one: KubernetesObject, version: int) -> str | None:
 
 @each_case
 def test_it_renders_as_committed(name: str, releases: dict[str, RenderedRelease]) -> None:
-    """What a change of the chart does to four releases is what a reviewer looks at."""
+    """A reviewer sees the effect of a change of the chart on four releases."""
     assert (GOLDEN / f"{name}.yaml").read_text() == releases[name].text, "if that is what you want: make chart"
 
 
@@ -100,7 +100,7 @@ def test_a_member_that_is_spelt_wrongly_is_noticed(version: int, releases: dict[
 
 
 def test_kinds_below_the_oldest_version_would_be_noticed(releases: dict[str, RenderedRelease]) -> None:
-    """What Chart.yaml says of 1.27: before it a disruption budget has no unhealthyPodEvictionPolicy."""
+    """Chart.yaml requires 1.27: before it a disruption budget has no unhealthyPodEvictionPolicy."""
     assert [said for one in releases["minimal"].objects if (said := complaint(one, 25))]
 
 
@@ -110,5 +110,5 @@ def test_the_chart_carries_our_version() -> None:
 
 
 def test_it_needs_no_other_chart() -> None:
-    """One that is declared and not there would stop it from rendering, also when it is switched off."""
+    """A declared chart that is missing would stop the rendering, even if it is switched off."""
     assert "dependencies" not in HEAD

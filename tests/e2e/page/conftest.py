@@ -149,7 +149,7 @@ def seeded(
 
 
 def model_process() -> uvicorn.Server:
-    """What answers for the stand-in of the dense encoders, on a port of its own; not started yet."""
+    """Return a model process with the stand-in of the dense encoders on a free port; not started yet."""
     held = ModelPool(
         {STANDIN_NAME: load_dense_encoder(list_dense_encoders(Settings())[STANDIN_NAME], Path("unused"))}, {}
     )

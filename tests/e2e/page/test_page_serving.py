@@ -69,7 +69,7 @@ def test_the_openapi_document_leaves_the_page_out(http: httpx.Client) -> None:
 
 
 class Markup(HTMLParser):
-    """What would break the policy, or load from elsewhere."""
+    """A parser of markup that would break the policy or load from elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from services.settings import Settings
 
 
 def copy_and_swap(search: SyncSearchClient, settings: Settings, old: Generation, new: Generation) -> None:
-    """What is written between the look and the swap is left behind."""
+    """Copy without following changes, so that writes between the copy and the swap are lost."""
     search.send(Call("POST", f"/{old.physical}/_refresh"))
     body = b'{"size": 10000, "version": true, "query": {"match_all": {}}}'
     documents = read_stored_hits(search.send(Call("POST", f"/{old.physical}/_search", body)))

@@ -71,7 +71,7 @@ def as_key(api_url: str) -> Iterator[Callable[[str], httpx.Client]]:
 
 @pytest.fixture
 def told() -> list[str]:
-    """What a model that reads passages was given."""
+    """Return the passages that a model received."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""What a stranger may send: smuggled requests, paths, bodies that never end. Refused, and the service lives on.
+"""Hostile requests: smuggled requests, paths, bodies that never end. The service refuses them and continues.
 
 Heads have their tests in ../services/test_connections_of_clients.py.
 """
@@ -18,7 +18,7 @@ from tests.problem_counts import problems
 
 
 def raw(settings: Settings, *parts: bytes, pause: float = 0.0) -> bytes:
-    """What is answered to bytes as they are, until the connection ends or nothing comes for a second."""
+    """Send raw bytes. Return the answer until the connection ends or is silent for a second."""
     with closing(socket.create_connection((settings.api_host, settings.api_port), timeout=5)) as connection:
         for part in parts:
             try:

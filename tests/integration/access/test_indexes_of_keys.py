@@ -172,7 +172,7 @@ def test_nobody_reaches_what_is_another_s(jobs: dict[str, str], callers: dict[st
 
 
 def check(sent: Sent, other: str, jobs: dict[str, str], clients: list[httpx.Client]) -> None:
-    """What is told is of nothing that is the other's, but for what was said; what is asked of it is refused."""
+    """Check that answers reveal nothing of the other key's indexes beyond the request, and that access is refused."""
     theirs = {*marks(other), *INDEXES[other], *(jobs[index] for index in INDEXES[other])}
     said = f"{sent.path} {sent.body} {sent.parameters}"
     for client in clients:

@@ -236,7 +236,7 @@ def test_the_python_client(admin: httpx.Client, make_key: Make, api_url: str, mo
 
 
 def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
-    """Those that were read; and the administrator's own without any."""
+    """Keys that were read stay valid, and the administrator's key needs no OpenSearch."""
     from starlette.testclient import TestClient
 
     from query_api.app import create_app

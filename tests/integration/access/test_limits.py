@@ -87,7 +87,7 @@ async def test_a_redis_that_lost_its_data_gives_nobody_a_second_day(
 
 
 async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Redis says then is of yesterday: with it the key would be shut out of all of today."""
+    """A late answer of Redis counts yesterday's requests and must not use up today's limit."""
     daily = Principal("d", frozenset({"search"}), limits=RateLimits(daily=5))
     day = 20_000.0
     clock = SimpleNamespace(time=lambda: day * 86_400, monotonic=time.monotonic)

@@ -203,7 +203,7 @@ def without_api9(patch: Patch) -> None:
 
 
 def api10_an_issuer_that_is_another(target: Target) -> bool:
-    """What the address of the issuer answers is believed only if it is of the issuer."""
+    """The metadata at the issuer's address counts only if it names that issuer."""
     from starlette.testclient import TestClient
 
     from tests.integration.access.test_oidc import SmallIssuer

@@ -73,7 +73,7 @@ def opensearch_url(losable: Losable) -> str:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """What is pending is soon overdue."""
+    """Return settings with short leases, so that pending documents are soon overdue."""
     return settings.model_copy(update={"lease_seconds": 2.0})
 
 
@@ -115,7 +115,7 @@ def states(api: httpx.Client, index: str = "books") -> dict[str, int]:
 
 
 def answers(api: httpx.Client, index: str = "books") -> Any:
-    """What searches find: by meaning with scores, by words without (BM25 counts deleted documents, until a merge)."""
+    """Return the hits: sparse with scores, lexical without, as BM25 counts deleted documents until a merge."""
     found = []
     for word in WORDS:
         for mode in ("sparse", "lexical"):

@@ -53,7 +53,7 @@ def standin() -> Encoder:
 
 @pytest.fixture
 def runtime(settings: Settings, standin: Encoder) -> Runtime:
-    """What a worker process holds, here."""
+    """Return the runtime of a worker in this process."""
     return Runtime(settings, WorkerSettings(patience=2), lambda _: standin)
 
 

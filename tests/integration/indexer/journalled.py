@@ -1,4 +1,4 @@
-"""What the tests of the indexer share: a journal of their own, and an encoder that can be watched and disturbed."""
+"""Shared parts of the indexer's tests: a journal, and an encoder that tests can watch and disturb."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from services.settings import Settings
 
 
 class Journal:
-    """One index, what is put into it, and what is in it."""
+    """An index with documents to write and to read."""
 
     def __init__(self, settings: Settings, search: SyncSearchClient) -> None:
         names = IndexNames(settings.index_prefix)
@@ -43,17 +43,17 @@ class Journal:
         assert {verdict.outcome for verdict in verdicts} == {WriteOutcome.STORED}
 
     def stored(self, name: str) -> StoredDocument:
-        """One document in real time."""
+        """Return a document by a real-time read."""
         (found,) = read_stored_documents(self._search.send(get_documents_call(self.generation.physical, [name])))
         return found
 
     def whole(self, name: str) -> dict[str, Any]:
-        """All of a document that is kept, its windows included."""
+        """Return all stored members of a document, with its windows."""
         source: dict[str, Any] = self._search.send(Call("GET", f"/{self.generation.physical}/_doc/{name}"))["_source"]
         return source
 
     def states(self, *names: str) -> list[str]:
-        """Their states in real time."""
+        """Return the states of documents by a real-time read."""
         found = {
             s.id: s
             for s in read_stored_documents(self._search.send(get_documents_call(self.generation.physical, names)))
@@ -68,7 +68,7 @@ class Journal:
 
 
 def log_of(child: ChildProcess) -> str:
-    """What a process has said so far."""
+    """Return the log of a process so far."""
     return Path(child.log).read_text()
 
 

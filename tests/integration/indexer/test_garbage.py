@@ -1,4 +1,4 @@
-"""What is no message does not end a worker."""
+"""A queue entry that is no message does not end a worker."""
 
 from collections.abc import Callable
 

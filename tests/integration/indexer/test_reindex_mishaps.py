@@ -1,4 +1,4 @@
-"""Mishaps of a reindex: late workers, expired deletes, late incompatible documents, replaced indexes."""
+"""Mishaps of a reindexing: late workers, expired deletes, misfits in the last moment, replaced indexes."""
 
 import time
 from collections.abc import Callable, Iterator

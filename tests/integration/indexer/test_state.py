@@ -1,4 +1,4 @@
-"""What the sweeper shows of the indexes, and `GET /v1/status` of their generations, while one is being built."""
+"""The sweeper's metrics of indexes, and the generations in `GET /v1/status`, during a reindex."""
 
 from contextlib import closing
 

@@ -1,4 +1,4 @@
-"""What the API answers when a part behind it is away."""
+"""Answers of the API while a backend is away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

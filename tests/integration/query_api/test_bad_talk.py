@@ -1,4 +1,4 @@
-"""What is wrong with transcripts, at both doors: each is refused with a code, or mended, which its state says."""
+"""Faulty transcripts over the API and the queue: refused with a code, or repaired with a note in the document."""
 
 from collections.abc import Callable
 from typing import Any

@@ -87,7 +87,7 @@ def address(new_service: Callable[..., AbstractContextManager[tuple[httpx.Client
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[requests.Session]:
-    """One connection for thousands of requests."""
+    """Yield a connection for thousands of requests."""
     with requests.Session() as session:
         session.trust_env = False
         yield session

@@ -1,4 +1,4 @@
-"""What a reviewer broke once: late writes to deleted indexes, lost answers, limits that one door did not keep."""
+"""Promises that a review found broken: late writes to deleted indexes, lost answers, limits without effect."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Which documents OpenSearch is asked to explain: those that are shown, not all candidates."""
+"""OpenSearch explains the shown documents only, not all candidates."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing

@@ -26,7 +26,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def answers(scope: Any, receive: Any, send: Any) -> None:
-    """Says how long the body was; /much has a long answer, /names says which headers there are."""
+    """Answer with the length of the body; /much gives a long answer, /names the names of the headers."""
     length, more = 0, True
     while more:
         message = await receive()
@@ -80,7 +80,7 @@ def uvicorns(**kwargs: Any) -> asyncio.Protocol:
 
 
 async def ended(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
-    """What came until the end; None: it is open still."""
+    """Return the bytes until the connection ends; None: it is still open."""
     try:
         return await asyncio.wait_for(reader.read(), seconds)
     except TimeoutError:
@@ -88,7 +88,7 @@ async def ended(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
 
 
 async def answer_to_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> bytes | None:
-    """What comes until the end to what is sent a thousand bytes at a time."""
+    """Send a thousand bytes at a time and return the answer until the connection ends."""
     for at in range(0, len(sent), 1000):
         writer.write(sent[at : at + 1000])
         await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ PASSWORD = "s3cret/with@signs"
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What it takes to reach it."""
+    """Yield the settings that reach a Redis with TLS and a password."""
     directory = tmp_path_factory.mktemp("redis")
     authority = Authority(directory)
     server, (cert, key) = authority.sign("server", host="127.0.0.1"), authority.sign("client")

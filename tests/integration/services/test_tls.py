@@ -24,7 +24,7 @@ SECRET = "s3cret:with@signs"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Says who asked: the name in the client's certificate, and what it sends as authorization."""
+    """A handler that answers with the name in the client's certificate and its Authorization header."""
 
     protocol_version = "HTTP/1.1"
 
@@ -79,7 +79,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def ask(settings: Settings, kind: str) -> Any:
-    """One request over a connection of its own."""
+    """Send a request over a new connection."""
     if kind == "threads":
         with closing(SyncSearchClient(settings)) as client:
             return client.send(ASK)

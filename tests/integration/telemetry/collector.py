@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class Got:
-    """One span, as it came."""
+    """A span as the collector received it."""
 
     service: str
     name: str

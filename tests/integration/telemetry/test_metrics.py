@@ -1,4 +1,4 @@
-"""What real processes show on their metrics ports."""
+"""The metrics of real processes on their ports."""
 
 import threading
 import time

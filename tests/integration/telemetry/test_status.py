@@ -1,4 +1,4 @@
-"""What an operator is told: queues, workers, generations."""
+"""The status for operators: queues, workers, generations."""
 
 from collections.abc import Callable
 from contextlib import closing

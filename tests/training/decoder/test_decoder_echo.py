@@ -50,7 +50,7 @@ def test_a_vector_is_the_maximum_over_the_second_copy(document: EchoSplade) -> N
 
 
 def test_the_second_copy_sees_the_whole_text_and_the_first_does_not(document: EchoSplade) -> None:
-    """What the echo is for: the last word changes what the first word of the second copy says, and of the first not."""
+    """The purpose of the echo: the last word changes the first word's state in the second copy only."""
     with torch.inference_mode():
         one, other = (
             document.decoder(input_ids=document.preprocess([text])["input_ids"]).last_hidden_state[0]

@@ -1,4 +1,4 @@
-"""What a worker is told before it starts."""
+"""The set-up of a worker before it starts."""
 
 import logging
 import re

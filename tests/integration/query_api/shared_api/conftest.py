@@ -1,4 +1,4 @@
-"""One API for all tests of a module, for tests that write nothing to the application but indexes and documents.
+"""An API for all tests of a module, for tests that write only indexes and documents to the application.
 
 A module's tests share the API, its settings and its Redis. An index that a test creates is deleted after the test; an
 index of a module-scoped fixture lives as long as the module.

@@ -195,7 +195,7 @@ def test_what_cannot_be_marked_is_refused(api: httpx.Client, asked: dict[str, An
 
 
 async def test_a_plain_search_asks_for_nothing_more(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is sent to OpenSearch for a plain search, for an explained one and for a highlighted one."""
+    """A plain search sends no call of an explained or highlighted search to OpenSearch."""
     sent: list[Call] = []
     send = AsyncSearchClient.send
 

@@ -1,4 +1,4 @@
-"""What a new generation is declared as."""
+"""The declaration of a new generation."""
 
 import pytest
 

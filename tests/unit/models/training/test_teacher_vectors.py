@@ -24,7 +24,7 @@ PAIRS = PairSet.of([Pair("ab", "abc"), Pair("b", "bcd"), Pair("c", "e")])
 
 
 def letters(texts: Sequence[str]) -> SparseRows:
-    """One weight a distinct letter: how often it stands in the text."""
+    """Return vectors whose weights are the counts of the letters of each text."""
     return SparseRows.of_vectors(
         [SparseVector.of([ord(c) - 97 for c in sorted(set(t))], [t.count(c) for c in sorted(set(t))]) for t in texts]
     )

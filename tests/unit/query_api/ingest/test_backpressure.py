@@ -1,4 +1,4 @@
-"""Who is let in, from a few numbers."""
+"""The decision to admit a request, from a few numbers."""
 
 import pytest
 from hypothesis import given

@@ -74,7 +74,7 @@ def test_chapters_without_times_are_refused(form: Any) -> None:
 
 
 def again(document: Document) -> Document:
-    """What comes of a talk that is stored, exported and sent again."""
+    """Return a talk after it was stored, exported and sent again."""
     assert document.talk is not None
     source = {"text": document.text} | build_talk_members(document.talk)
     sent = orjson.loads(orjson.dumps(read_talk_members(source)))
