@@ -133,8 +133,8 @@ def drop(index: IndexArgument) -> None:
 def rollback(
     index: IndexArgument,
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
-    patience: Annotated[
-        float, typer.Option(min=1, help="seconds without progress before the command gives up")
+    retry_seconds: Annotated[
+        float, typer.Option("--patience", min=1, help="seconds without progress before the command gives up")
     ] = 300.0,
     api: Annotated[
         str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
@@ -154,7 +154,9 @@ def rollback(
 
     with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
         work.roll_back(now_ms() - days_ms(settings.tombstone_days))
-        build = GenerationBuild(work, settings, load_known_encoders(settings), progress, patience, encode_here)
+        build = GenerationBuild(
+            work, settings, list_known_encoders(settings, None), progress, retry_seconds, encode_here
+        )
         build.until_caught_up()
         if not unchecked:
             build.require_table(api)

@@ -56,8 +56,8 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     ] = "sparse,hybrid",
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
     swap: Annotated[bool, typer.Option(help="swap when the new generation is complete, or stop before")] = True,
-    patience: Annotated[
-        float, typer.Option(min=1, help="seconds without progress before the command gives up")
+    retry_seconds: Annotated[
+        float, typer.Option("--patience", min=1, help="seconds without progress before the command gives up")
     ] = 300.0,
     api: Annotated[
         str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
@@ -103,7 +103,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     try:
         with LoadDisplay(Console(stderr=True)) as show:
             work = Reindexing(search, settings, index)
-            build = GenerationBuild(work, settings, known, show, patience, encode_here)
+            build = GenerationBuild(work, settings, known, show, retry_seconds, encode_here)
             if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.say):
                 if work.current_record.step == "swapping":
                     build.swap()

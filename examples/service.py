@@ -105,13 +105,13 @@ def follow_job(
     began: float,
     *,
     interval: float = 0.5,
-    patience: float = 120.0,
+    stall_seconds: float = 120.0,
     now: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[IngestProgress]:
     """Yield the progress of a job every `interval` seconds until it is finished.
 
-    Raises BackendUnavailable: `encoding_stalled` after `patience` seconds without progress, `documents_dead` when
+    Raises BackendUnavailable: `encoding_stalled` after `stall_seconds` seconds without progress, `documents_dead` when
     documents became dead letters.
     """
     progress_at, previous = now(), -1
@@ -123,10 +123,10 @@ def follow_job(
             break
         if encoded != previous:
             progress_at, previous = now(), encoded
-        elif now() - progress_at > patience:
+        elif now() - progress_at > stall_seconds:
             raise BackendUnavailable(
                 "encoding_stalled",
-                f"No document was encoded for {patience:.0f} s ({encoded:,} of {job['accepted']:,} are encoded). "
+                f"No document was encoded for {stall_seconds:.0f} s ({encoded:,} of {job['accepted']:,} are encoded). "
                 "`sparsewell status` shows the processes and the worker's log.",
             )
         sleep(interval)

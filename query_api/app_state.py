@@ -1,6 +1,6 @@
 """The state of an API process and the view of one caller on it.
 
-`AppState` holds the clients, the query tables and short-lived caches of generations and curation rules. `seen_by`
+`AppState` holds the clients, the query tables and short-lived caches of generations and curation rules. `for_principal`
 returns a view for one principal. For a principal with a document filter, the view sends every call through
 `RestrictedSearchClient`, which applies document-level security (`services.opensearch.document_level_security`).
 """
@@ -21,7 +21,7 @@ from query_api.ingest.backpressure import BackgroundReader, BacklogMonitor, InFl
 from query_api.query_log import QueryLog
 from query_api.readiness import ReadinessMonitor
 from query_api.search.executor import DirectEngine
-from query_api.search.page_state import HeldPointsInTime
+from query_api.search.page_state import PointInTimeRegistry
 from query_api.search.validation import limits_of
 from services.access.api_keys import read_key_file
 from services.access.principals import EVERYBODY, Principal, RateLimits
@@ -44,7 +44,7 @@ GENERATION_CACHE_SECONDS = 2.0
 
 
 class AppState:
-    """The clients, tables and caches of one API process. Each request uses the view of its principal (`seen_by`)."""
+    """The clients, tables and caches of one API process. A request uses the view of its principal (`for_principal`)."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -58,9 +58,9 @@ class AppState:
         self.model = ModelClient(settings.model_url, model_timeout, model_key) if settings.model_url else None
         self.search = AsyncSearchClient(settings)
         # The client rotates over several addresses, so a search on the node's own copies spreads the load.
-        self.near = len(split_addresses(settings.opensearch_url)) > 1
-        self.engine = DirectEngine(self.search, settings.search_timeout, near=self.near)
-        self.held = HeldPointsInTime(settings.max_snapshots)
+        self.prefer_local = len(split_addresses(settings.opensearch_url)) > 1
+        self.engine = DirectEngine(self.search, settings.search_timeout, prefer_local=self.prefer_local)
+        self.points_in_time = PointInTimeRegistry(settings.max_snapshots)
         self.publisher = Publisher(settings.redis_address)
         self.clock = VersionClock()
         self.backlog = BacklogMonitor(settings, self.search, self.publisher)
@@ -69,47 +69,49 @@ class AppState:
         self.in_flight = InFlightRequests(max_requests, settings.max_ingest_bytes)
         self.background_reader = BackgroundReader()
         self.curations = CurationCache(self.search, self.names, settings.search_timeout)
-        self.learning = QueryLog(self.search, self.names, settings)
+        self.query_log = QueryLog(self.search, self.names, settings)
         self.keys = KeyRing(self.search, self.names)
         defaults = RateLimits(settings.key_rate or None, settings.key_burst or None, settings.key_daily or None)
         self.limiter = RateLimiter(settings.redis_address, settings.index_prefix, defaults)
-        self.who: Principal = EVERYBODY
-        self.presence = WorkerRegistry(settings.redis_address)
+        self.principal: Principal = EVERYBODY
+        self.worker_registry = WorkerRegistry(settings.redis_address)
         self.readiness = ReadinessMonitor(self.names, self.tables, self.search, self.publisher)
-        # `search` is restricted for a caller with a filter. `everything` is unrestricted, for reads of no documents.
-        self.everything = self.search
+        # `search` is restricted for a caller with a filter. `unrestricted_search` serves reads of no documents.
+        self.unrestricted_search = self.search
         self._restriction: DocumentLevelSecurity | None = None
         self._generations: dict[str, tuple[float, Generation]] = {}
 
-    def seen_by(self, who: Principal) -> Self:
+    def for_principal(self, principal: Principal) -> Self:
         """Return a view of this state for one principal. The view shares all clients and caches."""
-        if who is self.who:
+        if principal is self.principal:
             return self
         view = copy(self)
-        view.who = who
-        if who.filter is not None:
+        view.principal = principal
+        if principal.filter is not None:
             view._restriction = DocumentLevelSecurity()
-            view.search = RestrictedSearchClient(self.everything, view._restriction)
-            view.engine = DirectEngine(view.search, self.settings.search_timeout, near=self.near)
+            view.search = RestrictedSearchClient(self.unrestricted_search, view._restriction)
+            view.engine = DirectEngine(view.search, self.settings.search_timeout, prefer_local=self.prefer_local)
         return view
 
-    async def generation(self, index: str, *, near: bool = False) -> Generation:
+    async def generation(self, index: str, *, prefer_local: bool = False) -> Generation:
         """Return the generation that an index's alias points to, and read its curation rules in parallel.
 
-        `near` as in `resolve_alias_call`. Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`,
+        `prefer_local` as in `resolve_alias_call`. Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`,
         `key_filter_unfit`).
         """
-        self.who.demand_index(index)
-        return self._restrict(await self._resolve_generation(index, near=near))
+        self.principal.demand_index(index)
+        return self._restrict(await self._resolve_generation(index, prefer_local=prefer_local))
 
-    async def _resolve_generation(self, index: str, *, near: bool) -> Generation:
+    async def _resolve_generation(self, index: str, *, prefer_local: bool) -> Generation:
         cached = self._generations.get(index)
         now = time.monotonic()
         if cached is not None and now - cached[0] < GENERATION_CACHE_SECONDS:
             return cached[1]
-        call = resolve_alias_call(self.names, index, near=near)
+        call = resolve_alias_call(self.names, index, prefer_local=prefer_local)
         try:
-            answer, rules = await asyncio.gather(self.everything.send(call), self.curations.read(index, near=near))
+            answer, rules = await asyncio.gather(
+                self.unrestricted_search.send(call), self.curations.read(index, prefer_local=prefer_local)
+            )
             generation = read_generation(answer, index)
         except NotFound:
             self.forget(index)
@@ -124,12 +126,12 @@ class AppState:
 
         Raises NotFound (`index_not_found`) when the generation was deleted.
         """
-        active = await self.generation(index, near=True)
+        active = await self.generation(index, prefer_local=True)
         if active.physical == physical:
             return active
         if not self.names.is_generation(index, physical):
             raise index_not_found(index)
-        generation = read_generation(await self.everything.send(generation_call(physical)), index)
+        generation = read_generation(await self.unrestricted_search.send(generation_call(physical)), index)
         if generation.physical != physical:
             raise index_not_found(index)
         return self._restrict(generation)
@@ -140,12 +142,12 @@ class AppState:
         The lineage of an index is random and clients never see it, so they cannot forge a cursor. A cursor is valid
         only for the principal that received it.
         """
-        return "\0".join([kind, *(generation.lineage for generation in generations), self.who.mark]).encode()
+        return "\0".join([kind, *(generation.lineage for generation in generations), self.principal.mark]).encode()
 
     def _restrict(self, generation: Generation) -> Generation:
         """Apply the principal's filter, if it has one, to all further calls on this generation."""
         if self._restriction is not None:
-            key_filter = parse_key_filter(self.who.filter, generation, limits_of(self.settings))
+            key_filter = parse_key_filter(self.principal.filter, generation, limits_of(self.settings))
             self._restriction.admit(generation, key_filter)
         return generation
 
@@ -158,12 +160,12 @@ class AppState:
         self.background_reader.close()
         await self.keys.close()
         await self.limiter.close()
-        await self.learning.close()
-        await self.everything.close()
+        await self.query_log.close()
+        await self.unrestricted_search.close()
         if self.model is not None:
             await self.model.close()
         self.publisher.close()
-        self.presence.close()
+        self.worker_registry.close()
 
 
 class RestrictedSearchClient(AsyncSearchClient):
@@ -202,7 +204,7 @@ def parse_key_filter(value: Any, generation: Generation, limits: FilterLimits) -
 def request_app_state(request: Request) -> AppState:
     """Return the application's state as the caller of a request may use it."""
     state: AppState = request.app.state.app_state
-    return state.seen_by(request_principal(request))
+    return state.for_principal(request_principal(request))
 
 
 async def _app_state(request: Request) -> AppState:

@@ -59,7 +59,7 @@ class ExportPage:
             position = await self._begin(generation, tuple(states or EXPORTED_STATES), bool(vectors))
         else:
             position = ExportPosition.read(cursor, self._key)
-            if app.who.filter is not None:
+            if app.principal.filter is not None:
                 # Applies the principal's filter to the exported generation, which may not be the active one.
                 await app.generation_of(self._index, position.physical)
             if (states and set(states) != set(position.states)) or vectors not in (None, position.vectors):
@@ -81,21 +81,21 @@ class ExportPage:
 
     async def _begin(self, generation: Generation, states: tuple[str, ...], vectors: bool) -> ExportPosition:
         search = self._app.search
-        self._app.held.admit(self._app.who.id)
+        self._app.points_in_time.check_room(self._app.principal.id)
         try:
             # The refresh makes all documents visible that were acknowledged before the export began.
             await search.send(refresh_call(generation.physical))
-            snapshot = await open_point_in_time(search, [generation.physical], KEEP_ALIVE_SECONDS)
+            point_in_time = await open_point_in_time(search, [generation.physical], KEEP_ALIVE_SECONDS)
         except NotFound:
             self._app.forget(self._index)
             raise
-        self._app.held.keep(snapshot, KEEP_ALIVE_SECONDS, self._app.who.id)
-        total = read_export_count(await search.send(count_export_call(snapshot.id, states)))
-        return ExportPosition(generation.physical, snapshot.id, snapshot.shards, total, states, vectors)
+        self._app.points_in_time.record(point_in_time, KEEP_ALIVE_SECONDS, self._app.principal.id)
+        total = read_export_count(await search.send(count_export_call(point_in_time.id, states)))
+        return ExportPosition(generation.physical, point_in_time.id, point_in_time.shards, total, states, vectors)
 
     async def _close(self, position: ExportPosition) -> None:
-        self._app.held.drop(position.snapshot)
-        await close_point_in_time(self._app.search, position.snapshot)
+        self._app.points_in_time.remove(position.point_in_time)
+        await close_point_in_time(self._app.search, position.point_in_time)
 
     async def _query_table(self, position: ExportPosition) -> QueryTable:
         generation = await self._app.generation_of(self._index, position.physical)
@@ -114,8 +114,10 @@ class ExportPage:
         except InvalidInput:
             raise bad_export_cursor() from None
         hits, after = read_export_page(position, size, answer)
-        self._app.held.drop(position.snapshot)
-        self._app.held.keep(PointInTime(after.snapshot, after.shards), KEEP_ALIVE_SECONDS, self._app.who.id)
+        self._app.points_in_time.remove(position.point_in_time)
+        self._app.points_in_time.record(
+            PointInTime(after.point_in_time, after.shards), KEEP_ALIVE_SECONDS, self._app.principal.id
+        )
         return [orjson.dumps(format_exported_document(hit, table)) + b"\n" for hit in hits], after
 
     async def _lines(

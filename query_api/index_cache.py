@@ -104,11 +104,13 @@ class CurationCache:
         self._timeout: Final = timeout
         self._cache: dict[str, _CachedCuration] = {}
 
-    async def read(self, index: str, *, near: bool) -> CurationReading:
+    async def read(self, index: str, *, prefer_local: bool) -> CurationReading:
         """Read an index's newest rules: the rules, None, or the error, which `of` raises."""
         try:
             return read_stored_curation(
-                await self._search.send(newest_curation_call(self._names, index, self._timeout, near=near))
+                await self._search.send(
+                    newest_curation_call(self._names, index, self._timeout, prefer_local=prefer_local)
+                )
             )
         except SparsewellError as error:
             return error

@@ -59,12 +59,12 @@ class QueryLog:
         self._write_lock: Final = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, generation: Generation, query: str, who: Principal = EVERYBODY) -> None:
+    def note(self, generation: Generation, query: str, principal: Principal = EVERYBODY) -> None:
         """Count a query that found documents.
 
         Queries of a principal with a document filter are not counted: suggestions would reveal them to others.
         """
-        if who.filter is not None:
+        if principal.filter is not None:
             return
         if not self._indexes or (generation.index not in self._indexes and ALL_QUERIES not in self._indexes):
             return

@@ -93,7 +93,7 @@ class ReadinessMonitor:
     async def _check_indexes(self) -> tuple[int, SparsewellError | None]:
         """Return the number of indexes and the reason why they cannot be searched."""
         try:
-            call = replace(list_generations_call(self._names, near=True), timeout=CHECK_TIMEOUT_SECONDS)
+            call = replace(list_generations_call(self._names, prefer_local=True), timeout=CHECK_TIMEOUT_SECONDS)
             generations = read_active_generations(await _with_timeout(self._search.send(call)))
         except SparsewellError as error:
             return 0, error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from query_api.app_state import AppState
-from query_api.schemas.admin import SuggestAddress
+from query_api.schemas.admin import SuggestParameters
 from query_api.search.executor import Stopwatch, complete_hits
 from query_api.search.pipeline import in_time
 from query_api.search.validation import check_size, filter_of, read_short
@@ -24,7 +24,7 @@ from services.query.suggest import clean_typed_text, fold_text, locate_typed_wor
 SuggestionList = list[dict[str, Any]]
 
 
-async def complete_text(app: AppState, index: str, request: SuggestAddress) -> dict[str, Any]:
+async def complete_text(app: AppState, index: str, request: SuggestParameters) -> dict[str, Any]:
     """Return the answer with the suggestions for a request.
 
     Raises InvalidInput (`query_too_long`, `size_too_large`, the codes of `parse_filter`), NotFound (`index_not_found`)
@@ -34,12 +34,12 @@ async def complete_text(app: AppState, index: str, request: SuggestAddress) -> d
     check_size(request.size, app.settings)
     condition = read_short(request.filter, (), ()).get("filter")
 
-    async def suggest(near: bool) -> dict[str, Any]:
-        generation = await app.generation(index, near=near)
+    async def suggest(prefer_local: bool) -> dict[str, Any]:
+        generation = await app.generation(index, prefer_local=prefer_local)
         clauses = (
             None if condition is None else build_filter_clauses(filter_of(condition, generation.spec, app.settings))
         )
-        if app.who.filter is not None:
+        if app.principal.filter is not None:
             clauses = clauses or []  # Any filter excludes frequent queries, which other principals sent.
         suggestions = await _SuggestionLookup(app, generation, typed, request).run(clauses)
         return {"index": index, "q": request.q, "suggestions": suggestions, "titles": generation.suggests}
@@ -54,7 +54,7 @@ class _SuggestionLookup:
     app: AppState
     generation: Generation
     typed: str
-    request: SuggestAddress
+    request: SuggestParameters
 
     async def run(self, clauses: Sequence[Clause] | None) -> SuggestionList:
         """Return frequent queries and then titles, each text once. Queries get at least half of the places.
@@ -70,7 +70,7 @@ class _SuggestionLookup:
         if not plans:
             return []
         settings = self.app.settings
-        call = msearch_call(plans.values(), settings.search_timeout, near=self.app.near)
+        call = msearch_call(plans.values(), settings.search_timeout, prefer_local=self.app.prefer_local)
         answers = dict(zip(plans, (await self.app.search.send(call))["responses"], strict=True))
         titles = await self._read_titles(answers["title"], clauses or (), rules) if "title" in answers else []
         title_texts = {fold_text(title["text"]) for title in titles}
@@ -101,7 +101,7 @@ class _SuggestionLookup:
         if rules is not None and any(self._hides(rules, hit) for hit in titles):
             settings = self.app.settings
             plan = self._title_plan(clauses, rules, 1 + rules.most_hidden)
-            call = msearch_call([plan], settings.search_timeout, near=self.app.near)
+            call = msearch_call([plan], settings.search_timeout, prefer_local=self.app.prefer_local)
             titles = complete_hits((await self.app.search.send(call))["responses"][0], Stopwatch())
         visible = (
             next((hit for hit in read_same_title_hits(title) if not self._hides(rules, hit)), None) for title in titles

@@ -258,12 +258,12 @@ async def _bare_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _search_app(scope: Scope, receive: Receive, send: Send) -> None:
     scope["route"] = _SEARCH_ROUTE
-    watch = Stopwatch()
+    stopwatch = Stopwatch()
     with TimedRequest(api_operation("/sparsewell-notes.g000001/_search")) as timed:
         _ = timed.headers
     for stage in _STAGES:
-        watch.lap(stage)
-    watch.finish("hybrid")
+        stopwatch.lap(stage)
+    stopwatch.finish("hybrid")
     await send(dict(_RESPONSE_START))
     await send(_RESPONSE_BODY)
 

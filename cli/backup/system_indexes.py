@@ -206,8 +206,8 @@ def _ensure_index(store: BackupRepository, name: str, making: CreateIndexCalls) 
         create_system_index_sync(store.search, making)
 
 
-def _read_newest_curation(store: BackupRepository, index: str, kept_in: str = "") -> StoredCuration | None:
-    return read_stored_curation(store.search.send(newest_curation_call(store.names, index, kept_in=kept_in)))
+def _read_newest_curation(store: BackupRepository, index: str, source_index: str = "") -> StoredCuration | None:
+    return read_stored_curation(store.search.send(newest_curation_call(store.names, index, source_index=source_index)))
 
 
 def _record_of_generation(generation: Generation, stored: StoredCuration | None) -> CurationRecord | None:
@@ -218,9 +218,11 @@ def _rename_record(generation: Generation, record: CurationRecord) -> CurationRe
     return replace(record, index=generation.index, lineage=generation.lineage)
 
 
-def _read_older_versions(store: BackupRepository, record: CurationRecord, kept_in: str) -> list[CurationRecord]:
+def _read_older_versions(store: BackupRepository, record: CurationRecord, source_index: str) -> list[CurationRecord]:
     numbers = kept_curation_versions(record.version)
     if not numbers:
         return []
-    call = older_curations_call(store.names, record.index, record.lineage, numbers, rules=True, kept_in=kept_in)
+    call = older_curations_call(
+        store.names, record.index, record.lineage, numbers, rules=True, source_index=source_index
+    )
     return read_older_curations(store.search.send(call))

@@ -51,7 +51,9 @@ def export(
     format: Annotated[ExportFormat | None, typer.Option(help="format; default: by the file name")] = None,  # noqa: A002
     page: Annotated[int, typer.Option(min=1, max=10_000, help="maximum number of documents per request")] = 1000,
     api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for an unavailable service")] = 300.0,
+    retry_seconds: Annotated[
+        float, typer.Option("--patience", min=0, help="seconds to wait for an unavailable service")
+    ] = 300.0,
 ) -> None:
     """Write the documents of an index with id, title, text, metadata, version and state.
 
@@ -76,7 +78,7 @@ def export(
     with LoadDisplay(Console(stderr=True)) as show:
         try:
             with open_writer(output, parquet=parquet, vectors=vectors) as writer:
-                for lines, trailer in iter_pages(base, path, parameters, patience, show.say):
+                for lines, trailer in iter_pages(base, path, parameters, retry_seconds, show.say):
                     if exported == 0:
                         show.begin("exporting", trailer["total"], unit="documents")
                     writer.write(lines)
@@ -104,11 +106,11 @@ def choose_format(output: Path | None, option: ExportFormat | None) -> ExportFor
 
 
 def iter_pages(
-    base: str, path: str, first: Mapping[str, Any], patience: float, report: Callable[[str], None]
+    base: str, path: str, first: Mapping[str, Any], retry_seconds: float, say: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
     """Yield the documents and the trailer of each page. `first`: the parameters of the first request.
 
-    Raises NotFound (`index_not_found`, `cursor_expired`) and, when patience ends, Overloaded or BackendUnavailable.
+    Raises NotFound (`index_not_found`, `cursor_expired`) and, after `retry_seconds`, Overloaded or BackendUnavailable.
     """
     import httpx
 
@@ -118,7 +120,7 @@ def iter_pages(
     parameters = dict(first)
     with connect_api(base, httpx.Timeout(120, connect=5)) as client:
         while True:
-            lines, trailer = retry(partial(_request_page, client, base, path, parameters), patience, report)
+            lines, trailer = retry(partial(_request_page, client, base, path, parameters), retry_seconds, say)
             yield lines, trailer
             if trailer["cursor"] is None:
                 return

@@ -81,7 +81,9 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     wait: Annotated[bool, typer.Option(help="wait until all documents are encoded")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="start again instead of resuming")] = False,
     rejected: Annotated[Path | None, typer.Option(help="file for refused documents with reasons (JSONL)")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for an unavailable service")] = 300.0,
+    retry_seconds: Annotated[
+        float, typer.Option("--patience", min=0, help="seconds to wait for an unavailable service")
+    ] = 300.0,
 ) -> None:
     """Load documents into an index. Repeat the command to resume a stopped load.
 
@@ -107,7 +109,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     if rejected is not None:
         require_writable(rejected)
     with LoadDisplay(Console(stderr=True)) as show:
-        rest = ApiDestination(base, index, patience, show.say)
+        rest = ApiDestination(base, index, retry_seconds, show.say)
         if create and rest.create(
             dict.fromkeys(field_map.metadata, "keyword") | fields, talk=kind is DocumentKind.talk
         ):
@@ -120,7 +122,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         record = open_checkpoint(records, source, sources, target, restart=restart, report=show.say)
         job = next(iter(record.jobs), None)
         destination = (
-            QueueDestination(settings.redis_address, index, job, patience, show.say)
+            QueueDestination(settings.redis_address, index, job, retry_seconds, show.say)
             if via is DestinationName.queue
             else rest.of(record.load)
         )

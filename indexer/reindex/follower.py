@@ -60,7 +60,7 @@ class Follower:
     settings: Settings
     record: ReindexRecord
     dispatch: Dispatch
-    patience: float = 60.0
+    retry_seconds: float = 60.0
     _page: int = field(default=FIRST_PAGE_DOCUMENTS, init=False)
 
     def catch_up(self, before_page: Callable[[], None] = lambda: None) -> int:
@@ -122,7 +122,7 @@ class Follower:
         writes = [copy_write(record.source, record.target, stored, settings.lease_seconds) for stored in documents]
         size = sum(len(stored.source.get("text", "")) for stored in documents) // len(documents) + 1
         self._page = max(1, min(MAX_PAGE_DOCUMENTS, MAX_PAGE_BYTES // size))
-        verdicts = write_bulk(self.search, writes, settings.journal_bytes, self.patience)
+        verdicts = write_bulk(self.search, writes, settings.journal_bytes, self.retry_seconds)
         pending = []
         for stored, write, verdict in zip(documents, writes, verdicts, strict=True):
             match verdict.outcome:
@@ -144,7 +144,7 @@ class Follower:
             self.dispatch(pending)
 
     def _write_dead(self, write: Write) -> None:
-        (verdict,) = write_bulk(self.search, [write], self.settings.journal_bytes, self.patience)
+        (verdict,) = write_bulk(self.search, [write], self.settings.journal_bytes, self.retry_seconds)
         if verdict.outcome not in (WriteOutcome.STORED, WriteOutcome.SUPERSEDED):
             raise BackendUnavailable("not_stored", f"OpenSearch did not store {write.id!r} ({verdict.reason}).")
 

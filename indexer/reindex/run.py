@@ -110,9 +110,9 @@ class Reindexing:
         self._records.begin(self.record)
         return self.record
 
-    def follower(self, dispatch: Dispatch, patience: float) -> Follower:
+    def follower(self, dispatch: Dispatch, retry_seconds: float) -> Follower:
         """Create the follower of the record. `dispatch` requests vectors for the target."""
-        return Follower(self.search, self._records, self.settings, self.current_record, dispatch, patience)
+        return Follower(self.search, self._records, self.settings, self.current_record, dispatch, retry_seconds)
 
     def make_target(self) -> None:
         """Create the new generation if it does not exist: it is written, but not searched.

@@ -38,7 +38,7 @@ _MAX_SOURCE_CHARACTERS: Final = 64
 # Query parameters by which other services take keys.
 _CREDENTIAL_PARAMETERS: Final = frozenset({"api_key", "apikey", "access_token", "key", "token", "authorization"})
 # The member of the ASGI scope that holds the principal.
-PRINCIPAL_KEY: Final = "sparsewell.who"
+PRINCIPAL_KEY: Final = "sparsewell.principal"
 
 RequiredScopes = frozenset[KeyScope]
 
@@ -109,19 +109,19 @@ async def authorise_request(request: Request) -> None:
     )
 
 
-def require_scopes(who: Principal, rule: RequiredScopes, index: str | None) -> None:
+def require_scopes(principal: Principal, rule: RequiredScopes, index: str | None) -> None:
     """Check that a principal has one of the scopes, for this index. Raises as `authorise_request`."""
     if rule is PUBLIC_OPERATION:
         return
-    who.demand_scope(rule)
+    principal.demand_scope(rule)
     if index is not None:
-        who.demand_index(index)
+        principal.demand_index(index)
 
 
 def request_principal(request: Request) -> Principal:
     """Return the principal of a request; NOBODY when the middleware has set none."""
-    who: Principal = request.scope.get(PRINCIPAL_KEY, NOBODY)
-    return who
+    principal: Principal = request.scope.get(PRINCIPAL_KEY, NOBODY)
+    return principal
 
 
 class AuthenticationMiddleware:
@@ -167,9 +167,9 @@ class AuthenticationMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            who = scope[PRINCIPAL_KEY] = await self._authenticate_limited(scope)
+            principal = scope[PRINCIPAL_KEY] = await self._authenticate_limited(scope)
             # Pages and probes have no limit. A shared limit would let any client make the probes fail.
-            status = None if who is NOBODY else self._limiter.admit(who)
+            status = None if principal is NOBODY else self._limiter.admit(principal)
         except SparsewellError as error:
             await (await answer_error(Request(scope), error))(scope, receive, send)
             return

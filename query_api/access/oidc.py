@@ -86,11 +86,11 @@ class TokenIssuer:
             )
         except jwt.PyJWTError as error:
             raise _token_refused(_REFUSAL_REASONS.get(type(error).__name__, "it cannot be verified")) from None
-        who = self._claims.principal(claims)
-        self._verified[digest_key(token)] = (who, float(claims["exp"]))
+        principal = self._claims.principal(claims)
+        self._verified[digest_key(token)] = (principal, float(claims["exp"]))
         if len(self._verified) > _MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)
-        return who
+        return principal
 
     async def close(self) -> None:
         """Cancel the read of the keys that is in progress."""

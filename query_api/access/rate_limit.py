@@ -24,7 +24,7 @@ from services.errors import Overloaded
 
 log = logging.getLogger(__name__)
 
-SETTLE_INTERVAL_SECONDS: Final = 0.2
+REPORT_INTERVAL_SECONDS: Final = 0.2
 # The limiter waits this long after a failure of Redis.
 REDIS_RETRY_SECONDS: Final = 2.0
 _MAX_PRINCIPALS: Final = 10_000
@@ -123,7 +123,7 @@ class _Usage:
     day: int
     used: int = 0
     today: int = 0
-    settling: int = 0
+    reporting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +158,16 @@ class RateLimiter:
         self._task: asyncio.Task[None] | None = None
         self._away = False
 
-    def admit(self, who: Principal, amount: int = 1) -> RateLimitStatus | None:
+    def admit(self, principal: Principal, amount: int = 1) -> RateLimitStatus | None:
         """Admit requests of a principal and return its limit, or None when it has no rate limit.
 
         Raises Overloaded (`rate_limited`, `daily_limit_reached`).
         """
-        rate, daily = who.limits.rate or self._defaults.rate, who.limits.daily or self._defaults.daily
+        rate, daily = principal.limits.rate or self._defaults.rate, principal.limits.daily or self._defaults.daily
         if rate is None and daily is None:
             return None
         now = time.monotonic()
-        use = self._usage_of(who, rate, daily, now)
+        use = self._usage_of(principal, rate, daily, now)
         if daily is not None and use.today + amount > daily:
             raise Overloaded(
                 "daily_limit_reached",
@@ -186,7 +186,7 @@ class RateLimiter:
         use.used += amount
         use.today += amount
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._settle_while_used())
+            self._task = asyncio.create_task(self._report_while_used())
         if rate is None:
             return None
         bucket = use.bucket
@@ -194,7 +194,7 @@ class RateLimiter:
         reset, window = math.ceil((bucket.burst - left) / bucket.rate), math.ceil(bucket.burst / bucket.rate)
         return RateLimitStatus(int(bucket.burst), int(left), reset, window)
 
-    async def settle(self) -> None:
+    async def report_usage(self) -> None:
         """Report the used tokens to Redis and read the shared state. Raises RedisError, OSError."""
         used = [(name, use) for name, use in self._usage.items() if use.used]
         if not used:
@@ -204,15 +204,15 @@ class RateLimiter:
         days: list[int] = []
         async with self._redis.pipeline(transaction=False) as pipe:
             for name, use in used:
-                use.settling, use.used = use.used, 0
+                use.reporting, use.used = use.used, 0
                 days.append(use.day)
                 keys = rate_limit_keys(self._prefix, name, use.day)
-                pipe.eval(TAKE_SCRIPT, 2, *keys, use.bucket.rate, use.bucket.burst, use.settling)
+                pipe.eval(TAKE_SCRIPT, 2, *keys, use.bucket.rate, use.bucket.burst, use.reporting)
             try:
                 answers = await pipe.execute()
             except (RedisError, OSError):
                 for _, use in used:
-                    use.used += use.settling
+                    use.used += use.reporting
                 raise
         now = time.monotonic()
         for (_, use), day, answer in zip(used, days, answers, strict=True):
@@ -231,24 +231,24 @@ class RateLimiter:
         if self._redis is not None:
             await self._redis.aclose()
 
-    def _usage_of(self, who: Principal, rate: float | None, daily: int | None, now: float) -> _Usage:
+    def _usage_of(self, principal: Principal, rate: float | None, daily: int | None, now: float) -> _Usage:
         day = int(time.time()) // _DAY_SECONDS
-        use = self._usage.get(who.id)
+        use = self._usage.get(principal.id)
         if use is None:
             refill = rate or _UNLIMITED_RATE
-            burst = who.limits.burst or self._defaults.burst or max(1, math.ceil(2 * refill))
-            use = self._usage[who.id] = _Usage(TokenBucket.full(refill, burst, now), daily, day)
+            burst = principal.limits.burst or self._defaults.burst or max(1, math.ceil(2 * refill))
+            use = self._usage[principal.id] = _Usage(TokenBucket.full(refill, burst, now), daily, day)
             if len(self._usage) > _MAX_PRINCIPALS:
                 self._usage.popitem(last=False)
         elif use.day != day:
             use.day, use.today, use.used = day, 0, 0
-        self._usage.move_to_end(who.id)
+        self._usage.move_to_end(principal.id)
         return use
 
-    async def _settle_while_used(self) -> None:
+    async def _report_while_used(self) -> None:
         while any(use.used for use in self._usage.values()):
             try:
-                await self.settle()
+                await self.report_usage()
                 if self._away:
                     log.info("the rate limits are shared with other processes again")
                 self._away = False
@@ -256,4 +256,4 @@ class RateLimiter:
                 if not self._away:
                     log.warning("Redis is away, each process applies its own rate limits: %s", type(error).__name__)
                 self._away = True
-            await asyncio.sleep(REDIS_RETRY_SECONDS if self._away else SETTLE_INTERVAL_SECONDS)
+            await asyncio.sleep(REDIS_RETRY_SECONDS if self._away else REPORT_INTERVAL_SECONDS)

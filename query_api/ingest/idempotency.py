@@ -1,7 +1,7 @@
 """Idempotency keys: one job per `Idempotency-Key`, however often and however concurrently the request arrives.
 
-`claim_key` claims a key with a compare-and-swap in OpenSearch. `settle_job` stores the outcome that repetitions get.
-Semantics as in draft-ietf-httpapi-idempotency-key-header.
+`claim_key` claims a key with a compare-and-swap in OpenSearch. `store_job_outcome` stores the outcome that
+repetitions get. Semantics as in draft-ietf-httpapi-idempotency-key-header.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ async def claim_key(app: AppState, generation: Generation, key: str, digest: str
     `digest` is that of the request. Raises Conflict (`idempotency_key_reused`) when another request has the key.
     """
     names, index = app.names, generation.index
-    key_id = idempotency_record_id(generation, app.who.id, key)
+    key_id = idempotency_record_id(generation, app.principal.id, key)
     record = IdempotencyRecord(digest, uuid4().hex, app.clock.next(), now_ms())
     claim_call = create_idempotency_key_call(names, key_id, index, record)
     for _ in range(_MAX_ATTEMPTS):
@@ -89,7 +89,9 @@ async def claim_key(app: AppState, generation: Generation, key: str, digest: str
     raise _key_contended()
 
 
-async def settle_job(app: AppState, job: JobRecord, outcome: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+async def store_job_outcome(
+    app: AppState, job: JobRecord, outcome: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
     """Store a finished job with its outcome. Return the outcome of another execution that was faster, else None.
 
     `outcome` None: a document was not stored for a temporary reason, so a repetition tries again.

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from query_api.app_state import AppState
 from query_api.ingest import request_body
 from query_api.ingest.backpressure import ParsedDocument
-from query_api.ingest.idempotency import KEY_HEADER, claim_key, parse_idempotency_key, settle_job
+from query_api.ingest.idempotency import KEY_HEADER, claim_key, parse_idempotency_key, store_job_outcome
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected
 from services.documents.document import Document, parse_document, parse_document_bytes
 from services.documents.intake import Intake, count_ingested
@@ -330,7 +330,7 @@ async def _ingest_items(
     except InvalidInput as error:  # All versions are stale. A repetition would end the same way.
         answer = IngestResponse(problem_members(error), error.status)
     outcome = {"status": answer.status, "body": answer.body}
-    earlier = await settle_job(app, ingestion.job, outcome if ingestion.final else None)
+    earlier = await store_job_outcome(app, ingestion.job, outcome if ingestion.final else None)
     return answer if earlier is None else IngestResponse(earlier["body"], earlier["status"], replayed=True)
 
 

@@ -33,11 +33,11 @@ from query_api.schemas.admin import (
     KeyList,
     KeyModel,
     KeyRequest,
+    KeyRights,
     NewKey,
     QueriesBody,
     RemovedQueries,
     RotateRequest,
-    WhoModel,
 )
 from query_api.schemas.resources import document_responses, json_response
 from query_api.search.validation import limits_of
@@ -52,7 +52,7 @@ from services.query.suggest import learnable_query, normalise_query
 
 async def _require_every_index(app: WithApp) -> AppState:
     """Require a key for every index. Raises Forbidden (`keys_forbidden`)."""
-    if ALL_INDEXES not in app.who.indexes:
+    if ALL_INDEXES not in app.principal.indexes:
         raise Forbidden("keys_forbidden", "Managing keys needs a key that administers every index.")
     return app
 
@@ -85,13 +85,20 @@ async def list_keys(
 
 @keys_router.get(
     "/self",
-    responses=document_responses(200, WhoModel),
+    responses=document_responses(200, KeyRights),
     operation_id="who_am_i",
     summary="Show the rights of the key of this request",
 )
 async def get_own_key(app: WithApp) -> Response:
-    who = app.who
-    return json_response({"id": who.id, "scopes": sorted(who.scopes), "indexes": who.indexes, "filter": who.filter})
+    principal = app.principal
+    return json_response(
+        {
+            "id": principal.id,
+            "scopes": sorted(principal.scopes),
+            "indexes": principal.indexes,
+            "filter": principal.filter,
+        }
+    )
 
 
 @keys_router.get(
@@ -164,7 +171,7 @@ async def add_queries(index: str, body: QueriesBody, app: WithApp) -> Response:
                 position=position,
             )
         times[query] = times.get(query, 0) + counted.times
-    await app.learning.add([CountedQuery(index, generation.lineage, query, count) for query, count in times.items()])
+    await app.query_log.add([CountedQuery(index, generation.lineage, query, count) for query, count in times.items()])
     return json_response({"index": index, "added": len(times)})
 
 
@@ -185,7 +192,7 @@ async def delete_queries(
     await app.generation(index)
     # `learnable_query` is too strict here: an earlier version may have stored queries that it refuses now.
     query = None if q is None else normalise_query(q)
-    return json_response({"index": index, "deleted": await app.learning.forget(index, query)})
+    return json_response({"index": index, "deleted": await app.query_log.forget(index, query)})
 
 
 curation_router = APIRouter(prefix="/v1/indexes/{index}/curation", tags=["curation"])

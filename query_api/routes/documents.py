@@ -214,7 +214,7 @@ async def get_job(job_id: str, app: WithApp) -> Response:
     except NotFound:
         record = {}
     # The record of an idempotency key is not a job.
-    if "accepted" not in record or not app.who.may(record["index"]):
+    if "accepted" not in record or not app.principal.may(record["index"]):
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
         generation = await app.generation(record["index"])

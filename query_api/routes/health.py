@@ -51,7 +51,7 @@ async def get_readiness(app: WithApp) -> Response:
     `checks` has the result for each part. Redis is not required: without it the process still answers searches and
     journals documents. The answer is at most one second old.
     """
-    if app.who.sees_everything:
+    if app.principal.sees_everything:
         return json_response(await app.readiness.report())
     # A probe has no key. A key for some indexes or documents must not learn of others.
     try:
@@ -74,7 +74,7 @@ async def get_version(app: WithApp) -> Response:
     default = app.tables.default
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            answer = await app.everything.send(replace(_NODE_CALL, timeout=CHECK_TIMEOUT_SECONDS))
+            answer = await app.unrestricted_search.send(replace(_NODE_CALL, timeout=CHECK_TIMEOUT_SECONDS))
         node_version = answer["version"]
         node = {
             "version": node_version["number"],
@@ -116,7 +116,7 @@ async def read_service_status(app: AppState) -> dict[str, Any]:
         app.search.send(backlog_call(names, STATUS_SECONDS)),
         app.search.send(reindex_records_call(names, STATUS_SECONDS)),
     )
-    generations = [generation for generation in read_generations(listed) if app.who.may(generation.index)]
+    generations = [generation for generation in read_generations(listed) if app.principal.may(generation.index)]
     aliases = {generation.physical: set(listed[generation.physical].get("aliases", {})) for generation in generations}
     backlogs = read_backlog(counted)
     records = {record.index: record for record in read_reindex_records(recorded)}
@@ -150,8 +150,8 @@ def _read_queues(app: AppState, encoders: list[str]) -> tuple[list[dict[str, Any
         for name in (INGEST_QUEUE, *map(encode_queue, encoders)):
             messages, oldest = app.publisher.depth(name), app.publisher.oldest_sent_at(name)
             queues.append({"queue": name, "messages": messages, "oldest_seconds": _age_seconds(oldest, now)})
-        everything = ALL_INDEXES in app.who.indexes
-        workers = [worker for worker in app.presence.workers() if everything or worker.encoder in encoders]
+        everything = ALL_INDEXES in app.principal.indexes
+        workers = [worker for worker in app.worker_registry.workers() if everything or worker.encoder in encoders]
         return queues, [asdict(worker) for worker in workers]
     except BackendUnavailable:
         return None, None

@@ -56,9 +56,9 @@ def _describe_index(generation: Generation, counts: dict[str, int] | None = None
     "", responses=document_responses(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes"
 )
 async def list_indexes(app: WithApp) -> Response:
-    generations = read_active_generations(await app.everything.send(list_generations_call(app.names)))
+    generations = read_active_generations(await app.unrestricted_search.send(list_generations_call(app.names)))
     return json_response(
-        {"indexes": [_describe_index(generation) for generation in generations if app.who.may(generation.index)]}
+        {"indexes": [_describe_index(generation) for generation in generations if app.principal.may(generation.index)]}
     )
 
 
@@ -126,7 +126,7 @@ async def delete_index(index: str, app: WithApp) -> Response:
     await app.search.send(delete_generations_call(generations))
     await remove_curation(app, index)
     with contextlib.suppress(SparsewellError):  # Counts that stay apply to no other index.
-        await app.learning.forget(index, None)
+        await app.query_log.forget(index, None)
     app.forget(index)
     return Response(status_code=204)
 

@@ -11,13 +11,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from query_api.access.gate import authorise_request
 from query_api.app_state import WithApp, request_app_state
-from query_api.schemas.admin import SuggestAddress, SuggestAnswer
+from query_api.schemas.admin import SuggestAnswer, SuggestParameters
 from query_api.schemas.resources import document_responses, json_response
 from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossAnswer, AcrossRequest, BatchAnswer, BatchRequest, SearchAnswer
 from query_api.search.batch import batch
 from query_api.search.pipeline import search, search_across
-from query_api.search.validation import SearchAddress
+from query_api.search.validation import SearchParameters
 from query_api.suggest import complete_text
 
 _JSON_BODY = (b"content-type", b"application/json")
@@ -88,7 +88,7 @@ async def post_search(index: str, request: SearchRequest, app: WithApp) -> Respo
     operation_id="search_simply",
     summary="Search an index by query parameters",
 )
-async def get_search(index: str, parameters: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
+async def get_search(index: str, parameters: Annotated[SearchParameters, Query()], app: WithApp) -> Response:
     return json_response(await search(app, index, parameters.request()))
 
 
@@ -126,5 +126,5 @@ suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"]
     operation_id="suggest",
     summary="Suggest titles and frequent queries for typed text",
 )
-async def get_suggestions(index: str, request: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
+async def get_suggestions(index: str, request: Annotated[SuggestParameters, Query()], app: WithApp) -> Response:
     return json_response(await complete_text(app, index, request))

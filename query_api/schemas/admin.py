@@ -64,21 +64,21 @@ class DryRunBody(BaseModel):
     size: int = Field(10, ge=1)
 
 
-class Entered(BaseModel):
+class AddedHit(BaseModel):
     """A hit that the rules bring in."""
 
     id: str
     place: int
 
 
-class Left(BaseModel):
+class RemovedHit(BaseModel):
     """A hit that the rules take out."""
 
     id: str
     was: int
 
 
-class Moved(BaseModel):
+class MovedHit(BaseModel):
     """A hit whose place the rules change."""
 
     id: str
@@ -103,9 +103,9 @@ class DryRunQuery(BaseModel):
     )
     before: list[str] | None = None
     after: list[str] | None = None
-    entered: list[Entered] | None = None
-    left: list[Left] | None = None
-    moved: list[Moved] | None = None
+    entered: list[AddedHit] | None = None
+    left: list[RemovedHit] | None = None
+    moved: list[MovedHit] | None = None
     curation: CurationApplied | None = None
     error: QueryError | None = None
 
@@ -122,7 +122,7 @@ class DryRunAnswer(BaseModel):
 MAX_FREQUENT_QUERIES: Final = 1000
 
 
-class GivenQuery(BaseModel):
+class QueryCount(BaseModel):
     """A query and its number of searches."""
 
     model_config = ConfigDict(extra="forbid")
@@ -136,19 +136,20 @@ class QueriesBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    queries: list[GivenQuery] = Field(min_length=1, max_length=MAX_FREQUENT_QUERIES)
+    queries: list[QueryCount] = Field(min_length=1, max_length=MAX_FREQUENT_QUERIES)
 
 
 class FrequentQuery(BaseModel):
-    """A frequent query. `asked` counts all searches; `lately` halves every 30 days."""
+    """A frequent query. `asked` counts all searches; `recent` halves every 30 days."""
 
     query: str
     asked: int
-    lately: float
+    recent: float
+    lately: float = Field(deprecated=True, description="the same number as `recent`, its former name")
 
 
 class FrequentQueries(BaseModel):
-    """Frequent queries, highest `lately` first."""
+    """Frequent queries, highest `recent` first."""
 
     index: str
     total: int
@@ -169,7 +170,7 @@ class RemovedQueries(BaseModel):
     deleted: int
 
 
-class SuggestAddress(BaseModel):
+class SuggestParameters(BaseModel):
     """The query parameters of GET suggest."""
 
     model_config = ConfigDict(extra="forbid")
@@ -186,7 +187,7 @@ class SuggestAddress(BaseModel):
     )
 
 
-class TypedPart(BaseModel):
+class TypedRange(BaseModel):
     """A typed part. `start` and `end` (exclusive) count characters (code points) of `text`."""
 
     start: int
@@ -199,7 +200,7 @@ class Suggestion(BaseModel):
     text: str
     kind: Literal["title", "query"]
     id: str | None = Field(None, description="of a title: the id of a document that has it")
-    typed: list[TypedPart] = Field(description="the typed parts of `text`; none for a misspelt word")
+    typed: list[TypedRange] = Field(description="the typed parts of `text`; none for a misspelt word")
 
 
 class SuggestAnswer(BaseModel):
@@ -292,7 +293,7 @@ class KeyList(BaseModel):
     keys: list[KeyModel]
 
 
-class WhoModel(BaseModel):
+class KeyRights(BaseModel):
     """The rights of the key of this request."""
 
     id: str

@@ -153,7 +153,7 @@ class RejectionModel(BaseModel):
     reason: str
 
 
-class Stopped(BaseModel):
+class StreamStop(BaseModel):
     """Why a stream ended early. The lines up to `after` are in `accepted` or `rejected`; send the rest again."""
 
     code: str
@@ -172,7 +172,7 @@ class IngestAnswer(BaseModel):
     accepted: list[str]
     rejected: list[RejectionModel]
     queued: bool
-    stopped: Stopped | None = None
+    stopped: StreamStop | None = None
 
 
 class JobAnswer(BaseModel):
@@ -188,19 +188,19 @@ class JobAnswer(BaseModel):
     rejections: list[RejectionModel]
 
 
-class Cause(BaseModel):
+class DeadLetterError(BaseModel):
     """Why a document became a dead letter. `code` is stable; `reason` is for people."""
 
     code: str
     reason: str
 
 
-class Earlier(BaseModel):
+class EarlierAttempts(BaseModel):
     """The history of a document before its last retry; gone once it is encoded."""
 
     retries: int
     attempts: int = Field(description="attempts of all rounds before the last retry")
-    error: Cause | None
+    error: DeadLetterError | None
     dead_at: str | None
 
 
@@ -217,7 +217,7 @@ class DocumentAnswer(BaseModel):
     encoder: str | None = None
     attempts: int = 0
     error: dict[str, str] | None = None
-    earlier: Earlier | None = None
+    earlier: EarlierAttempts | None = None
     kind: str | None = Field(None, description="`talk`; null for other documents, as are all members below")
     description: str | None = None
     duration: float | None = Field(None, description="in seconds")
@@ -235,11 +235,11 @@ class DeadDocument(BaseModel):
     title: str | None
     version: int = Field(description="the client's version")
     attempts: int
-    error: Cause
+    error: DeadLetterError
     job: str | None
     ingested_at: str | None
     dead_at: str | None = Field(description="null when it died before this was recorded")
-    earlier: Earlier | None = Field(description="null unless it was retried")
+    earlier: EarlierAttempts | None = Field(description="null unless it was retried")
 
 
 class DeadList(BaseModel):

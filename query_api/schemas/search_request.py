@@ -330,7 +330,7 @@ class SearchRequest(BaseModel):
         return self.among or ("matches" if self.mode == "lexical" else "candidates")
 
     @property
-    def is_ranked_here(self) -> bool:
+    def is_ranked_by_api(self) -> bool:
         """Whether the ranking is a list made in the API, rather than an order that OpenSearch can continue."""
         if self.browses:
             return False
@@ -339,17 +339,17 @@ class SearchRequest(BaseModel):
         return self.mode == "hybrid"
 
     @property
-    def is_read_later(self) -> bool:
+    def is_fetched_separately(self) -> bool:
         """Whether hits are chosen among candidates first, and only hits of the page are read."""
-        return self.is_ranked_here or self.rerank is not None or self.unit != "document"
+        return self.is_ranked_by_api or self.rerank is not None or self.unit != "document"
 
     @property
-    def asks_why(self) -> bool:
+    def needs_explanation(self) -> bool:
         """Whether the response lists the matches of each hit."""
         return self.explain or bool(self.highlight)
 
     @property
-    def asks_for_feedback(self) -> bool:
+    def uses_feedback(self) -> bool:
         """Whether documents or examples move the query."""
         return self.feedback is not None or bool(self.like or self.unlike)
 
@@ -366,7 +366,7 @@ class SearchRequest(BaseModel):
         return self
 
     @property
-    def wants_fragments(self) -> bool:
+    def has_text_fragments(self) -> bool:
         """Whether the response has links to passages."""
         return isinstance(self.passage, PassageForm) and self.passage.fragment
 

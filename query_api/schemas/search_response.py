@@ -44,7 +44,7 @@ class Chapter(BaseModel):
 Origins = dict[str, float]
 
 
-class Why(BaseModel):
+class ScoreContribution(BaseModel):
     """One contribution to a list's score; sparse matches have the weights and their origins too."""
 
     list: Literal["sparse", "lexical"]
@@ -126,7 +126,7 @@ class Hit(BaseModel):
         None, description="link that plays the talk from the passage, or from the chapter that was found"
     )
     highlight: Highlight | None = None
-    why: list[Why] | None = None
+    why: list[ScoreContribution] | None = None
     fusion: dict[str, ScorePart] | None = Field(
         None,
         description="hybrid, with `explain`: by list; the contributions add up to `score`, an absent list adds 0",
@@ -151,7 +151,7 @@ class QueryPiece(BaseModel):
     )
 
 
-class FedBack(BaseModel):
+class FeedbackDocuments(BaseModel):
     """The documents that moved the query: the best of the first round, and the documents named in the request."""
 
     documents: list[str]
@@ -271,7 +271,7 @@ class SearchAnswer(BaseModel):
     pieces: list[QueryPiece] | None = None
     curation: CurationApplied | None = None
     rerank: Reranked | None = Field(None, description="if the request has `rerank`")
-    feedback: FedBack | None = None
+    feedback: FeedbackDocuments | None = None
     did_you_mean: DidYouMean | None = Field(
         None,
         description="if the lexical list is empty and the index has similar words",

@@ -50,7 +50,7 @@ class _TermCall:
 
 
 @dataclass(slots=True)
-class _Round:
+class _PendingCalls:
     """The calls that searches wait for.
 
     Reads in real time are apart from reads of the refreshed index. Words are grouped by the generation and the field
@@ -74,7 +74,7 @@ class BatchEngine:
     def __init__(self, inner: DirectEngine, members: int) -> None:
         self._inner = inner
         self._members = members
-        self._round = _Round()
+        self._pending = _PendingCalls()
         self._sending: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -88,27 +88,27 @@ class BatchEngine:
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
         call = _ListCall(plans, asyncio.get_running_loop().create_future())
-        self._round.lists.append(call)
+        self._pending.lists.append(call)
         self._send_when_all_wait()
         return await call.answers
 
     async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
         call = _DocumentCall(wanted, source, asyncio.get_running_loop().create_future())
-        (self._round.realtime if realtime else self._round.searchable).append(call)
+        (self._pending.realtime if realtime else self._pending.searchable).append(call)
         self._send_when_all_wait()
         return await call.answers
 
     async def terms(self, index: str, field: str, distinct: Sequence[str]) -> TermsByWord:
         call = _TermCall(distinct, asyncio.get_running_loop().create_future())
-        self._round.words.setdefault((index, field), []).append(call)
+        self._pending.words.setdefault((index, field), []).append(call)
         self._send_when_all_wait()
         return await call.answers
 
     def _send_when_all_wait(self) -> None:
-        ready = self._round
+        ready = self._pending
         if not ready.waiting or ready.waiting < self._members:
             return
-        self._round = _Round()
+        self._pending = _PendingCalls()
         if ready.lists:
             self._start(self._send_lists(ready.lists))
         if ready.searchable:
@@ -188,7 +188,7 @@ async def batch(app: AppState, request: BatchRequest) -> dict[str, Any]:
         raise InvalidInput("batch_too_large", f"A batch may have {limit:,} searches; this has {len(searches):,}.")
     # The request itself has taken one token already.
     if len(searches) > 1:
-        app.limiter.admit(app.who, len(searches) - 1)
+        app.limiter.admit(app.principal, len(searches) - 1)
     deadline = asyncio.get_running_loop().time() + app.settings.search_timeout
     await _resolve_indexes(app, searches, deadline)
     engine = BatchEngine(app.engine, len(searches))
@@ -205,7 +205,7 @@ async def _resolve_indexes(app: AppState, searches: Sequence[object], deadline: 
     named = {body["index"] for body in searches if isinstance(body, dict) and isinstance(body.get("index"), str)}
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
-            await asyncio.gather(*(app.generation(index, near=True) for index in named), return_exceptions=True)
+            await asyncio.gather(*(app.generation(index, prefer_local=True) for index in named), return_exceptions=True)
 
 
 async def _run(app: AppState, engine: BatchEngine, body: object, deadline: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from query_api.schemas.search_request import MAX_PER_DOCUMENT
-from query_api.search.context import Hit, Retrieved, SearchContext
+from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import send_lists
 from query_api.search.passages import has_part
 from query_api.search.query_builder import depth_of, excluded_ids, field_query, modes_of, needed_source, with_boosts
@@ -31,27 +31,27 @@ from services.query.fusion import fuse_lists, fusion_shares
 PartKey = tuple[str, int]
 
 
-async def retrieve_parts(context: SearchContext, unit: NestedKind) -> Retrieved:
+async def retrieve_parts(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     """Return the chapters or passages of the page, with sources and explanations."""
     retrieved = await _rank(context, unit)
     hits = await read_sources(context, retrieved.hits, needed_source(context.request))
     hits = [hit if _part_exists(unit, hit) else hit._replace(source=None) for hit in hits]
-    if context.request.asks_why and any("lexical" in hit.scores for hit in hits):
+    if context.request.needs_explanation and any("lexical" in hit.scores for hit in hits):
         hits = await _explain(context, unit, hits)
-    return Retrieved(hits, retrieved.page, lexical_empty=retrieved.lexical_empty, read=True)
+    return RetrievedHits(hits, retrieved.page, lexical_empty=retrieved.lexical_empty, read=True)
 
 
 def _part_exists(unit: NestedKind, hit: Hit) -> bool:
     return hit.source is not None and has_part(unit, hit.number or 0, hit.source)
 
 
-async def _rank(context: SearchContext, unit: NestedKind) -> Retrieved:
+async def _rank(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     """Rank the chapters or passages of all lists and cut the page out of the ranking."""
     request, page, modes = context.request, context.page, modes_of(context)
     # One hit more than the page shows whether another page follows.
     depth = depth_of(context) if len(modes) > 1 else request.size + (0 if page is None else page.begin + 1)
     answers = await send_lists(
-        context.engine, [_part_plan(context, mode, unit, depth) for mode in modes], context.watch
+        context.engine, [_part_plan(context, mode, unit, depth) for mode in modes], context.stopwatch
     )
     hits = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
     lists = {mode: _scores(context, unit, mode_hits, depth) for mode, mode_hits in hits.items()}
@@ -70,7 +70,7 @@ async def _rank(context: SearchContext, unit: NestedKind) -> Retrieved:
     if request.explain and len(modes) > 1:
         fusion = fusion_shares(lists, request.weights.model_dump(), request.chosen_fusion(), [key for key, _ in shown])
     marks = {hit["_id"]: hit.get("matched_queries", ()) for mode_hits in hits.values() for hit in mode_hits}
-    context.watch.lap("fuse")
+    context.stopwatch.lap("fuse")
     page_hits = [
         Hit(
             key[0],
@@ -83,7 +83,7 @@ async def _rank(context: SearchContext, unit: NestedKind) -> Retrieved:
         )
         for key, score in shown
     ]
-    return Retrieved(page_hits, page, lexical_empty=hits.get("lexical") == [])
+    return RetrievedHits(page_hits, page, lexical_empty=hits.get("lexical") == [])
 
 
 def _part_plan(context: SearchContext, mode: str, unit: NestedKind, depth: int) -> SearchPlan:
@@ -109,7 +109,7 @@ def _scores(
     """Return the best `depth` chapters or passages of all documents, best first; ties by document and number."""
     scores = {}
     for hit in hits:
-        factor = 1.0 if context.curated is None else context.curated.factor(hit.get("matched_queries", ()))
+        factor = 1.0 if context.curated is None else context.curated.boost_factor(hit.get("matched_queries", ()))
         for number, part in read_best_nested(hit, unit):
             scores[hit["_id"], number] = float(part["_score"]) * factor
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
@@ -135,7 +135,7 @@ async def _explain(context: SearchContext, unit: NestedKind, hits: Sequence[Hit]
     words = best_nested_query(_part_query(context, "lexical", unit), unit, per_document, explained=True)
     query = {"bool": {"must": [words], "filter": [{"ids": {"values": documents}}]}}
     plan = SearchPlan(context.target, build_search_body(query, len(documents), False, context.timeout))
-    (answer,) = await send_lists(context.engine, [plan], context.watch)
+    (answer,) = await send_lists(context.engine, [plan], context.stopwatch)
     parts = {
         (hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_best_nested(hit, unit)
     }

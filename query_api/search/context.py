@@ -2,7 +2,7 @@
 
 `SearchContext` holds the request, the generation and the results of earlier stages. `CuratedQuery` carries the effect
 of curation rules: changed weights with their origins, boosts, hidden and pinned documents, and the report in the
-response. `Hit` and `Retrieved` are results. A stage reads a context and returns results or a new context
+response. `Hit` and `RetrievedHits` are results. A stage reads a context and returns results or a new context
 (`dataclasses.replace`); no stage changes one.
 """
 
@@ -73,15 +73,15 @@ class CuratedQuery:
         """Return the origins of the pieces that pruning left; None where all weight comes from the words."""
         return {i: self.origins[i] for i in query.ids} if self.origins else None
 
-    def lexical(self, text: str, boosts: Mapping[str, float], field: LexicalField = "lexical") -> dict[str, Any]:
+    def lexical_query(self, text: str, boosts: Mapping[str, float], field: LexicalField = "lexical") -> dict[str, Any]:
         """Return the lexical query of a field. `boosts`: words beside the text, with their boosts."""
         return curated_lexical_query(text, self.matched.spans, boosts, self.title, field)
 
-    def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
+    def boost_query(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
         """Return a search by score with the boosts of documents."""
         return apply_boosts(search, self.boosts, named=explained)
 
-    def left_out(self, *, fused: bool) -> list[str]:
+    def excluded_ids(self, *, fused: bool) -> list[str]:
         """Return the ids of documents that no list may name: hidden ones, and in a single list pinned ones.
 
         Fused lists keep pinned documents, which are taken out after fusion: the scaled scores of all other documents
@@ -109,7 +109,7 @@ class CuratedQuery:
         boosts = [boost for boost in self.boosts if boost not in dropped]
         return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
 
-    def missing(self, ids: Collection[str]) -> "CuratedQuery":
+    def with_missing_pins(self, ids: Collection[str]) -> "CuratedQuery":
         """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
         if not ids:
             return self
@@ -119,18 +119,18 @@ class CuratedQuery:
     def _with(self, **members: Any) -> "CuratedQuery":
         return replace(self, matched=replace(self.matched, **members))
 
-    def factor(self, marks: Collection[str]) -> float:
+    def boost_factor(self, marks: Collection[str]) -> float:
         """Return the factor of the score of a document that has these boosts."""
         return math.prod(boost.factor for boost in self.boosts if boost.mark in marks)
 
-    def unboosted(self, score: float, marks: Collection[str]) -> float:
+    def remove_boosts(self, score: float, marks: Collection[str]) -> float:
         """Return a list's score without the boosts of the document."""
         for boost in self.boosts:
             if boost.mark in marks:
                 score /= boost.factor
         return score
 
-    def boost_why(
+    def explain_boosts(
         self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
     ) -> list[dict[str, Any]]:
         """Return the amounts that boosts added to a score, as entries beside `why`, the contributions without boosts.
@@ -151,7 +151,7 @@ class CuratedQuery:
             for name, share in boost_shares(score, self.boosts, marks)
         ]
 
-    def marked(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def mark_explanation(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add the kind of rule to the lexical contributions that come from a rule."""
         for entry in why:
             if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
@@ -160,14 +160,14 @@ class CuratedQuery:
                     entry["origins"] = {origin: entry["contribution"]}
         return why
 
-    def marked_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def mark_query_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add the weights that rules added to the pruned pieces of the query."""
         for piece in pieces:
             if piece["pruned"] and piece["id"] in self.origins:
                 piece["origins"] = dict(self.origins[piece["id"]])
         return pieces
 
-    def shown(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Return the `curation` member of a response."""
         matched = self.matched
         member: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
@@ -194,19 +194,19 @@ class SearchContext:
     request: SearchRequest
     settings: Settings
     engine: Engine
-    watch: Stopwatch
+    stopwatch: Stopwatch
     selection: Selection
     score_by: ScoreBy
     query: QueryVector = _NO_WORDS
     page: PageState | None = None
-    who: Principal = EVERYBODY
+    principal: Principal = EVERYBODY
     model: ModelClient | None = None
     # By piece of `query`, what each origin added to its weight; None while all weight comes from the words.
     origins: Origins | None = None
     # Words of earlier turns for the lexical list, with their boosts.
-    carried: Mapping[str, float] = field(default_factory=dict)
+    context_words: Mapping[str, float] = field(default_factory=dict)
     # Ids of documents that no list may name.
-    left_out: Sequence[str] = ()
+    excluded_ids: Sequence[str] = ()
     # The effect of curation rules; None: the index has none, or the request ignores them.
     curated: CuratedQuery | None = None
     # Number of the page's hits that curation rules pin to a place.
@@ -233,7 +233,7 @@ class SearchContext:
         return replace(self, query=blend.vector, origins=blend.origins)
 
     @property
-    def room(self) -> int:
+    def list_size(self) -> int:
         """The number of the page's hits that come from lists, without pinned documents."""
         return self.request.size - self.pinned
 
@@ -243,9 +243,9 @@ class SearchContext:
         return self.settings.search_timeout
 
     @property
-    def reveals_others(self) -> bool:
+    def is_unrestricted(self) -> bool:
         """Whether the caller may learn of documents that document-level security could hide."""
-        return self.who.filter is None
+        return self.principal.filter is None
 
 
 class Hit(NamedTuple):
@@ -278,7 +278,7 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Retrieved:
+class RetrievedHits:
     """The hits of a page, as a retrieval stage returns them.
 
     `page`: the state after the page. `counts`: `facets` and `counted` of the response. `lexical_empty`: no document is

@@ -10,7 +10,7 @@ from typing import Any
 
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import SearchRequest
-from query_api.search.context import CuratedQuery, CurationTerms, Hit, Retrieved, SearchContext
+from query_api.search.context import CuratedQuery, CurationTerms, Hit, RetrievedHits, SearchContext
 from query_api.search.executor import complete_hits
 from query_api.search.page_state import PageState
 from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
@@ -100,7 +100,7 @@ async def with_curation_terms(context: SearchContext) -> SearchContext:
     except NotFound:
         # The generation of the point in time was removed: explain the contributions without their origins.
         return context
-    context.watch.lap("opensearch")
+    context.stopwatch.lap("opensearch")
 
     def terms_of(*texts: str) -> frozenset[str]:
         return frozenset(term.text for text in texts for term in terms_by_word.get(text, ()))
@@ -119,7 +119,7 @@ class Pins:
     by_place: dict[int, Hit]
     begin: int
 
-    def placed(self, context: SearchContext, retrieved: Retrieved) -> Retrieved:
+    def placed(self, context: SearchContext, retrieved: RetrievedHits) -> RetrievedHits:
         """Return the retrieved hits with the page's pins among them. A ranking ends only after its last pin."""
         page, wanted = retrieved.page, self.by_place
         if page is not None:
@@ -154,7 +154,7 @@ async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]
     if page is not None:
         page = replace(page, pins=sum(place <= begin for place in by_place), last_pin=max(by_place, default=0))
     on_page = sum(begin < place <= begin + size for place in by_place)
-    context = replace(context, curated=curated.missing(absent), pinned=on_page, page=page)
+    context = replace(context, curated=curated.with_missing_pins(absent), pinned=on_page, page=page)
     return context, Pins(dict(sorted(by_place.items())), begin)
 
 
@@ -168,12 +168,12 @@ async def _read_pinned(context: SearchContext, ids: list[str]) -> dict[str, Hit]
     ]
     pinned: dict[str, Hit] = {}
     for list_mode, answer in zip(modes, await context.engine.lists(plans), strict=True):
-        for hit in complete_hits(answer, context.watch):
+        for hit in complete_hits(answer, context.stopwatch):
             document = pinned.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
             scores = {**document.scores, list_mode: hit["_score"]} if hit["_score"] > 0 else document.scores
             source, boosts = hit.get("_source", document.source), hit.get("matched_queries", ())
             pinned[document.id] = document._replace(source=source, boosts=boosts, scores=scores)
-    context.watch.lap("opensearch")
+    context.stopwatch.lap("opensearch")
     return pinned
 
 
@@ -184,8 +184,8 @@ def _pinned_body(context: SearchContext, mode: str, ids: Sequence[str], *, first
         "bool": {
             "should": [by_words],
             "filter": [{"ids": {"values": ids}}, NOT_DELETED, *context.selection.clauses],
-            "must_not": [{"ids": {"values": list(context.left_out)}}],
+            "must_not": [{"ids": {"values": list(context.excluded_ids)}}],
         }
     }
-    source = needed_source(context.request) if first and not context.request.is_read_later else False
+    source = needed_source(context.request) if first and not context.request.is_fetched_separately else False
     return with_boosts(context, build_search_body(query, len(ids), source, context.timeout))

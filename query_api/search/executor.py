@@ -54,23 +54,23 @@ class Engine(Protocol):
 class DirectEngine:
     """An engine that sends each request at once: one list as a search, several as one msearch."""
 
-    def __init__(self, search: AsyncSearchClient, timeout: float, *, near: bool) -> None:
-        """`timeout`: of a request, in seconds. `near`: as in `services.opensearch.queries.SearchPlan`."""
+    def __init__(self, search: AsyncSearchClient, timeout: float, *, prefer_local: bool) -> None:
+        """`timeout`: of a request, in seconds. `prefer_local`: as in `services.opensearch.queries.SearchPlan`."""
         self._search = search
         self._timeout = timeout
-        self._near = near
+        self._prefer_local = prefer_local
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
         if len(plans) == 1:
             try:
-                return [await self._search.send(search_call(plans[0], self._timeout, near=self._near))]
+                return [await self._search.send(search_call(plans[0], self._timeout, prefer_local=self._prefer_local))]
             except InvalidInput:
                 raise too_many_clauses() from None
             except BackendUnavailable as error:
                 if error.code == "search_incomplete":
                     SEARCH_INCOMPLETE.inc()
                 raise
-        call = msearch_call(plans, self._timeout, near=self._near)
+        call = msearch_call(plans, self._timeout, prefer_local=self._prefer_local)
         answers: Sequence[ListAnswer] = (await self._search.send(call))["responses"]
         return answers
 
@@ -79,7 +79,7 @@ class DirectEngine:
 
     async def sources(self, wanted: Sequence[tuple[Key, Sequence[str]]], *, realtime: bool = False) -> Documents:
         """Read documents as `documents` does, each with its own fields."""
-        call = fetch_fields_call(wanted, self._timeout, near=self._near, realtime=realtime)
+        call = fetch_fields_call(wanted, self._timeout, prefer_local=self._prefer_local, realtime=realtime)
         answer = await self._search.send(call)
         return {(doc["_index"], doc["_id"]): doc["_source"] for doc in answer["docs"] if doc.get("found")}
 
@@ -122,16 +122,16 @@ class Stopwatch:
         return {stage: round(value, 3) for stage, value in self.stages.items()}
 
 
-async def send_lists(engine: Engine, plans: Sequence[SearchPlan], watch: Stopwatch) -> list[ListAnswer]:
+async def send_lists(engine: Engine, plans: Sequence[SearchPlan], stopwatch: Stopwatch) -> list[ListAnswer]:
     """Send lists that are searched at the same time. Raises the errors of `complete_hits`."""
     answers = list(await engine.lists(plans))
-    watch.lap("opensearch")
+    stopwatch.lap("opensearch")
     for answer in answers:
-        complete_hits(answer, watch)
+        complete_hits(answer, stopwatch)
     return answers
 
 
-def complete_hits(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
+def complete_hits(answer: ListAnswer, stopwatch: Stopwatch) -> list[dict[str, Any]]:
     """Return the hits of one list. A list that is cut short by time or by a failed shard is an error.
 
     Raises NotFound (`index_not_found`), InvalidInput (`query_too_long`), Overloaded (`opensearch_overloaded`) and
@@ -150,7 +150,7 @@ def complete_hits(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
     if answer["timed_out"] or answer["_shards"]["failed"]:
         raise _incomplete()
     # OpenSearch searches the lists of one request at the same time, so the longest counts.
-    watch.stages["engine"] = max(watch.stages["engine"], answer["took"])
+    stopwatch.stages["engine"] = max(stopwatch.stages["engine"], answer["took"])
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits
 

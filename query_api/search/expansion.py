@@ -28,7 +28,7 @@ from services.query.expansion import (
     word_weights,
 )
 
-FedBack = dict[str, list[str]]
+FeedbackReport = dict[str, list[str]]
 
 
 def with_conversation(context: SearchContext, conversation: Context) -> SearchContext:
@@ -40,16 +40,16 @@ def with_conversation(context: SearchContext, conversation: Context) -> SearchCo
     share = context_pieces(query, turns, table.heaviest, memory, settings.max_added_pieces)
     words = context_words(context.request.query, conversation.turns, word_weights(table, conversation.turns), memory)
     blend = context.blend.plus([share], settings.max_query_pieces)
-    return replace(context.with_blend(blend), carried=words)
+    return replace(context.with_blend(blend), context_words=words)
 
 
-async def with_feedback(context: SearchContext) -> tuple[SearchContext, FedBack]:
+async def with_feedback(context: SearchContext) -> tuple[SearchContext, FeedbackReport]:
     """Return the context with the query moved by feedback, and the `feedback` member of the response.
 
     Raises InvalidInput (`nothing_to_search_by`) when there are no words and no liked document has a vector.
     """
     request = context.request
-    report: FedBack = {"documents": [], "liked": [], "unliked": [], "without_vector": [], "unknown": []}
+    report: FeedbackReport = {"documents": [], "liked": [], "unliked": [], "without_vector": [], "unknown": []}
     feedback = request.feedback or Feedback.model_validate({"documents": 0})
     if request.like or request.unlike:
         context = await _apply_named(context, feedback, report)
@@ -64,7 +64,7 @@ async def with_feedback(context: SearchContext) -> tuple[SearchContext, FedBack]
     return context, report
 
 
-async def _apply_named(context: SearchContext, feedback: Feedback, report: FedBack) -> SearchContext:
+async def _apply_named(context: SearchContext, feedback: Feedback, report: FeedbackReport) -> SearchContext:
     """Move the query by the documents that the user named. The whole document is meant, so its merged vector counts."""
     request = context.request
     liked, unliked = _document_ids(request.like), _document_ids(request.unlike)
@@ -79,11 +79,11 @@ async def _apply_named(context: SearchContext, feedback: Feedback, report: FedBa
             _as_document(context.table, document.text) for document in examples if isinstance(document, Example)
         ]
     blend = _apply_feedback(context, feedback, liked=vectors["liked"], unliked=vectors["unliked"])
-    context.watch.lap("encode")
-    return replace(context.with_blend(blend), left_out=unliked if request.include_liked else [*liked, *unliked])
+    context.stopwatch.lap("encode")
+    return replace(context.with_blend(blend), excluded_ids=unliked if request.include_liked else [*liked, *unliked])
 
 
-async def _apply_best(context: SearchContext, feedback: Feedback, report: FedBack) -> SearchContext:
+async def _apply_best(context: SearchContext, feedback: Feedback, report: FeedbackReport) -> SearchContext:
     """Move the query by the best documents of a first round.
 
     Only the best window of each document counts: the rest of a long document is about other things.
@@ -98,7 +98,7 @@ async def _apply_best(context: SearchContext, feedback: Feedback, report: FedBac
         best = max(read_packed_windows(sources[document]), key=lambda window: window.vector.dot(by_id))
         vectors.append(SparseVector.unpack(best.vector.text))
     blend = _apply_feedback(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
-    context.watch.lap("encode")
+    context.stopwatch.lap("encode")
     return context.with_blend(blend)
 
 
@@ -132,7 +132,7 @@ def _document_ids(examples: Sequence[str | Example]) -> list[str]:
     return list(dict.fromkeys(example for example in examples if isinstance(example, str)))
 
 
-def _with_vectors(ids: Sequence[str], sources: Mapping[str, Source], report: FedBack) -> list[str]:
+def _with_vectors(ids: Sequence[str], sources: Mapping[str, Source], report: FeedbackReport) -> list[str]:
     """Return the ids of documents that have vectors; record the others in the report."""
     usable = []
     for document in ids:

@@ -117,9 +117,9 @@ async def _analyse_words(context: SearchContext, matched: Iterable[_MatchedHit])
     distinct = limit_words(dict.fromkeys(word.text for hit in matched for word in hit.words))
     if not distinct:
         return {}
-    context.watch.lap("shape")
+    context.stopwatch.lap("shape")
     terms = await context.engine.terms(context.generation.physical, "lexical", distinct)
-    context.watch.lap("opensearch")
+    context.stopwatch.lap("opensearch")
     return {word: terms.get(word, ()) for word in distinct}
 
 

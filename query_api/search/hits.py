@@ -44,7 +44,7 @@ def shape_hit(context: SearchContext, hit: Hit, source: Source) -> dict[str, Any
             shaped[shown] = source[shown]
     if (request.passage and not request.browses) or hit.number is not None:
         shaped |= locate(context, hit, source)
-        if request.wants_fragments:
+        if request.has_text_fragments:
             shaped["passage"]["fragment"] = text_fragment(shaped["passage"]["text"])
     if request.explain:
         shaped["why"] = _why(context, hit, source, encoded_text(context, hit, source))
@@ -66,8 +66,8 @@ def _why(context: SearchContext, hit: Hit, source: Source, text: str) -> list[di
     rules = context.curated
     if rules is not None:
         # The filter of a boost may name documents that document-level security hides from the caller.
-        named = context.reveals_others
-        by_list = [rules.marked(why) + rules.boost_why(why, hit.boosts, named=named) for why in by_list]
+        named = context.is_unrestricted
+        by_list = [rules.mark_explanation(why) + rules.explain_boosts(why, hit.boosts, named=named) for why in by_list]
     return [entry for why in by_list for entry in why]
 
 
@@ -175,7 +175,7 @@ def score_parts(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str,
 def shape_query_pieces(context: SearchContext) -> list[dict[str, Any]]:
     """Return the pieces of the query for the response; pruned pieces show the weights that curation rules added."""
     pieces = query_pieces(context.table, context.blend)
-    return pieces if context.curated is None else context.curated.marked_pieces(pieces)
+    return pieces if context.curated is None else context.curated.mark_query_pieces(pieces)
 
 
 def query_pieces(table: QueryTable, query: QueryBlend) -> list[dict[str, Any]]:

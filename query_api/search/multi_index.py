@@ -153,7 +153,7 @@ def query_weight(context: SearchContext) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged(Generic[D]):
+class MergedList(Generic[D]):
     """The list of one mode over all indexes, best first.
 
     `scores`: as OpenSearch returned them. `scaled`: on one scale. `full`: the list was cut at its depth.
@@ -166,18 +166,18 @@ class Merged(Generic[D]):
 
 def merge_lists(
     lists: Sequence[tuple[SearchContext, Sequence[EngineHit]]], mode: str, depth: int, key: Callable[[EngineHit], D]
-) -> Merged[D]:
+) -> MergedList[D]:
     """Return the best `depth` hits of one mode's lists. BM25 scores, and scores of one encoder, compare as they are."""
     scores = {key(hit): float(hit["_score"]) for _, hits in lists for hit in hits}
     full = len(scores) > depth or any(len(hits) == depth for _, hits in lists)
     # OpenSearch has ordered the list of a single index.
     if not lists[0][0].targets:
-        return Merged(scores, scores, full)
+        return MergedList(scores, scores, full)
     scaled = scores
     if mode == "sparse" and has_several_encoders([search for search, _ in lists]):
         scaled = {key(hit): scores[key(hit)] / query_weight(search) for search, hits in lists for hit in hits}
     best = dict(sorted(scaled.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
-    return Merged({document: scores[document] for document in best}, best, full)
+    return MergedList({document: scores[document] for document in best}, best, full)
 
 
 def engine_order(hits: Mapping[D, EngineHit], scaled: Mapping[D, float]) -> list[D]:

@@ -3,7 +3,7 @@
 `PageState` is the place of a page in a ranking. A page is found by number (hits to pass over) or by position (the sort
 values of the last hit). A position reaches as deep as the matches do. A ranking made in the API (fused, or rescored to
 a certain depth) has no position in OpenSearch's order: its pages are cut out of the whole ranking, which is made again
-for each page. `HeldPointsInTime` limits the points in time that one process holds open.
+for each page. `PointInTimeRegistry` limits the points in time that one process holds open.
 """
 
 import math
@@ -116,14 +116,14 @@ class PointInTime:
 
 
 async def open_point_in_time(
-    search: AsyncSearchClient, physical: Sequence[str], seconds: float, *, near: bool = False
+    search: AsyncSearchClient, physical: Sequence[str], seconds: float, *, prefer_local: bool = False
 ) -> PointInTime:
     """Open a point in time of some generations.
 
     Raises Overloaded (`too_many_snapshots`) and NotFound (`index_not_found`).
     """
     try:
-        answer = await search.send(open_point_in_time_call(physical, seconds, near=near))
+        answer = await search.send(open_point_in_time_call(physical, seconds, prefer_local=prefer_local))
     except Overloaded:
         raise Overloaded(
             "too_many_snapshots",
@@ -134,13 +134,13 @@ async def open_point_in_time(
     return PointInTime(answer["pit_id"], answer["_shards"]["total"])
 
 
-async def close_point_in_time(search: AsyncSearchClient, snapshot: str) -> None:
+async def close_point_in_time(search: AsyncSearchClient, point_in_time: str) -> None:
     """Close a point in time. A failure is no error: the point in time also expires by itself."""
     with suppress(SparsewellError):
-        await search.send(close_point_in_time_call(snapshot))
+        await search.send(close_point_in_time_call(point_in_time))
 
 
-class HeldPointsInTime:
+class PointInTimeRegistry:
     """The points in time that searches and exports of this process hold open.
 
     The limit keeps abandoned pages from taking all of OpenSearch's contexts; one caller (an API key) may hold half of
@@ -153,10 +153,10 @@ class HeldPointsInTime:
         self._limit = limit
         self._until: dict[str, tuple[float, int, str]] = {}
 
-    def admit(self, caller: str) -> None:
+    def check_room(self, caller: str) -> None:
         """Return if there is room for another point in time. Raises Overloaded (`too_many_snapshots`)."""
         now = monotonic()
-        self._until = {snapshot: entry for snapshot, entry in self._until.items() if entry[0] > now}
+        self._until = {name: entry for name, entry in self._until.items() if entry[0] > now}
         callers_shards = sum(shards for _, shards, holder in self._until.values() if holder == caller)
         over_share = caller != EVERYBODY.id and callers_shards >= max(1, self._limit // 2)
         if over_share or sum(shards for _, shards, _ in self._until.values()) >= self._limit:
@@ -169,10 +169,10 @@ class HeldPointsInTime:
                 retry_after=max(1, math.ceil(first_expiry - now)),
             )
 
-    def keep(self, snapshot: PointInTime, seconds: float, caller: str) -> None:
+    def record(self, point_in_time: PointInTime, seconds: float, caller: str) -> None:
         """Record that a page was answered and that the point in time stays open for `seconds`."""
-        self._until[snapshot.id] = (monotonic() + seconds, snapshot.shards, caller)
+        self._until[point_in_time.id] = (monotonic() + seconds, point_in_time.shards, caller)
 
-    def drop(self, snapshot: str) -> None:
+    def remove(self, point_in_time: str) -> None:
         """Forget a point in time that was closed or expired."""
-        self._until.pop(snapshot, None)
+        self._until.pop(point_in_time, None)

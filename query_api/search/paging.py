@@ -61,14 +61,14 @@ async def _answer_cursor(
     digest = request_digest(request, [generation.index for generation in generations])
     key = app.cursor_key("search", generations)
     if request.cursor == FIRST_PAGE:
-        app.held.admit(app.who.id)
+        app.points_in_time.check_room(app.principal.id)
         physical = [generation.physical for generation in generations]
-        opened = await open_point_in_time(app.search, physical, kept, near=app.near)
-        app.held.keep(opened, kept, app.who.id)
-        page = PageState(by_position=not request.is_ranked_here, depth=max(request.candidates, request.size))
+        opened = await open_point_in_time(app.search, physical, kept, prefer_local=app.prefer_local)
+        app.points_in_time.record(opened, kept, app.principal.id)
+        page = PageState(by_position=not request.is_ranked_by_api, depth=max(request.candidates, request.size))
     else:
         position = CursorPosition.read(request.cursor or "", key, digest)
-        physical, opened = position.physical, PointInTime(position.snapshot, position.shards)
+        physical, opened = position.physical, PointInTime(position.point_in_time, position.shards)
         generations = await _pinned_generations(app, generations, physical)
         page = PageState(
             position.begin, position.by_position, position.after, position.skip, position.depth, rules=position.rules
@@ -84,14 +84,14 @@ async def _answer_cursor(
     if next_page.end is not None:
         await _close(app, opened.id)
         return answer | {"cursor": None, "end": next_page.end}
-    current = PointInTime(pit_engine.snapshot, opened.shards)
+    current = PointInTime(pit_engine.point_in_time, opened.shards)
     if current != opened:
-        app.held.drop(opened.id)
-    app.held.keep(current, kept, app.who.id)
+        app.points_in_time.remove(opened.id)
+    app.points_in_time.record(current, kept, app.principal.id)
     position = CursorPosition(
         digest=digest,
         physical=list(physical),
-        snapshot=current.id,
+        point_in_time=current.id,
         shards=current.shards,
         depth=next_page.depth,
         by_position=next_page.by_position,
@@ -113,10 +113,10 @@ async def _pinned_generations(app: AppState, active: Sequence[Generation], physi
         raise cursor_expired() from None
 
 
-async def _close(app: AppState, snapshot: str) -> None:
+async def _close(app: AppState, point_in_time: str) -> None:
     """Close the point in time after its last page or an error."""
-    app.held.drop(snapshot)
-    await close_point_in_time(app.search, snapshot)
+    app.points_in_time.remove(point_in_time)
+    await close_point_in_time(app.search, point_in_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class CursorPosition:
 
     digest: str
     physical: list[str]
-    snapshot: str
+    point_in_time: str
     shards: int
     depth: int
     by_position: bool
@@ -171,9 +171,9 @@ class PointInTimeEngine:
     Raises NotFound (`cursor_expired`) once the point in time is gone: it expired, or a generation was removed.
     """
 
-    def __init__(self, inner: Engine, snapshot: str, physical: Sequence[str], kept: float, timeout: float) -> None:
+    def __init__(self, inner: Engine, point_in_time: str, physical: Sequence[str], kept: float, timeout: float) -> None:
         """`kept`: seconds until an unused point in time ends. `timeout`: seconds of one request."""
-        self.snapshot = snapshot
+        self.point_in_time = point_in_time
         self._inner = inner
         self._index = ",".join(physical)
         self._kept = kept
@@ -187,7 +187,7 @@ class PointInTimeEngine:
         for answer in answers:
             if answer.get("status") == 404:
                 raise cursor_expired()
-            self.snapshot = answer.get("pit_id", self.snapshot)
+            self.point_in_time = answer.get("pit_id", self.point_in_time)
         return answers
 
     async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
@@ -203,7 +203,7 @@ class PointInTimeEngine:
         return await self._inner.terms(index, field, words)
 
     def _within(self, plan: SearchPlan) -> SearchPlan:
-        search = plan.body | point_in_time_member(self.snapshot, self._kept)
+        search = plan.body | point_in_time_member(self.point_in_time, self._kept)
         if plan.index != self._index:
             names = (plan.index or "").split(",")
             search["query"] = _restrict_to(names, search["query"])

@@ -42,12 +42,12 @@ async def search(
         # Examples alone give the lexical list no words: the search is sparse, and the response names that mode.
         request = request.model_copy(update={"mode": "sparse"})
 
-    async def run(near: bool) -> Response:
-        generation = await app.generation(index, near=near)
+    async def run(prefer_local: bool) -> Response:
+        generation = await app.generation(index, prefer_local=prefer_local)
         response = await _answer(app, [generation], request, engine, proposed)
         # Searches of a batch and trials of rules are not typed by a user.
         if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
-            app.learning.note(generation, request.query, who=app.who)
+            app.query_log.note(generation, request.query, principal=app.principal)
         return response
 
     return await in_time(app, [index], run)
@@ -62,8 +62,8 @@ async def search_across(app: AppState, request: AcrossRequest, engine: Engine | 
     """
     check_across(request, app.settings)
 
-    async def run(near: bool) -> Response:
-        lookups = (app.generation(index, near=near) for index in request.indexes)
+    async def run(prefer_local: bool) -> Response:
+        lookups = (app.generation(index, prefer_local=prefer_local) for index in request.indexes)
         generations = []
         for generation in await asyncio.gather(*lookups, return_exceptions=True):
             if isinstance(generation, BaseException):
@@ -77,9 +77,9 @@ async def search_across(app: AppState, request: AcrossRequest, engine: Engine | 
 async def in_time(app: AppState, indexes: Sequence[str], run: Callable[[bool], Awaitable[Response]]) -> Response:
     """Return the response of `run` within the deadline of a search.
 
-    `run` looks the indexes up itself (`near` as in `AppState.generation`). A remembered generation may have been
-    swapped out and removed since: then `run` is called a second time, without the memory. Raises BackendUnavailable
-    (`opensearch_timeout`).
+    `run` looks the indexes up itself (`prefer_local` as in `AppState.generation`). A remembered generation may have
+    been swapped out and removed since: then `run` is called a second time, without the memory. Raises
+    BackendUnavailable (`opensearch_timeout`).
     """
     try:
         async with asyncio.timeout(app.settings.search_timeout):
@@ -112,13 +112,13 @@ async def _answer(
     async def answer_one_page(
         generations: Sequence[Generation], engine: Engine, page: PageState | None
     ) -> tuple[Response, PageState | None]:
-        watch = Stopwatch()
+        stopwatch = Stopwatch()
         score_by = common_score_by(request, [generation.spec for generation in generations])
         contexts = [
-            await _build_context(app, generation, request, score_by, engine, watch, page, proposed)
+            await _build_context(app, generation, request, score_by, engine, stopwatch, page, proposed)
             for generation in generations
         ]
-        watch.lap("encode")
+        stopwatch.lap("encode")
         outcome = await run_stages(contexts)
         next_page = outcome.retrieved.page
         if next_page is not None and request.curation:
@@ -136,7 +136,7 @@ async def _build_context(
     request: SearchRequest,
     score_by: ScoreBy,
     engine: Engine,
-    watch: Stopwatch,
+    stopwatch: Stopwatch,
     page: PageState | None,
     proposed: CompiledRules | None,
 ) -> SearchContext:
@@ -146,8 +146,8 @@ async def _build_context(
         chosen = parse_selection(request, generation.spec, app.settings)
         rules = await rules_of(app.curations, generation, request, page, proposed)
         context = SearchContext(
-            generation, table, request, app.settings, engine, watch, chosen, score_by,
-            page=page, who=app.who, model=app.model,
+            generation, table, request, app.settings, engine, stopwatch, chosen, score_by,
+            page=page, principal=app.principal, model=app.model,
             targets=(generation.physical,) if isinstance(request, AcrossRequest) else (),
         )  # fmt: skip
         return with_query(context, rules)

@@ -109,7 +109,7 @@ def with_boosts(context: SearchContext, search: dict[str, Any], *, named: bool =
     """Return a body of scored hits with the curation boosts. `named`: each hit names its boosts, as explanations do."""
     if context.curated is None:
         return search
-    return context.curated.boosted(search, explained=named or context.request.explain)
+    return context.curated.boost_query(search, explained=named or context.request.explain)
 
 
 def with_explanation(context: SearchContext, mode: str, search: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def with_explanation(context: SearchContext, mode: str, search: dict[str, Any]) 
     Only hits that are shown are explained, not candidates: explaining costs far more than scoring
     (docs/decisions/0170).
     """
-    if mode == "lexical" and context.request.asks_why:
+    if mode == "lexical" and context.request.needs_explanation:
         search["explain"] = True
     return search
 
@@ -159,15 +159,19 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
 
 def field_query(context: SearchContext, field: LexicalField) -> Clause:
     """Return the clause that scores the words of one field."""
-    words, carried, curated = context.request.query, context.carried, context.curated
-    return lexical_query(words, carried, field) if curated is None else curated.lexical(words, carried, field)
+    words, context_words, curated = context.request.query, context.context_words, context.curated
+    return (
+        lexical_query(words, context_words, field)
+        if curated is None
+        else curated.lexical_query(words, context_words, field)
+    )
 
 
 def excluded_ids(context: SearchContext) -> Sequence[str]:
     """Return the ids of documents that no list may name."""
     if context.curated is None:
-        return context.left_out
-    return [*context.left_out, *context.curated.left_out(fused=context.request.is_ranked_here)]
+        return context.excluded_ids
+    return [*context.excluded_ids, *context.curated.excluded_ids(fused=context.request.is_ranked_by_api)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,7 @@ def split_phases(context: SearchContext, size: int) -> Phases:
     parameters = two_phase if isinstance(two_phase, TwoPhaseSearch) else TwoPhaseSearch.model_validate({})
     head, tail = split_query(context.query, parameters.threshold or settings.two_phase_threshold)
     # A fused list is the same for every page of the ranking.
-    reach = size if page is None or context.request.is_ranked_here else page.begin + size + 1
+    reach = size if page is None or context.request.is_ranked_by_api else page.begin + size + 1
     return Phases(head, tail, min(max(parameters.window or settings.two_phase_window, reach), _MAX_RESCORE_WINDOW))
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from query_api.schemas.search_request import Rerank
-from query_api.search.context import Hit, Retrieved, SearchContext
+from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import complete_hits
 from query_api.search.passages import best_passage
 from query_api.search.retrieval import read_sources
@@ -24,7 +24,7 @@ from services.opensearch.stored_document import read_packed_windows
 from services.query.fusion import interpolate_scores, interpolation_shares
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
-Retrieve = Callable[[Sequence[SearchContext]], Awaitable[Retrieved]]
+Retrieve = Callable[[Sequence[SearchContext]], Awaitable[RetrievedHits]]
 # The model's score of each document that it scored, by id.
 ModelScores = Mapping[str, float]
 # A cross-encoder reads 512 pieces, and 200 passages of this length fit the 1 MiB that the model process accepts.
@@ -33,7 +33,7 @@ _MAX_PASSAGE_CHARACTERS = 4000
 
 async def retrieve_reranked(
     context: SearchContext, rerank: Rerank, retrieve: Retrieve
-) -> tuple[Retrieved, dict[str, Any]]:
+) -> tuple[RetrievedHits, dict[str, Any]]:
     """Return the hits of the page in their new order, without sources, and the `rerank` member of the response.
 
     The query is embedded while OpenSearch searches. Raises InvalidInput (`no_dense_vectors`) for an index without dense
@@ -46,7 +46,7 @@ async def retrieve_reranked(
             f"The index {context.generation.index!r} declares no dense encoder, so there is nothing to rerank with: "
             "create it with `dense`, or give it one by `sparsewell reindex --dense`.",
         )
-    room, page = context.room, context.page
+    room, page = context.list_size, context.page
     # Every page cuts the same list, deep enough for the reranker; only hits of the page are read.
     depth = max(rerank.top, room if page is None else page.depth)
     request = context.request.model_copy(update={"size": depth})
@@ -68,7 +68,7 @@ async def retrieve_reranked(
             hits, member = _interpolate(context, hits, rerank, scores), _rerank_member(rerank, len(scores))
     finally:
         embedding.cancel()
-        context.watch.lap("rerank")
+        context.stopwatch.lap("rerank")
     full = len(hits) >= depth
     hits, page = (hits[:room], None) if page is None else page.of_ranking(hits, room, full=full)
     return replace(retrieved, hits=hits, page=page, lexical_empty=False, read=False), member
@@ -115,10 +115,10 @@ async def _stored_vectors(context: SearchContext, hits: Sequence[Hit], width: in
     identity = context.generation.dense
     fingerprint = "" if identity is None else identity.fingerprint
     body = stored_vectors_body([hit.id for hit in hits], fingerprint, context.timeout)
-    context.watch.lap("rerank")
+    context.stopwatch.lap("rerank")
     (answer,) = await context.engine.lists([SearchPlan(context.generation.physical, body)])
-    stored = complete_hits(answer, context.watch)
-    context.watch.lap("opensearch")
+    stored = complete_hits(answer, context.stopwatch)
+    context.stopwatch.lap("opensearch")
     return StoredDenseVectors.read({hit["_id"]: hit["fields"]["dense"][0] for hit in stored if "fields" in hit}, width)
 
 

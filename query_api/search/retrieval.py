@@ -10,7 +10,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from query_api.search.context import Hit, Retrieved, SearchContext
+from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.counting import (
     ListRequest,
     candidate_count_requests,
@@ -24,7 +24,7 @@ from query_api.search.executor import Documents, Key, send_lists
 from query_api.search.hits import lexical_shares
 from query_api.search.multi_index import (
     EngineHit,
-    Merged,
+    MergedList,
     engine_order,
     has_several_encoders,
     join_alike,
@@ -53,10 +53,10 @@ _id: Callable[[EngineHit], str] = itemgetter("_id")
 _physical_and_id: Callable[[EngineHit], Key] = itemgetter("_index", "_id")
 
 
-async def retrieve(contexts: Sequence[SearchContext]) -> Retrieved:
+async def retrieve(contexts: Sequence[SearchContext]) -> RetrievedHits:
     """Return the hits of the page. `contexts`: one for each index, with the same request."""
     first = contexts[0]
-    if first.request.is_ranked_here:
+    if first.request.is_ranked_by_api:
         return await (
             _rank_candidates(contexts, _id) if len(contexts) == 1 else _rank_candidates(contexts, _physical_and_id)
         )
@@ -68,15 +68,15 @@ async def retrieve(contexts: Sequence[SearchContext]) -> Retrieved:
     return await _rank_candidates(contexts, _physical_and_id)
 
 
-async def _engine_list(context: SearchContext) -> Retrieved:
+async def _engine_list(context: SearchContext) -> RetrievedHits:
     """Return the hits of one list in OpenSearch's order, with sources unless they are candidates for a later stage."""
-    mode, page, read_later = context.mode, context.page, context.request.is_read_later
+    mode, page, fetched_separately = context.mode, context.page, context.request.is_fetched_separately
     counting = match_count_requests([context]) or candidate_count_requests(context)
     answer, *counted = await send_requests([(context, _engine_plan), *counting])
     hits: Sequence[EngineHit] = answer["hits"]["hits"]
     lexical_empty = mode == "lexical" and not hits
     if page is not None:
-        hits, page = page.of_list(answer["hits"], context.room)
+        hits, page = page.of_list(answer["hits"], context.list_size)
     page_hits = [
         Hit(
             hit["_id"],
@@ -89,18 +89,18 @@ async def _engine_list(context: SearchContext) -> Retrieved:
         )
         for hit in hits
     ]
-    return Retrieved(page_hits, page, read_counts(context, counted), lexical_empty, read=not read_later)
+    return RetrievedHits(page_hits, page, read_counts(context, counted), lexical_empty, read=not fetched_separately)
 
 
 def _engine_plan(context: SearchContext) -> SearchPlan:
     """Build the list of a search that OpenSearch ranks, limited to the page."""
-    size, read_later = context.room, context.request.is_read_later
-    source = False if read_later else needed_source(context.request)
+    size, fetched_separately = context.list_size, context.request.is_fetched_separately
+    source = False if fetched_separately else needed_source(context.request)
     if context.selection.sort or context.request.browses:
         search = sorted_body(context, context.mode, size, source)
     else:
         search = list_body(context, context.mode, size, source)
-    if not read_later:
+    if not fetched_separately:
         search = with_explanation(context, context.mode, search)
     if context.page is not None:
         search = context.page.narrow(search, size)
@@ -117,7 +117,7 @@ class _CandidateList:
     hits: Sequence[EngineHit]
 
 
-async def _rank_candidates(contexts: Sequence[SearchContext], key: Callable[[EngineHit], D]) -> Retrieved:
+async def _rank_candidates(contexts: Sequence[SearchContext], key: Callable[[EngineHit], D]) -> RetrievedHits:
     """Rank candidates: fuse the lists of both modes, or merge the lists of one, then sort if the request asks for it.
 
     `key` names a document: by its id, or by index and id where several indexes are searched.
@@ -138,7 +138,7 @@ async def _rank_candidates(contexts: Sequence[SearchContext], key: Callable[[Eng
     boosts = {key(hit): hit["matched_queries"] for each in candidates for hit in each.hits if "matched_queries" in hit}
     hits, page = _cut_page(first, ranking, lists, boosts)
     lexical_empty = "lexical" in lists and not lists["lexical"].scores
-    return Retrieved(hits, page, counts, lexical_empty, pinned_scores=pinned)
+    return RetrievedHits(hits, page, counts, lexical_empty, pinned_scores=pinned)
 
 
 def _page_by_number(context: SearchContext) -> SearchContext:
@@ -172,16 +172,16 @@ def _candidate_request(context: SearchContext, mode: str, depth: int, group: int
 
 def _merge(
     context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], D], group: int = 0
-) -> dict[str, Merged[D]]:
+) -> dict[str, MergedList[D]]:
     """Return the list of each mode over all indexes."""
-    merged: dict[str, Merged[D]] = {}
+    merged: dict[str, MergedList[D]] = {}
     for mode in modes_of(context):
         lists = [(each.context, each.hits) for each in candidates if each.mode == mode and each.group == group]
         merged[mode] = merge_lists(lists, mode, depth_of(context), key)
     return merged
 
 
-def _fuse(context: SearchContext, lists: Mapping[str, Merged[D]]) -> list[tuple[D, float]]:
+def _fuse(context: SearchContext, lists: Mapping[str, MergedList[D]]) -> list[tuple[D, float]]:
     """Return the ranking of all lists. The weights of a hybrid search apply here."""
     if len(lists) == 1:
         (only,) = lists.values()
@@ -192,7 +192,7 @@ def _fuse(context: SearchContext, lists: Mapping[str, Merged[D]]) -> list[tuple[
 
 def _field_values(
     candidates: Sequence[_CandidateList],
-    lists: Mapping[str, Merged[D]],
+    lists: Mapping[str, MergedList[D]],
     key: Callable[[EngineHit], D],
     group: int = 0,
 ) -> dict[D, FieldValues]:
@@ -220,14 +220,14 @@ def _candidate_counts(
 def _cut_page(
     context: SearchContext,
     ranking: Sequence[tuple[D, float]],
-    lists: Mapping[str, Merged[D]],
+    lists: Mapping[str, MergedList[D]],
     boosts: Mapping[D, Sequence[str]],
 ) -> tuple[list[Hit], PageState | None]:
     """Cut the page out of a whole ranking; return its hits, without sources, and the next state of the page."""
     page = context.page
     if page is not None:
-        ranking, page = page.of_ranking(ranking, context.room, full=any(merged.full for merged in lists.values()))
-    ranking = ranking[: context.room]
+        ranking, page = page.of_ranking(ranking, context.list_size, full=any(merged.full for merged in lists.values()))
+    ranking = ranking[: context.list_size]
     fusion: Mapping[D, Mapping[str, tuple[float, float]]] = {}
     if context.request.explain and len(lists) > 1:
         weights, method = context.request.weights.model_dump(), context.request.chosen_fusion()
@@ -239,11 +239,11 @@ def _cut_page(
         physical, document = (context.generation.physical, key) if isinstance(key, str) else key
         scores = {mode: merged.scores[key] for mode, merged in lists.items() if key in merged.scores}
         hits.append(Hit(document, physical, score, scores, fusion=fusion.get(key), boosts=boosts.get(key, ())))
-    context.watch.lap("fuse")
+    context.stopwatch.lap("fuse")
     return hits, page
 
 
-async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
+async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> RetrievedHits:
     """Merge the sorted lists of indexes that are searched apart, to the depth of candidates."""
     contexts = [_page_by_number(each) for each in contexts]
     first = contexts[0]
@@ -269,13 +269,13 @@ async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
         ranking, first.selection.sort, {key: read_field_values(hit, columns) for key, hit in hits_by_key.items()}
     )
     boosts = {key: hit["matched_queries"] for key, hit in hits_by_key.items() if "matched_queries" in hit}
-    merged = Merged(scores, scores, any(len(hits) == depth for _, hits in lists))
+    merged = MergedList(scores, scores, any(len(hits) == depth for _, hits in lists))
     hits, page = _cut_page(first, ranking, {mode: merged}, boosts)
     counts = read_counts(first, answers[len(searches) :]) if len(answers) > len(searches) else {}
-    return Retrieved(hits, page, counts, mode == "lexical" and not hits_by_key)
+    return RetrievedHits(hits, page, counts, mode == "lexical" and not hits_by_key)
 
 
-async def read_hits(contexts: Sequence[SearchContext], retrieved: Retrieved) -> Sequence[Hit]:
+async def read_hits(contexts: Sequence[SearchContext], retrieved: RetrievedHits) -> Sequence[Hit]:
     """Read the sources of the page's hits; explain lexical hits if the request asks why they matched.
 
     Hits that already have sources and explanations are complete, except for pinned documents: they were looked up
@@ -284,7 +284,7 @@ async def read_hits(contexts: Sequence[SearchContext], retrieved: Retrieved) -> 
     hits, request = retrieved.hits, contexts[0].request
     if not retrieved.read:
         return await _read(contexts, hits)
-    if not request.asks_why or not any(hit.pinned for hit in hits):
+    if not request.needs_explanation or not any(hit.pinned for hit in hits):
         return hits
     unexplained = [hit for hit in hits if hit.pinned and "lexical" in hit.scores]
     read = {hit.id: hit for hit in await _read(contexts, unexplained)}
@@ -294,7 +294,7 @@ async def read_hits(contexts: Sequence[SearchContext], retrieved: Retrieved) -> 
 async def _read(contexts: Sequence[SearchContext], hits: Sequence[Hit]) -> list[Hit]:
     request = contexts[0].request
     source = needed_source(request)
-    if request.asks_why and any("lexical" in hit.scores for hit in hits):
+    if request.needs_explanation and any("lexical" in hit.scores for hit in hits):
         return await _read_explained(join_alike(contexts, "lexical", request.size), hits, source)
     return await read_sources(contexts[0], hits, source)
 
@@ -321,7 +321,7 @@ async def _read_explained(searches: Sequence[SearchContext], hits: Sequence[Hit]
             body = explained_body(search, _ids_clause(wanted), sum(map(len, wanted.values())), source)
             plans.append(list_plan(search, "lexical", body))
     first = searches[0]
-    answers = await send_lists(first.engine, plans, first.watch)
+    answers = await send_lists(first.engine, plans, first.stopwatch)
     hits_by_key = {_physical_and_id(hit): hit for answer in answers for hit in answer["hits"]["hits"]}
 
     def explained_hit(hit: Hit) -> Hit:
@@ -352,7 +352,7 @@ def scaled_shares(context: SearchContext, hit: Hit, explained: EngineHit) -> dic
     """
     score = hit.scores["lexical"]
     if context.curated is not None:
-        score = context.curated.unboosted(score, hit.boosts)
+        score = context.curated.remove_boosts(score, hit.boosts)
     shares = lexical_shares(explained["_explanation"])
     total = sum(shares.values())
     return {term: share * (score / total) for term, share in shares.items()} if total else {}
@@ -366,7 +366,7 @@ async def _fill(context: SearchContext, hits: Sequence[Hit], source: Sequence[st
     """
     if missing := [key for key in dict.fromkeys(hit.key for hit in hits) if key not in read]:
         read = read | await context.engine.documents(missing, source, realtime=True)
-    context.watch.lap("opensearch")
+    context.stopwatch.lap("opensearch")
     return [hit._replace(source=_unless_deleted(read.get(hit.key))) for hit in hits]
 
 

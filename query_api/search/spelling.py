@@ -36,16 +36,16 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     if not (request.did_you_mean and request.is_first):
         return {}
     # A word that the index lacks tells about all its documents: document-level security allows no suggestion.
-    searched = [context for context in contexts if context.generation.suggests and context.reveals_others]
+    searched = [context for context in contexts if context.generation.suggests and context.is_unrestricted]
     if not searched:
         return {}
     corrections: list[Correction] = []
     try:
-        async with asyncio.timeout((first.timeout - first.watch.passed) / 2):
+        async with asyncio.timeout((first.timeout - first.stopwatch.passed) / 2):
             corrections = await _find_corrections(searched, request.query)
     except (SparsewellError, TimeoutError) as error:
         SEARCH_FALLBACKS.labels("spelling", error.code if isinstance(error, SparsewellError) else "timeout").inc()
-    first.watch.lap("opensearch")
+    first.stopwatch.lap("opensearch")
     if not corrections:
         return {}
     member = {"query": apply_corrections(request.query, corrections), "words": [asdict(word) for word in corrections]}
@@ -61,7 +61,7 @@ async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> li
     similar = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in names_and_fields]
     answers = await first.engine.lists(similar)
     for answer in answers:
-        complete_hits(answer, first.watch)
+        complete_hits(answer, first.stopwatch)
     unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
     if not unknown:
         return []
@@ -74,6 +74,6 @@ async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> li
     ]
     documents: Counter[str] = Counter()
     for answer in await first.engine.lists(plans):
-        complete_hits(answer, first.watch)
+        complete_hits(answer, first.stopwatch)
         documents.update(read_term_counts(answer, terms))
     return find_corrections(query, unknown, documents)

@@ -11,7 +11,7 @@ from typing import Any
 from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossRequest
 from query_api.search.chapters import retrieve_parts
-from query_api.search.context import CuratedQuery, Hit, Retrieved, SearchContext
+from query_api.search.context import CuratedQuery, Hit, RetrievedHits, SearchContext
 from query_api.search.curation import curate_query, with_curation_terms, with_pins
 from query_api.search.expansion import with_conversation, with_feedback
 from query_api.search.highlight import highlight
@@ -59,22 +59,22 @@ def _query_vector(
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SearchResult:
     """The result of all stages. `reranking` and `feedback`: members of the response, None unless requested."""
 
     contexts: Sequence[SearchContext]
-    retrieved: Retrieved
+    retrieved: RetrievedHits
     reranking: Mapping[str, Any] | None = None
     feedback: Mapping[str, Any] | None = None
 
 
-async def run_stages(contexts: Sequence[SearchContext]) -> Outcome:
+async def run_stages(contexts: Sequence[SearchContext]) -> SearchResult:
     """Run all stages of a search; return its hits with their sources."""
     request = contexts[0].request
     feedback = None
     if isinstance(request, AcrossRequest):
         contexts = drop_incompatible_rules(contexts)
-    if request.asks_for_feedback:
+    if request.uses_feedback:
         context, feedback = await with_feedback(contexts[0])
         contexts = [context]
     contexts = [await with_curation_terms(each) for each in contexts]
@@ -82,10 +82,10 @@ async def run_stages(contexts: Sequence[SearchContext]) -> Outcome:
     if request.unit == "document":
         return await _retrieve_documents(contexts, feedback)
     contexts = [_without_pins(each, "by_unit") for each in contexts]
-    return Outcome(contexts, await retrieve_parts(contexts[0], request.unit))
+    return SearchResult(contexts, await retrieve_parts(contexts[0], request.unit))
 
 
-async def _retrieve_documents(contexts: Sequence[SearchContext], feedback: Mapping[str, Any] | None) -> Outcome:
+async def _retrieve_documents(contexts: Sequence[SearchContext], feedback: Mapping[str, Any] | None) -> SearchResult:
     """Retrieve, rerank and read the documents of the page, with pinned documents in their places."""
     request, reranking, pins = contexts[0].request, None, None
     if contexts[0].curated is not None:
@@ -99,7 +99,7 @@ async def _retrieve_documents(contexts: Sequence[SearchContext], feedback: Mappi
         retrieved = await retrieve(contexts)
     if pins is not None:
         retrieved = pins.placed(contexts[0], retrieved)
-    return Outcome(contexts, replace(retrieved, hits=await read_hits(contexts, retrieved)), reranking, feedback)
+    return SearchResult(contexts, replace(retrieved, hits=await read_hits(contexts, retrieved)), reranking, feedback)
 
 
 def _without_pins(context: SearchContext, reason: str) -> SearchContext:
@@ -108,7 +108,7 @@ def _without_pins(context: SearchContext, reason: str) -> SearchContext:
     return context if curated is None else replace(context, curated=curated.without_pins(reason))
 
 
-async def respond(outcome: Outcome) -> Response:
+async def respond(outcome: SearchResult) -> Response:
     """Shape the response of a search."""
     contexts, retrieved = outcome.contexts, outcome.retrieved
     first = contexts[0]
@@ -140,12 +140,14 @@ async def respond(outcome: Outcome) -> Response:
         context.generation.index: context.curated for context in contexts if context.curated is not None
     }
     # Rules name documents and filters that document-level security may hide from the caller.
-    if rules_by_index and first.reveals_others:
-        response["curation"] = _by_index(contexts, {index: rules.shown() for index, rules in rules_by_index.items()})
+    if rules_by_index and first.is_unrestricted:
+        response["curation"] = _by_index(
+            contexts, {index: rules.to_response() for index, rules in rules_by_index.items()}
+        )
     if outcome.feedback is not None:
         response["feedback"] = outcome.feedback
-    first.watch.lap("shape")
-    response["timings_ms"] = first.watch.finish(first.mode)
+    first.stopwatch.lap("shape")
+    response["timings_ms"] = first.stopwatch.finish(first.mode)
     return response
 
 

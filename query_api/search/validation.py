@@ -1,7 +1,7 @@
 """Validation of a search request, before anything is sent to OpenSearch.
 
 `check_request` compares a request with the limits in the settings. `parse_selection` compares its filter, sort keys and
-facets with the declaration of the index and returns them as a `Selection`. `SearchAddress` and `read_short` read the
+facets with the declaration of the index and returns them as a `Selection`. `SearchParameters` and `read_short` read the
 short forms of the GET address and of the command line. Chapters and passages are ranked by words alone, so `check_unit`
 refuses all that is for whole documents.
 """
@@ -47,7 +47,7 @@ def check_request(request: SearchRequest, settings: Settings) -> None:
         check_text(request.query, settings)
     if request.context is not None:
         check_context(request.context, settings)
-    if request.asks_for_feedback:
+    if request.uses_feedback:
         check_feedback(request, settings)
     check_size(request.size, settings)
     if request.offset:
@@ -254,7 +254,7 @@ def _not_by_unit(member: str, why: str) -> InvalidInput:
     return InvalidInput("not_by_unit", f"`{member}`: {why}.", member=member)
 
 
-class SearchAddress(BaseModel):
+class SearchParameters(BaseModel):
     """The query parameters of GET search."""
 
     model_config = ConfigDict(extra="forbid")

@@ -57,14 +57,14 @@ def make_curation_calls(names: IndexNames, replicas: int) -> CreateIndexCalls:
 
 
 def newest_curation_call(
-    names: IndexNames, index: str, timeout: float | None = None, *, near: bool = False, kept_in: str = ""
+    names: IndexNames, index: str, timeout: float | None = None, *, prefer_local: bool = False, source_index: str = ""
 ) -> Call:
-    """Read the rules of an index, or of a copy of all rules in the index `kept_in`.
+    """Read the rules of an index, or of a copy of all rules in the index `source_index`.
 
     A multi-get, because a GET of a missing document is an error and a log line each time.
     """
-    params = {"preference": "_local"} if near else {}
-    body = orjson.dumps({"docs": [{"_index": kept_in or names.curation, "_id": index}]})
+    params = {"preference": "_local"} if prefer_local else {}
+    body = orjson.dumps({"docs": [{"_index": source_index or names.curation, "_id": index}]})
     return Call("POST", "/_mget", body, params, timeout)
 
 
@@ -100,12 +100,12 @@ def archive_curation_call(names: IndexNames, record: CurationRecord) -> Call:
 
 
 def older_curations_call(
-    names: IndexNames, index: str, lineage: str, versions: Iterable[int], *, rules: bool, kept_in: str = ""
+    names: IndexNames, index: str, lineage: str, versions: Iterable[int], *, rules: bool, source_index: str = ""
 ) -> Call:
-    """Read older versions by number, with their rules if `rules`. `kept_in` as in `newest_curation_call`."""
+    """Read older versions by number, with their rules if `rules`. `source_index` as in `newest_curation_call`."""
     ids = [_archived_curation_id(index, lineage, version) for version in versions]
     params = {} if rules else {"_source_excludes": "rules"}
-    return Call("POST", f"/{kept_in or names.curation}/_mget", orjson.dumps({"ids": ids}), params)
+    return Call("POST", f"/{source_index or names.curation}/_mget", orjson.dumps({"ids": ids}), params)
 
 
 def read_older_curations(answer: Mapping[str, Any]) -> list[CurationRecord]:

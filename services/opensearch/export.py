@@ -35,7 +35,7 @@ class ExportPosition:
     """
 
     physical: str
-    snapshot: str
+    point_in_time: str
     shards: int
     total: int
     states: tuple[str, ...]
@@ -68,7 +68,7 @@ class ExportPosition:
         after = 0 if self.after is None else self.after
         integers = (self.shards, self.total, self.shard, self.exported, after)
         return (
-            all(isinstance(text, str) for text in (self.physical, self.snapshot))
+            all(isinstance(text, str) for text in (self.physical, self.point_in_time))
             and all(isinstance(number, int) and 0 <= number < 2**53 for number in integers)
             and after < 2**31  # Lucene's document numbers; OpenSearch would read a larger one as another number
             and isinstance(self.states, list)
@@ -83,10 +83,10 @@ def bad_export_cursor() -> InvalidInput:
     return InvalidInput("bad_cursor", "`cursor` is not from this export; omit it for the first page.")
 
 
-def count_export_call(snapshot: str, states: Sequence[str]) -> Call:
+def count_export_call(point_in_time: str, states: Sequence[str]) -> Call:
     """Count the documents of an export."""
     body = {"size": 0, "track_total_hits": True, "query": _states_query(states)}
-    return _export_search_call(body | point_in_time_member(snapshot, KEEP_ALIVE_SECONDS))
+    return _export_search_call(body | point_in_time_member(point_in_time, KEEP_ALIVE_SECONDS))
 
 
 def read_export_count(answer: Mapping[str, Any]) -> int:
@@ -103,7 +103,7 @@ def export_page_call(position: ExportPosition, size: int) -> Call:
         "sort": [{"_doc": "asc"}],
         "track_total_hits": False,
         "_source": {"includes": list(source_fields)},
-    } | point_in_time_member(position.snapshot, KEEP_ALIVE_SECONDS)
+    } | point_in_time_member(position.point_in_time, KEEP_ALIVE_SECONDS)
     if position.shards > 1:
         body["slice"] = {"id": position.shard, "max": position.shards}
     if position.after is not None:
@@ -122,7 +122,7 @@ def read_export_page(
     if any(hit["_index"] != position.physical for hit in hits):
         raise bad_export_cursor()
     position = replace(
-        position, snapshot=answer.get("pit_id", position.snapshot), exported=position.exported + len(hits)
+        position, point_in_time=answer.get("pit_id", position.point_in_time), exported=position.exported + len(hits)
     )
     if len(hits) < size:
         return hits, replace(position, shard=position.shard + 1, after=None)

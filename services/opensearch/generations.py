@@ -154,12 +154,13 @@ def add_later_fields_call(physical: str) -> Call:
     return Call("PUT", f"/{physical}/_mapping", orjson.dumps({"properties": LATER_FIELDS}))
 
 
-def resolve_alias_call(names: IndexNames, index: str, *, near: bool = False) -> Call:
+def resolve_alias_call(names: IndexNames, index: str, *, prefer_local: bool = False) -> Call:
     """Ask for the generation that an index's alias points to.
 
-    `near`: the contacted node answers from its own cluster state, which may lag a moment behind the cluster manager's.
+    `prefer_local`: the contacted node answers from its own cluster state, which may lag a moment behind the cluster
+    manager's.
     """
-    params = {"filter_path": "*.mappings._meta.sparsewell"} | _local_option(near)
+    params = {"filter_path": "*.mappings._meta.sparsewell"} | _local_option(prefer_local)
     return Call("GET", f"/{names.alias(index)}/_mapping", params=params)
 
 
@@ -168,9 +169,11 @@ def generation_call(physical: str) -> Call:
     return Call("GET", f"/{physical}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
 
 
-def list_generations_call(names: IndexNames, *, near: bool = False) -> Call:
-    """Ask for all generations that an alias points to. `near` as in `resolve_alias_call`."""
-    params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"} | _local_option(near)
+def list_generations_call(names: IndexNames, *, prefer_local: bool = False) -> Call:
+    """Ask for all generations that an alias points to. `prefer_local` as in `resolve_alias_call`."""
+    params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"} | _local_option(
+        prefer_local
+    )
     return Call("GET", f"/{names.every_alias}", params=params)
 
 
@@ -189,8 +192,8 @@ def index_generations_call(names: IndexNames, index: str) -> Call:
     )
 
 
-def _local_option(near: bool) -> dict[str, str]:
-    return {"local": "true"} if near else {}
+def _local_option(prefer_local: bool) -> dict[str, str]:
+    return {"local": "true"} if prefer_local else {}
 
 
 def read_generation(answer: Mapping[str, Any], index: str) -> Generation:

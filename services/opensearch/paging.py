@@ -19,31 +19,32 @@ from services.opensearch.client import Call
 _SEAL_BYTES = 16
 
 
-def open_point_in_time_call(physical: Sequence[str], seconds: float, *, near: bool = False) -> Call:
-    """Open a point in time over generations, kept for `seconds` after each use. `near` as in `SearchPlan.options`.
+def open_point_in_time_call(physical: Sequence[str], seconds: float, *, prefer_local: bool = False) -> Call:
+    """Open a point in time over generations, kept for `seconds` after each use.
 
     It is complete or fails. By default OpenSearch answers 200 with only some of the shards if there is no room for all
     (`search.max_open_pit_context`), and every search would lack the other shards' documents.
+    `prefer_local` as in `SearchPlan.options`.
     """
     params = {"keep_alive": _keep_alive(seconds), "allow_partial_pit_creation": "false"}
-    if near:
+    if prefer_local:
         params["preference"] = "_local"
     return Call("POST", f"/{','.join(physical)}/_search/point_in_time", params=params)
 
 
-def close_point_in_time_call(snapshot: str) -> Call:
+def close_point_in_time_call(point_in_time: str) -> Call:
     """Close a point in time. Raises ValueError for `_all`, which OpenSearch takes for all points in time."""
-    if snapshot == "_all":
+    if point_in_time == "_all":
         raise ValueError("`_all` would close every point in time")
-    return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [snapshot]}))
+    return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [point_in_time]}))
 
 
-def point_in_time_member(snapshot: str, seconds: float) -> dict[str, Any]:
+def point_in_time_member(point_in_time: str, seconds: float) -> dict[str, Any]:
     """Return the member of a search body that searches a point in time, and keeps it for `seconds` more.
 
     The search names no index and no preference: the point in time has both.
     """
-    return {"pit": {"id": snapshot, "keep_alive": _keep_alive(seconds)}}
+    return {"pit": {"id": point_in_time, "keep_alive": _keep_alive(seconds)}}
 
 
 def _keep_alive(seconds: float) -> str:

@@ -45,52 +45,52 @@ class SearchPlan:
     body: dict[str, Any]
     pooled: bool = False
 
-    def options(self, near: bool) -> dict[str, str]:
+    def options(self, prefer_local: bool) -> dict[str, str]:
         """Return the options beside the body, in the URL or in the header line of a multi-search.
 
-        Partial results are an error and never an answer. `near`: the contacted node searches its own copies, so that a
-        search does not wait for another node that hangs (docs/decisions/0094).
+        Partial results are an error and never an answer. `prefer_local`: the contacted node searches its own copies, so
+        that a search does not wait for another node that hangs (docs/decisions/0094).
         """
         options = {"allow_partial_search_results": "false"}
         if self.pooled:
             options["search_type"] = "dfs_query_then_fetch"
-        return options | _preference_option(near and self.index is not None)
+        return options | _preference_option(prefer_local and self.index is not None)
 
 
-def search_call(plan: SearchPlan, timeout: float, *, near: bool = False) -> Call:
-    """Build the call for one list. `near` as in `SearchPlan.options`."""
+def search_call(plan: SearchPlan, timeout: float, *, prefer_local: bool = False) -> Call:
+    """Build the call for one list. `prefer_local` as in `SearchPlan.options`."""
     path = "/_search" if plan.index is None else f"/{plan.index}/_search"
-    return Call("POST", path, orjson.dumps(plan.body), plan.options(near), timeout=timeout)
+    return Call("POST", path, orjson.dumps(plan.body), plan.options(prefer_local), timeout=timeout)
 
 
-def msearch_call(plans: Iterable[SearchPlan], timeout: float, *, near: bool = False) -> Call:
-    """Build the call for several lists in one request. `near` as in `SearchPlan.options`."""
-    lines = [orjson.dumps(line) for plan in plans for line in (_header(plan, near), plan.body)]
+def msearch_call(plans: Iterable[SearchPlan], timeout: float, *, prefer_local: bool = False) -> Call:
+    """Build the call for several lists in one request. `prefer_local` as in `SearchPlan.options`."""
+    lines = [orjson.dumps(line) for plan in plans for line in (_header(plan, prefer_local), plan.body)]
     return Call("POST", "/_msearch", b"\n".join(lines) + b"\n", timeout=timeout, ndjson=True)
 
 
-def _header(plan: SearchPlan, near: bool) -> dict[str, str]:
-    return plan.options(near) if plan.index is None else {"index": plan.index} | plan.options(near)
+def _header(plan: SearchPlan, prefer_local: bool) -> dict[str, str]:
+    return plan.options(prefer_local) if plan.index is None else {"index": plan.index} | plan.options(prefer_local)
 
 
 def fetch_fields_call(
     documents: Iterable[tuple[tuple[str, str], Sequence[str]]],
     timeout: float,
     *,
-    near: bool = False,
+    prefer_local: bool = False,
     realtime: bool = False,
 ) -> Call:
     """Build the call that reads fields of documents by index and id.
 
-    It reads the state that searches see, or with `realtime` the latest one. `near` as in `SearchPlan.options`.
+    It reads the state that searches see, or with `realtime` the latest one. `prefer_local` as in `SearchPlan.options`.
     """
     docs = [{"_index": index, "_id": document_id, "_source": source} for (index, document_id), source in documents]
-    params = {"realtime": str(realtime).lower()} | _preference_option(near)
+    params = {"realtime": str(realtime).lower()} | _preference_option(prefer_local)
     return Call("POST", "/_mget", orjson.dumps({"docs": docs}), params, timeout=timeout)
 
 
-def _preference_option(near: bool) -> dict[str, str]:
-    return {"preference": "_local"} if near else {}
+def _preference_option(prefer_local: bool) -> dict[str, str]:
+    return {"preference": "_local"} if prefer_local else {}
 
 
 def build_search_body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout: float) -> dict[str, Any]:

@@ -232,14 +232,13 @@ def list_queries_call(names: IndexNames, generation: Generation, size: int, now:
 
 def read_query_list(answer: Mapping[str, Any], now: int) -> dict[str, Any]:
     """Format an answer to `list_queries_call` for the API."""
-    stored = [hit["_source"] for hit in answer["hits"]["hits"]]
-    return {
-        "total": answer["hits"].get("total", {}).get("value", 0),
-        "queries": [
-            {"query": query["query"], "asked": query["asked"], "lately": round(decayed_count(query["rank"], now), 2)}
-            for query in stored
-        ],
-    }
+    queries = []
+    for hit in answer["hits"]["hits"]:
+        stored = hit["_source"]
+        recent = round(decayed_count(stored["rank"], now), 2)
+        # `lately` is the former name of `recent`; the next version leaves it out.
+        queries.append({"query": stored["query"], "asked": stored["asked"], "recent": recent, "lately": recent})
+    return {"total": answer["hits"].get("total", {}).get("value", 0), "queries": queries}
 
 
 def refresh_queries_call(names: IndexNames) -> Call:
@@ -255,14 +254,16 @@ def remove_queries_call(names: IndexNames, index: str, query: str | None = None)
     return _delete_queries_call(names, {"bool": {"filter": clauses}})
 
 
-def copy_queries_call(names: IndexNames, kept_in: str, source: Generation, target: Generation, timeout: float) -> Call:
-    """Copy the queries of an index from another index of queries, `kept_in`, under the name and lineage of `target`."""
+def copy_queries_call(
+    names: IndexNames, source_index: str, source: Generation, target: Generation, timeout: float
+) -> Call:
+    """Copy the queries of `source` from the index of queries `source_index`, under the name and lineage of `target`."""
     script = (
         "ctx._source.index = params.index; ctx._source.lineage = params.lineage;"
         " ctx._id = params.lineage + '.' + ctx._source.query"
     )
     body = {
-        "source": {"index": kept_in, "query": {"term": {"lineage": source.lineage}}},
+        "source": {"index": source_index, "query": {"term": {"lineage": source.lineage}}},
         "dest": {"index": names.queries},
         "script": {"source": script, "params": {"index": target.index, "lineage": target.lineage}},
     }

@@ -41,7 +41,7 @@ class RequestAuth(Protocol):
     def headers(self, method: str, url: str, body: bytes | None) -> Mapping[str, str]:
         """Return the headers for one request. `url` is the URL as it is sent, with its query."""
 
-    def waits(self) -> bool:
+    def needs_network(self) -> bool:
         """Tell whether `headers` would wait for the network, so that an event loop calls it in a thread."""
 
 
@@ -92,9 +92,11 @@ class AsyncNode(AIOHttpConnection):
             )
         if self._access is not None:
             request = method, _request_path(self, url, params), body
-            waits = self._access.waits()
+            needs_network = self._access.needs_network()
             auth_headers = (
-                await asyncio.to_thread(self._access.headers, *request) if waits else self._access.headers(*request)
+                await asyncio.to_thread(self._access.headers, *request)
+                if needs_network
+                else self._access.headers(*request)
             )
             headers = {**(headers or {}), **auth_headers}
         began = time.monotonic()
@@ -188,7 +190,7 @@ class BasicAuth:
             self._cached = password, {"authorization": f"Basic {token}"}
         return self._cached[1]
 
-    def waits(self) -> bool:
+    def needs_network(self) -> bool:
         """Return False: the password is in memory or in a local file."""
         return False
 
@@ -213,7 +215,7 @@ class AwsSignatureAuth:
                 "opensearch_unauthorized", f"The AWS credentials could not be refreshed ({type(error).__name__})."
             ) from error
 
-    def waits(self) -> bool:
+    def needs_network(self) -> bool:
         """Tell whether the credentials expire soon and need a refresh."""
         refresh_needed = getattr(self._credentials, "refresh_needed", None)
         return refresh_needed is not None and bool(refresh_needed(CREDENTIAL_RENEWAL_SECONDS))

@@ -45,16 +45,16 @@ async def test_what_one_process_uses_another_one_lacks(two: tuple[RateLimiter, R
     first, second = two
     for _ in range(8):
         first.admit(SLOW)
-    await first.settle()
+    await first.report_usage()
     second.admit(SLOW)
-    await second.settle()
+    await second.report_usage()
     second.admit(SLOW)
     with pytest.raises(Overloaded, match="rate_limited") as refused:
         second.admit(SLOW)
     assert refused.value.extra["retry_after"] > 100
-    await second.settle()
+    await second.report_usage()
     first.admit(SLOW)  # it does not know yet that the others used all; what it lets through is a debt of all
-    await first.settle()
+    await first.report_usage()
     with pytest.raises(Overloaded, match="rate_limited"):
         first.admit(SLOW)
 
@@ -64,7 +64,7 @@ async def test_a_day_s_requests_are_counted_over_all_processes(two: tuple[RateLi
     first, second = two
     for one in (first, second):
         one.admit(daily, 2)
-        await one.settle()
+        await one.report_usage()
     second.admit(daily)
     with pytest.raises(Overloaded, match="daily_limit_reached") as refused:
         second.admit(daily)
@@ -77,11 +77,11 @@ async def test_a_redis_that_lost_its_data_gives_nobody_a_second_day(
     daily = Principal("d", frozenset({"search"}), limits=RateLimits(daily=5))
     first, _ = two
     first.admit(daily, 3)
-    await first.settle()
+    await first.report_usage()
     async with Redis.from_url(redis_url) as client:
         await client.flushdb()
     first.admit(daily)
-    await first.settle()
+    await first.report_usage()
     with pytest.raises(Overloaded, match="daily_limit_reached"):
         first.admit(daily, 2)
 
@@ -120,7 +120,7 @@ async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.
 
     monkeypatch.setattr("query_api.access.rate_limit.Redis.from_url", lambda *_, **__: AtMidnight())
     limiter.admit(daily, 5)
-    await limiter.settle()
+    await limiter.report_usage()
     limiter.admit(daily, 4)
     with pytest.raises(Overloaded, match="daily_limit_reached"):
         limiter.admit(daily)

@@ -19,7 +19,7 @@ def test_from_documents_to_answers(api: httpx.Client, worker: ChildProcess) -> N
     service = ServiceIndex(api, "stdlib")
     service.recreate({"fields": corpus.DECLARED_FIELDS})
     job = service.send(documents)
-    progress = list(follow_job(lambda: service.job(job), time.perf_counter(), interval=0.1, patience=60))
+    progress = list(follow_job(lambda: service.job(job), time.perf_counter(), interval=0.1, stall_seconds=60))
     assert (progress[-1].encoded, progress[-1].total) == (len(documents), len(documents))
     (answers,) = ask_questions(
         make_searcher(service), [question for question in read_questions() if "free space" in question.text]

@@ -27,8 +27,14 @@ IGNORED = {
 # Requests that the client makes from arguments, the administration of keys, which it has no methods for, and bodies
 # that it has other models for.
 WITHOUT_MODEL = {
-    "AcrossRequest", "BatchRequest", "BatchSearch", "CurationBody", "DryRunBody", "GivenQuery", "KeyList", "KeyModel",
-    "KeyRequest", "NewKey", "QueriesBody", "RetryRequest", "RotateRequest", "SecretModel", "WhoModel",
+    "AcrossRequest", "BatchRequest", "BatchSearch", "CurationBody", "DryRunBody", "KeyList", "KeyModel", "KeyRequest",
+    "KeyRights", "NewKey", "QueriesBody", "QueryCount", "RetryRequest", "RotateRequest", "SecretModel",
+}  # fmt: skip
+# Classes of the client that have another name than the model of the API.
+OTHER_NAMES = {
+    "Cause": "DeadLetterError", "Earlier": "EarlierAttempts", "Entered": "AddedHit", "FedBack": "FeedbackDocuments",
+    "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop", "TypedPart": "TypedRange",
+    "Why": "ScoreContribution",
 }  # fmt: skip
 
 
@@ -39,8 +45,8 @@ def models() -> Iterator[tuple[str, type[BaseModel]]]:
             if inspect.isclass(kind) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__:
                 if kind is RequestModel:
                     continue
-                if name in SCHEMAS:
-                    yield name, kind
+                if (api_name := OTHER_NAMES.get(name, name)) in SCHEMAS:
+                    yield api_name, kind
                 else:
                     yield name + (RECEIVED if module is search_answer else SENT), kind
 
@@ -56,7 +62,7 @@ def simplified(schema: Any, *, members: bool = False) -> Any:
         return schema
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2].removesuffix(SENT).removesuffix(RECEIVED)
-        return {"type": "object"} if name in OBJECTS else {"model": name}
+        return {"type": "object"} if name in OBJECTS else {"model": OTHER_NAMES.get(name, name)}
     if members:
         # The client has no deprecated members.
         return {name: simplified(value) for name, value in schema.items() if not value.get("deprecated")}

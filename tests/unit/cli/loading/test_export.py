@@ -45,7 +45,13 @@ def test_documents_of_another_index_are_refused() -> None:
 def test_a_short_page_is_the_last_page_of_a_shard() -> None:
     hits = [{"_index": PLACE.physical, "_id": "x", "sort": [n], "_source": {}} for n in (18, 23)]
     _, later = read_hits(PLACE, 2, {"hits": {"hits": hits}, "pit_id": "renewed"})
-    assert (later.shard, later.after, later.exported, later.snapshot, later.ended) == (2, 23, 101, "renewed", False)
+    assert (later.shard, later.after, later.exported, later.point_in_time, later.ended) == (
+        2,
+        23,
+        101,
+        "renewed",
+        False,
+    )
     _, end = read_hits(later, 3, {"hits": {"hits": hits}})
     assert (end.shard, end.after, end.exported, end.ended) == (3, None, 103, True)
 

@@ -71,7 +71,7 @@ def test_the_gate_sends_the_same_searches_as_the_api(monkeypatch: pytest.MonkeyP
         async def documents(self, wanted: list[Key], source: object) -> dict[Key, dict[str, Any]]:
             return {key: {"state": "encoded"} for key in wanted}
 
-        async def read(self, index: str, *, near: bool) -> None:
+        async def read(self, index: str, *, prefer_local: bool) -> None:
             pass
 
         def remember(self, generation: Generation, read: None) -> None:

@@ -78,9 +78,11 @@ def job(encoded: int, accepted: int = 10, **states: int) -> dict[str, Any]:
     return {"accepted": accepted, "states": counts, "finished": counts["pending"] == 0}
 
 
-def run_follow(jobs: Iterator[Mapping[str, Any]], patience: float = 5.0) -> list[IngestProgress]:
+def run_follow(jobs: Iterator[Mapping[str, Any]], stall_seconds: float = 5.0) -> list[IngestProgress]:
     clock = Clock()
-    steps = follow_job(lambda: next(jobs), 0.0, interval=1, patience=patience, now=clock.now, sleep=clock.sleep)
+    steps = follow_job(
+        lambda: next(jobs), 0.0, interval=1, stall_seconds=stall_seconds, now=clock.now, sleep=clock.sleep
+    )
     return list(steps)
 
 
@@ -98,7 +100,7 @@ def test_follow_stops_without_progress() -> None:
 
 
 def test_follow_is_patient_with_slow_progress() -> None:
-    assert run_follow((job(second // 4) for second in range(100)), patience=5)[-1].encoded == 10
+    assert run_follow((job(second // 4) for second in range(100)), stall_seconds=5)[-1].encoded == 10
 
 
 def test_follow_reports_dead_letters() -> None:

@@ -22,7 +22,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> FastAPI:
 
     monkeypatch.setattr("query_api.routes.search.search", found)
     app = create_app(Settings(encoder="standin", access="open"))
-    app.state.app_state = SimpleNamespace(seen_by=lambda who: None)
+    app.state.app_state = SimpleNamespace(for_principal=lambda principal: None)
     return app
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.page_state import HeldPointsInTime, PageState, PointInTime
+from query_api.search.page_state import PageState, PointInTime, PointInTimeRegistry
 from services.access.principals import EVERYBODY
 from services.errors import Overloaded
 
@@ -78,32 +78,32 @@ def test_a_page_by_position_adds_the_document_number_to_the_sort_keys() -> None:
     assert search == {"sort": [{"metadata.year": "desc"}]}
 
 
-def held(*callers: str) -> HeldPointsInTime:
-    points = HeldPointsInTime(4)
+def open_points(*callers: str) -> PointInTimeRegistry:
+    points = PointInTimeRegistry(4)
     for number, caller in enumerate(callers):
-        points.admit(caller)
-        points.keep(PointInTime(f"s{number}", 1), 60, caller)
+        points.check_room(caller)
+        points.record(PointInTime(f"s{number}", 1), 60, caller)
     return points
 
 
 def test_one_key_may_hold_half_of_the_points_in_time() -> None:
-    points = held("a", "a")
+    points = open_points("a", "a")
     with pytest.raises(Overloaded, match="wait for their next page"):
-        points.admit("a")
-    points.admit("b")
+        points.check_room("a")
+    points.check_room("b")
 
 
 def test_all_keys_together_have_a_limit() -> None:
     with pytest.raises(Overloaded):
-        held("a", "b", "c", "d").admit("e")
+        open_points("a", "b", "c", "d").check_room("e")
 
 
 def test_without_keys_only_the_common_limit_applies() -> None:
-    points = held(*[EVERYBODY.id] * 3)
-    points.admit(EVERYBODY.id)
+    points = open_points(*[EVERYBODY.id] * 3)
+    points.check_room(EVERYBODY.id)
 
 
 def test_a_closed_point_in_time_makes_room() -> None:
-    points = held("a", "a")
-    points.drop("s0")
-    points.admit("a")
+    points = open_points("a", "a")
+    points.remove("s0")
+    points.check_room("a")

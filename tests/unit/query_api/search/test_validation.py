@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from query_api.schemas.search_request import SearchRequest
-from query_api.search.validation import EVERYTHING, SearchAddress, is_scored, parse_selection, read_short
+from query_api.search.validation import EVERYTHING, SearchParameters, is_scored, parse_selection, read_short
 from services.errors import InvalidInput
 from services.index_spec import IndexSpec
 from services.settings import Settings
@@ -49,7 +49,7 @@ def test_the_documents_that_are_sorted_and_counted(
     members: dict[str, Any], among: str, here: bool, scored: bool
 ) -> None:
     request = search(**members)
-    assert (request.chosen_among, request.is_ranked_here, is_scored(request)) == (among, here, scored)
+    assert (request.chosen_among, request.is_ranked_by_api, is_scored(request)) == (among, here, scored)
 
 
 def test_candidates_bring_the_values_to_sort_and_count_by() -> None:
@@ -59,22 +59,22 @@ def test_candidates_bring_the_values_to_sort_and_count_by() -> None:
 
 
 def test_an_address_is_read_as_a_request() -> None:
-    address = SearchAddress.model_validate(
+    address = SearchParameters.model_validate(
         {"q": "sea", "sort": ["year:desc"], "facet": ["genre", "printed:month", "year:5"]}
     )
     assert address.request() == search(
         sort=[{"field": "year", "order": "desc"}],
         facets={"genre": {"terms": 10}, "printed": {"dates": "month"}, "year": {"terms": 5}},
     )
-    assert SearchAddress().request() == SearchRequest()
+    assert SearchParameters().request() == SearchRequest()
 
 
 def test_an_address_with_an_error_is_refused() -> None:
     with pytest.raises(InvalidInput, match="named twice") as caught:
-        SearchAddress(facet=["printed:month", "genre", "printed:year"]).request()
+        SearchParameters(facet=["printed:month", "genre", "printed:year"]).request()
     assert caught.value.code == "bad_facet"
     with pytest.raises(ValidationError, match="mod"):
-        SearchAddress.model_validate({"q": "sea", "mod": "sparse"})
+        SearchParameters.model_validate({"q": "sea", "mod": "sparse"})
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=30))
