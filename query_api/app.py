@@ -15,12 +15,13 @@ from fastapi import Depends, FastAPI
 from query_api.access.gate import OPERATION_SCOPES, PUBLIC_OPERATION, AuthenticationMiddleware, authorise_request
 from query_api.access.oidc import TokenIssuer
 from query_api.app_state import AppState
-from query_api.routes.admin import curation_router, keys_router, queries_router
+from query_api.routes.curation import curation_router
 from query_api.routes.documents import dead_letters_router, documents_router, talk_router
 from query_api.routes.health import health_router, status_router
 from query_api.routes.indexes import encoders_router, export_router, indexes_router
+from query_api.routes.keys import keys_router
 from query_api.routes.page import mount_page
-from query_api.routes.search import add_search_routes, suggest_router
+from query_api.routes.search import add_search_routes, queries_router, suggest_router
 from query_api.schemas.resources import Problem
 from services.access.api_keys import read_key_file, resolve_access_mode
 from services.settings import Settings

@@ -21,7 +21,7 @@ from query_api.ingest.backpressure import BackgroundReader, BacklogMonitor, InFl
 from query_api.query_log import QueryLog
 from query_api.readiness import ReadinessMonitor
 from query_api.search.executor import DirectEngine
-from query_api.search.page_state import PointInTimeRegistry
+from query_api.search.points_in_time import PointInTimeRegistry
 from query_api.search.validation import limits_of
 from services.access.api_keys import read_key_file
 from services.access.principals import EVERYBODY, Principal, RateLimits

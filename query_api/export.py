@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 
 from query_api.app_state import AppState
-from query_api.search.page_state import PointInTime, close_point_in_time, open_point_in_time
+from query_api.search.points_in_time import PointInTime, close_point_in_time, open_point_in_time
 from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation

@@ -87,7 +87,7 @@ OPERATION_SCOPES: Final[Mapping[str, RequiredScopes]] = MappingProxyType(
         "list_queries": _ADMIN,
         "add_queries": _ADMIN,
         "delete_queries": _ADMIN,
-        # These also need a key for every index: `query_api.routes.admin` checks it.
+        # These also need a key for every index: `query_api.routes.keys` checks it.
         "create_key": _ADMIN,
         "list_keys": _ADMIN,
         "get_key": _ADMIN,

@@ -1,4 +1,4 @@
-"""The body of a search request, as the OpenAPI document shows it.
+"""The bodies of a search, of a search over several indexes and of a batch, as the OpenAPI document shows them.
 
 `SearchRequest` holds the query, the mode and the page; its nested models are expansion (`Context`, `Feedback`,
 `Example`), fusion, two-phase search, reranking, facets, sort keys, and the passage and highlight of a hit. The
@@ -7,7 +7,7 @@ properties at its end derive values for the stages of a search. Defaults come fr
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt, model_validator
 
 from services.dates import CalendarUnit
 from services.filters.parsing import FilterJson, RangesJson
@@ -97,15 +97,6 @@ class Rerank(BaseModel):
         if self.feedback is not None and self.model != "dense":
             raise ValueError('`feedback` goes with `model`: "dense"')
         return self
-
-
-class Reranked(BaseModel):
-    """The outcome of reranking. `reason`: the code of the error that left the list in its order."""
-
-    applied: bool
-    model: Reranker
-    scored: int = Field(description="documents that the model scored")
-    reason: str | None = None
 
 
 Among = Literal["matches", "candidates"]
@@ -374,3 +365,26 @@ class SearchRequest(BaseModel):
     def highlight_characters(self) -> int | None:
         """The length of an excerpt in characters; None: the whole passage."""
         return self.highlight.characters if isinstance(self.highlight, Highlight) else None
+
+
+class AcrossRequest(SearchRequest):
+    """A search over several indexes. The hits are the same as from one index with all their documents."""
+
+    indexes: list[str] = Field(
+        min_length=1, description="names of the indexes, without repetition; an error of any index fails the search"
+    )
+
+
+class BatchSearch(SearchRequest):
+    """One search of a batch: the body of POST /v1/indexes/{index}/search with its `index`, or of POST /v1/search."""
+
+    index: str | None = None
+    indexes: list[str] | None = None
+
+
+class BatchRequest(BaseModel):
+    """Independent searches. The limits apply to each search separately."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    searches: list[SkipValidation[BatchSearch]]

@@ -1,16 +1,15 @@
 """The responses of a search, of a search over several indexes and of a batch, as the OpenAPI document shows them.
 
-`SearchAnswer` is the response of one index, `AcrossAnswer` of several, `BatchAnswer` of a batch, whose requests
-(`AcrossRequest`, `BatchRequest`) are here too. Bodies are built from checked values and not validated again: these
-models document them.
+`SearchAnswer` is the response of one index, `AcrossAnswer` of several, `BatchAnswer` of a batch. Bodies are built from
+checked values and not validated again: these models document them.
 """
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, Field
 
 from query_api.schemas.resources import Problem
-from query_api.schemas.search_request import Among, HitUnit, Mode, Reranked, SearchRequest
+from query_api.schemas.search_request import Among, HitUnit, Mode, Reranker
 
 
 class Passage(BaseModel):
@@ -173,6 +172,15 @@ class Timings(BaseModel):
     total: float
 
 
+class Reranked(BaseModel):
+    """The outcome of reranking. `reason`: the code of the error that left the list in its order."""
+
+    applied: bool
+    model: Reranker
+    scored: int = Field(description="documents that the model scored")
+    reason: str | None = None
+
+
 RuleKind = Literal["synonym", "term", "results", "boost", "field"]
 
 
@@ -280,14 +288,6 @@ class SearchAnswer(BaseModel):
     counted: CountedDocuments | None = None
 
 
-class AcrossRequest(SearchRequest):
-    """A search over several indexes. The hits are the same as from one index with all their documents."""
-
-    indexes: list[str] = Field(
-        min_length=1, description="names of the indexes, without repetition; an error of any index fails the search"
-    )
-
-
 class AcrossHit(Hit):
     """A hit; `index` and `id` together name the document."""
 
@@ -314,21 +314,6 @@ class AcrossAnswer(BaseModel):
     pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")
     facets: dict[str, FacetCounts] | None = Field(None, description="over all indexes together")
     counted: CountedDocuments | None = None
-
-
-class BatchSearch(SearchRequest):
-    """One search of a batch: the body of POST /v1/indexes/{index}/search with its `index`, or of POST /v1/search."""
-
-    index: str | None = None
-    indexes: list[str] | None = None
-
-
-class BatchRequest(BaseModel):
-    """Independent searches. The limits apply to each search separately."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    searches: list[SkipValidation[BatchSearch]]
 
 
 class BatchedAnswer(BaseModel):

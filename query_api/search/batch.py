@@ -13,8 +13,7 @@ from itertools import islice
 from typing import Any
 
 from query_api.app_state import AppState
-from query_api.schemas.search_request import SearchRequest
-from query_api.schemas.search_response import AcrossRequest, BatchRequest
+from query_api.schemas.search_request import AcrossRequest, BatchRequest, SearchRequest
 from query_api.search.executor import DirectEngine, Documents, Key, ListAnswer
 from query_api.search.pipeline import deadline_error, search, search_across
 from query_api.search.stages import Response

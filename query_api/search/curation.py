@@ -1,34 +1,179 @@
-"""Curation rules in one search: which version applies, their effect on the query, and the documents that they pin.
+"""Curation rules in one search: which version applies, and their effect on the query.
 
-A pinned document keeps its place in the whole ranking; `Pins` puts it on the
-page on which that place falls.
+`CuratedQuery` carries the effect: changed weights with their origins, boosts, hidden and pinned documents, and the
+report in the response.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import SearchRequest
-from query_api.search.context import CuratedQuery, CurationTerms, Hit, RetrievedHits, SearchContext
-from query_api.search.executor import complete_hits
 from query_api.search.page_state import PageState
-from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
 from query_api.search.validation import is_scored, limits_of
 from services.curation.effects import (
+    BOOST_ORIGIN,
+    OVERRIDE_ORIGIN,
+    SYNONYM_ORIGIN,
     BoostFactor,
+    apply_boosts,
+    boost_shares,
     compile_boosts,
+    curated_lexical_query,
     describe_filter,
-    insert_pinned,
-    pinned_positions,
 )
-from services.curation.matching import CompiledRules
+from services.curation.matching import CompiledRules, MatchedRules
 from services.curation.rules import Rules
-from services.errors import NotFound
+from services.encoders.query_table import QueryVector
 from services.filters.parsing import FilterLimits
 from services.index_spec import Generation
-from services.opensearch.queries import NOT_DELETED, SearchPlan, build_search_body, sparse_query
+from services.opensearch.queries import LexicalField
 from services.settings import Settings
+
+# By query piece, what each origin added to its weight.
+Origins = Mapping[int, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class CurationTerms:
+    """The terms that the analyser makes of the user's words, and the subset that a curation rule weighs."""
+
+    all_terms: frozenset[str]
+    weighed: frozenset[str]
+
+    def origin(self, piece: str) -> str | None:
+        """Return the kind of rule that an explained term comes from. A phrase has several terms in quotation marks."""
+        terms = set(piece.strip('"').split())
+        if not terms <= self.all_terms:
+            return SYNONYM_ORIGIN
+        return OVERRIDE_ORIGIN if terms <= self.weighed else None
+
+
+@dataclass(frozen=True, slots=True)
+class CuratedQuery:
+    """The effect of an index's curation rules on one search.
+
+    `origins`: by query piece, the weight that each rule added. `boosts`: factors of scores. `title`: the weight of
+    words in the title.
+    """
+
+    matched: MatchedRules
+    origins: Origins = field(default_factory=dict)
+    terms: CurationTerms | None = None
+    boosts: Sequence[BoostFactor] = ()
+    title: float = 1.0
+
+    def origins_of(self, query: QueryVector) -> Origins | None:
+        """Return the origins of the pieces that pruning left; None where all weight comes from the words."""
+        return {i: self.origins[i] for i in query.ids} if self.origins else None
+
+    def lexical_query(self, text: str, boosts: Mapping[str, float], field: LexicalField = "lexical") -> dict[str, Any]:
+        """Return the lexical query of a field. `boosts`: words beside the text, with their boosts."""
+        return curated_lexical_query(text, self.matched.spans, boosts, self.title, field)
+
+    def boost_query(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
+        """Return a search by score with the boosts of documents."""
+        return apply_boosts(search, self.boosts, named=explained)
+
+    def excluded_ids(self, *, fused: bool) -> list[str]:
+        """Return the ids of documents that no list may name: hidden ones, and in a single list pinned ones.
+
+        Fused lists keep pinned documents, which are taken out after fusion: the scaled scores of all other documents
+        depend on the best and the worst score of a list.
+        """
+        hidden = self.matched.hidden
+        return sorted(hidden if fused else hidden | self.matched.pins.keys())
+
+    def without_pins(self, reason: str) -> "CuratedQuery":
+        """Return the query without pins, each reported as skipped. A pin is a place in one index's ranking."""
+        if not self.matched.pins:
+            return self
+        skipped = [_skipped(pin.rule, document, reason) for document, pin in self.matched.pins.items()]
+        return self._with(pins={}, skipped=[*self.matched.skipped, *skipped])
+
+    def without_boosts_on(self, fields: Collection[str], reason: str) -> "CuratedQuery":
+        """Return the query without the boosts whose filter names one of the fields, each reported as skipped."""
+        dropped = [boost for boost in self.boosts if boost.fields & set(fields)]
+        if not dropped:
+            return self
+        applied, skipped = list(self.matched.applied), list(self.matched.skipped)
+        for boost in dropped:
+            applied.remove({"kind": BOOST_ORIGIN, "rule": boost.rule, "matched": boost.name})
+            skipped.append({"kind": BOOST_ORIGIN, "rule": boost.rule, "what": boost.name, "reason": reason})
+        boosts = [boost for boost in self.boosts if boost not in dropped]
+        return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
+
+    def with_missing_pins(self, ids: Collection[str]) -> "CuratedQuery":
+        """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
+        if not ids:
+            return self
+        skipped = [_skipped(self.matched.pins[document].rule, document, "not_found") for document in ids]
+        return self._with(skipped=[*self.matched.skipped, *skipped])
+
+    def _with(self, **members: Any) -> "CuratedQuery":
+        return replace(self, matched=replace(self.matched, **members))
+
+    def boost_factor(self, marks: Collection[str]) -> float:
+        """Return the factor of the score of a document that has these boosts."""
+        return math.prod(boost.factor for boost in self.boosts if boost.mark in marks)
+
+    def remove_boosts(self, score: float, marks: Collection[str]) -> float:
+        """Return a list's score without the boosts of the document."""
+        for boost in self.boosts:
+            if boost.mark in marks:
+                score /= boost.factor
+        return score
+
+    def explain_boosts(
+        self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
+    ) -> list[dict[str, Any]]:
+        """Return the amounts that boosts added to a score, as entries beside `why`, the contributions without boosts.
+
+        `named`: each entry shows the boost's filter.
+        """
+        if not why or not marks:
+            return []
+        score = sum(float(entry["contribution"]) for entry in why)
+        return [
+            {
+                "list": why[0]["list"],
+                "piece": name if named else BOOST_ORIGIN,
+                "contribution": share,
+                "expansion": False,
+                "origins": {BOOST_ORIGIN: share},
+            }
+            for name, share in boost_shares(score, self.boosts, marks)
+        ]
+
+    def mark_explanation(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add the kind of rule to the lexical contributions that come from a rule."""
+        for entry in why:
+            if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
+                origin = self.terms.origin(entry["piece"])
+                if origin is not None:
+                    entry["origins"] = {origin: entry["contribution"]}
+        return why
+
+    def mark_query_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add the weights that rules added to the pruned pieces of the query."""
+        for piece in pieces:
+            if piece["pruned"] and piece["id"] in self.origins:
+                piece["origins"] = dict(self.origins[piece["id"]])
+        return pieces
+
+    def to_response(self) -> dict[str, Any]:
+        """Return the `curation` member of a response."""
+        matched = self.matched
+        member: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
+        if matched.hidden:
+            member["hidden"] = len(matched.hidden)
+        return member | {"skipped": matched.skipped} if matched.skipped else member
+
+
+def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
+    return {"kind": "results", "rule": rule, "what": pinned, "reason": reason}
 
 
 async def rules_of(
@@ -86,106 +231,3 @@ def _with_boosts(
     else:
         matched.skip("field", 0, "title", "unfit")
     return curated
-
-
-async def with_curation_terms(context: SearchContext) -> SearchContext:
-    """Return the context with the analyser's terms of the user's words, which only explanations need."""
-    curated, request = context.curated, context.request
-    if curated is None or not curated.matched.spans or not request.explain or request.mode == "sparse":
-        return context
-    weighed = [span.text for span in curated.matched.spans if span.phrase or span.factor != 1]
-    distinct = list(dict.fromkeys([request.query, *weighed]))
-    try:
-        terms_by_word = await context.engine.terms(context.generation.physical, "lexical", distinct)
-    except NotFound:
-        # The generation of the point in time was removed: explain the contributions without their origins.
-        return context
-    context.stopwatch.lap("opensearch")
-
-    def terms_of(*texts: str) -> frozenset[str]:
-        return frozenset(term.text for text in texts for term in terms_by_word.get(text, ()))
-
-    terms = CurationTerms(terms_of(request.query), terms_of(*weighed))
-    return replace(context, curated=replace(curated, terms=terms))
-
-
-@dataclass(frozen=True, slots=True)
-class Pins:
-    """Pinned documents by their place in the whole ranking, and the number of hits before the page.
-
-    A pinned document keeps its place on whichever page it falls; the other hits follow each other around it.
-    """
-
-    by_place: dict[int, Hit]
-    begin: int
-
-    def placed(self, context: SearchContext, retrieved: RetrievedHits) -> RetrievedHits:
-        """Return the retrieved hits with the page's pins among them. A ranking ends only after its last pin."""
-        page, wanted = retrieved.page, self.by_place
-        if page is not None:
-            wanted = dict(zip(pinned_positions(list(wanted), page.ranked), wanted.values(), strict=True))
-        pins_ahead = {place - self.begin: hit for place, hit in wanted.items() if place > self.begin}
-        hits = insert_pinned(list(retrieved.hits), pins_ahead, context.request.size)
-        if context.request.mode == "hybrid":
-            scores = retrieved.pinned_scores
-            hits = [hit._replace(score=scores.get(hit.id, 0.0)) if hit.pinned else hit for hit in hits]
-        if page is not None:
-            placed = sum(hit.pinned for hit in hits)
-            page = replace(page, begin=page.begin + placed, end=page.end if placed >= len(pins_ahead) else None)
-        return replace(retrieved, hits=hits, page=page)
-
-
-async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]:
-    """Read the pinned documents; return the context with room for them on the page. None: nothing is pinned.
-
-    Pinned documents are read by id under the conditions of every hit. A document that was deleted, or that the request
-    excludes, takes no place.
-    """
-    curated, page = context.curated, context.page
-    if curated is None or not curated.matched.pins:
-        return context, None
-    pins = curated.matched.pins
-    size, begin = context.request.size, 0 if page is None else page.begin
-    pinned = await _read_pinned(context, list(pins))
-    absent = [
-        document for document, pin in pins.items() if document not in pinned and begin < pin.place <= begin + size
-    ]
-    by_place = {pins[document].place: hit for document, hit in pinned.items()}
-    if page is not None:
-        page = replace(page, pins=sum(place <= begin for place in by_place), last_pin=max(by_place, default=0))
-    on_page = sum(begin < place <= begin + size for place in by_place)
-    context = replace(context, curated=curated.with_missing_pins(absent), pinned=on_page, page=page)
-    return context, Pins(dict(sorted(by_place.items())), begin)
-
-
-async def _read_pinned(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
-    """Return the pinned documents that exist, by id, each with its score in every list that it matches."""
-    mode = context.request.mode
-    modes = HYBRID if mode == "hybrid" else (mode,)
-    plans = [
-        SearchPlan(context.generation.physical, _pinned_body(context, each, ids, first=each == modes[0]))
-        for each in modes
-    ]
-    pinned: dict[str, Hit] = {}
-    for list_mode, answer in zip(modes, await context.engine.lists(plans), strict=True):
-        for hit in complete_hits(answer, context.stopwatch):
-            document = pinned.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
-            scores = {**document.scores, list_mode: hit["_score"]} if hit["_score"] > 0 else document.scores
-            source, boosts = hit.get("_source", document.source), hit.get("matched_queries", ())
-            pinned[document.id] = document._replace(source=source, boosts=boosts, scores=scores)
-    context.stopwatch.lap("opensearch")
-    return pinned
-
-
-def _pinned_body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool) -> dict[str, Any]:
-    """Build the body that scores the pinned documents for one list. `first`: the list whose hits bring the sources."""
-    by_words = sparse_query(context.query, context.score_by) if mode == "sparse" else lexical_clause(context)
-    query = {
-        "bool": {
-            "should": [by_words],
-            "filter": [{"ids": {"values": ids}}, NOT_DELETED, *context.selection.clauses],
-            "must_not": [{"ids": {"values": list(context.excluded_ids)}}],
-        }
-    }
-    source = needed_source(context.request) if first and not context.request.is_fetched_separately else False
-    return with_boosts(context, build_search_body(query, len(ids), source, context.timeout))

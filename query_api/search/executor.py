@@ -2,8 +2,8 @@
 
 Stages plan lists and documents; an `Engine` sends the requests. So a search alone has its own requests
 (`DirectEngine`), the searches of a batch share theirs (`batch.BatchEngine`), and pages are read from a point in time
-(`paging.PointInTimeEngine`). `Stopwatch` measures the stages. A list that is cut short by time or by a failed shard is
-an error, never a partial answer.
+(`points_in_time.PointInTimeEngine`). `Stopwatch` measures the stages. A list that is cut short by time or by a failed
+shard is an error, never a partial answer.
 """
 
 import time

@@ -12,8 +12,7 @@ from typing import Any, Generic
 
 import orjson
 
-from query_api.schemas.search_request import SearchRequest
-from query_api.schemas.search_response import AcrossRequest
+from query_api.schemas.search_request import AcrossRequest, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.query_builder import list_body
 from query_api.search.validation import check_request

@@ -1,28 +1,30 @@
-"""Pages of a ranking, and the points in time from which pages are read.
+"""The place of a page in a ranking, and the cursor that carries it to the next request.
 
-`PageState` is the place of a page in a ranking. A page is found by number (hits to pass over) or by position (the sort
-values of the last hit). A position reaches as deep as the matches do. A ranking made in the API (fused, or rescored to
-a certain depth) has no position in OpenSearch's order: its pages are cut out of the whole ranking, which is made again
-for each page. `PointInTimeRegistry` limits the points in time that one process holds open.
+A page is found by number (hits to pass over) or by position (the sort values of the last hit). A position reaches as
+deep as the matches do. A ranking made in the API (fused, or rescored to a certain depth) has no position in
+OpenSearch's order: its pages are cut out of the whole ranking, which is made again for each page.
+
+A cursor seals a digest of the request, the point in time and the position that the pages reached. API processes keep no
+state of it, so any process can answer the next page (docs/decisions/0165).
 """
 
-import math
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from time import monotonic
-from typing import Any, TypeVar
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, Self, TypeVar
 
+from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import End
-from services.access.principals import EVERYBODY
-from services.errors import Overloaded, SparsewellError
-from services.opensearch.client import AsyncSearchClient
-from services.opensearch.paging import (
-    close_point_in_time_call,
-    open_point_in_time_call,
-)
+from services.errors import InvalidInput
+from services.opensearch.paging import seal_cursor, unseal_cursor
 
 Item = TypeVar("Item")
+FIRST_PAGE = "*"
+# The first member of every cursor. A later format will have another number, and is refused.
+_CURSOR_FORMAT = 1
+# Members that may differ from page to page: they change how hits are shown, not which hits they are.
+_PAGE_MEMBERS = {"cursor", "size", "passage", "highlight", "explain", "fields", "did_you_mean", "learn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,71 +110,46 @@ class PageState:
 
 
 @dataclass(frozen=True, slots=True)
-class PointInTime:
-    """The id of a point in time and its number of shards: OpenSearch holds one search context for each shard."""
+class CursorPosition:
+    """The position that a cursor seals. `digest`: of the request; the rest as in `PointInTime` and `PageState`."""
 
-    id: str
+    digest: str
+    physical: list[str]
+    point_in_time: str
     shards: int
+    depth: int
+    by_position: bool
+    begin: int
+    after: list[Any] | None
+    skip: int
+    rules: dict[str, int]
 
+    def cursor(self, key: bytes) -> str:
+        """Return the sealed cursor."""
+        return seal_cursor([_CURSOR_FORMAT, *astuple(self)], key)
 
-async def open_point_in_time(
-    search: AsyncSearchClient, physical: Sequence[str], seconds: float, *, prefer_local: bool = False
-) -> PointInTime:
-    """Open a point in time of some generations.
-
-    Raises Overloaded (`too_many_snapshots`) and NotFound (`index_not_found`).
-    """
-    try:
-        answer = await search.send(open_point_in_time_call(physical, seconds, prefer_local=prefer_local))
-    except Overloaded:
-        raise Overloaded(
-            "too_many_snapshots",
-            "OpenSearch is overloaded, or holds as many points in time for pages and exports as it may "
-            "(search.max_open_pit_context): wait until other searches reach their last page or expire.",
-            retry_after=5,
-        ) from None
-    return PointInTime(answer["pit_id"], answer["_shards"]["total"])
-
-
-async def close_point_in_time(search: AsyncSearchClient, point_in_time: str) -> None:
-    """Close a point in time. A failure is no error: the point in time also expires by itself."""
-    with suppress(SparsewellError):
-        await search.send(close_point_in_time_call(point_in_time))
-
-
-class PointInTimeRegistry:
-    """The points in time that searches and exports of this process hold open.
-
-    The limit keeps abandoned pages from taking all of OpenSearch's contexts; one caller (an API key) may hold half of
-    them. Another process may answer later pages unseen, so the number bounds the points in time that this process
-    opened.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """`limit`: contexts at once."""
-        self._limit = limit
-        self._until: dict[str, tuple[float, int, str]] = {}
-
-    def check_room(self, caller: str) -> None:
-        """Return if there is room for another point in time. Raises Overloaded (`too_many_snapshots`)."""
-        now = monotonic()
-        self._until = {name: entry for name, entry in self._until.items() if entry[0] > now}
-        callers_shards = sum(shards for _, shards, holder in self._until.values() if holder == caller)
-        over_share = caller != EVERYBODY.id and callers_shards >= max(1, self._limit // 2)
-        if over_share or sum(shards for _, shards, _ in self._until.values()) >= self._limit:
-            first_expiry = min(until for until, _, _ in self._until.values())
-            raise Overloaded(
-                "too_many_snapshots",
-                f"{len(self._until):,} searches and exports wait for their next page, and the limit is reached: let "
-                "some reach their last page, or use `offset`.",
-                limit=self._limit,
-                retry_after=max(1, math.ceil(first_expiry - now)),
+    @classmethod
+    def read(cls, cursor: str, key: bytes, digest: str) -> Self:
+        """Read a sealed cursor. Raises InvalidInput (`bad_cursor`, `cursor_mismatch`)."""
+        try:
+            cursor_format, *values = unseal_cursor(cursor, key)
+            position = cls(*values) if cursor_format == _CURSOR_FORMAT else None
+        except (ValueError, TypeError):
+            position = None
+        if position is None:
+            raise InvalidInput("bad_cursor", "`cursor` was not issued by this search; `*` requests the first page.")
+        if position.digest != digest:
+            raise InvalidInput(
+                "cursor_mismatch",
+                "`cursor` belongs to another search: all but `size`, `passage`, `highlight`, `explain` and `fields` "
+                "must stay as on the previous page; `*` begins again.",
             )
+        return position
 
-    def record(self, point_in_time: PointInTime, seconds: float, caller: str) -> None:
-        """Record that a page was answered and that the point in time stays open for `seconds`."""
-        self._until[point_in_time.id] = (monotonic() + seconds, point_in_time.shards, caller)
 
-    def remove(self, point_in_time: str) -> None:
-        """Forget a point in time that was closed or expired."""
-        self._until.pop(point_in_time, None)
+def request_digest(request: SearchRequest, indexes: Sequence[str]) -> str:
+    """Return the digest of the members that must stay the same on all pages of a search."""
+    # Pydantic's JSON would not do: the filter is not validated yet, and may contain values that it refuses.
+    members = request.model_dump(exclude=_PAGE_MEMBERS)
+    text = json.dumps([list(indexes), members], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

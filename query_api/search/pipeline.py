@@ -1,27 +1,37 @@
 """Entry points of a search, of one index or of several.
 
 `search` and `search_across` validate the request, look the generations up, find the page and run the stages within the
-deadline. A search sends at most two requests to OpenSearch, unless it asks for feedback or for a model.
+deadline. A search sends at most two requests to OpenSearch, unless it asks for feedback or for a model. A search with a
+cursor reads its pages from a point in time.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from query_api.app_state import AppState
-from query_api.schemas.search_request import SearchRequest
-from query_api.schemas.search_response import AcrossRequest
+from query_api.schemas.search_request import AcrossRequest, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
 from query_api.search.executor import Engine, Stopwatch
 from query_api.search.multi_index import check_across, common_score_by
-from query_api.search.page_state import PageState
-from query_api.search.paging import answer_page
+from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
+from query_api.search.points_in_time import (
+    PointInTime,
+    PointInTimeEngine,
+    close_point_in_time,
+    cursor_expired,
+    open_point_in_time,
+)
 from query_api.search.stages import Response, respond, run_stages, with_query
 from query_api.search.validation import check_request, parse_selection
 from services.curation.matching import CompiledRules
-from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, ScoreBy
+
+# Answers one page of the ranking (None: its top) from the generations, by the engine; returns also the state after it.
+AnswerPage = Callable[[Sequence[Generation], Engine, PageState | None], Awaitable[tuple[Response, PageState | None]]]
 
 
 async def search(
@@ -107,27 +117,42 @@ async def _answer(
     engine: Engine | None,
     proposed: CompiledRules | None = None,
 ) -> Response:
-    """Find the page that the request asks for, run the stages for it and shape the response."""
+    """Answer the page that the request asks for. `generations`: the generations that searches read now."""
+    engine = engine or app.engine
+    answer_page = partial(_answer_page, app, request, proposed)
+    if request.cursor is not None:
+        return await _answer_cursor(app, generations, request, engine, answer_page)
+    if not request.offset:
+        response, _ = await answer_page(generations, engine, None)
+        return response
+    page = PageState(request.offset, depth=max(request.candidates, request.size))
+    response, next_page = await answer_page(generations, engine, page)
+    return response | {"end": None if next_page is None else next_page.end}
 
-    async def answer_one_page(
-        generations: Sequence[Generation], engine: Engine, page: PageState | None
-    ) -> tuple[Response, PageState | None]:
-        stopwatch = Stopwatch()
-        score_by = common_score_by(request, [generation.spec for generation in generations])
-        contexts = [
-            await _build_context(app, generation, request, score_by, engine, stopwatch, page, proposed)
-            for generation in generations
-        ]
-        stopwatch.lap("encode")
-        outcome = await run_stages(contexts)
-        next_page = outcome.retrieved.page
-        if next_page is not None and request.curation:
-            next_page = replace(
-                next_page, rules={context.generation.index: _rules_version(context) for context in contexts}
-            )
-        return await respond(outcome), next_page
 
-    return await answer_page(app, generations, request, engine or app.engine, answer_one_page)
+async def _answer_page(
+    app: AppState,
+    request: SearchRequest,
+    proposed: CompiledRules | None,
+    generations: Sequence[Generation],
+    engine: Engine,
+    page: PageState | None,
+) -> tuple[Response, PageState | None]:
+    """Run the stages for one page (None: the top of the ranking); also return the state after the page."""
+    stopwatch = Stopwatch()
+    score_by = common_score_by(request, [generation.spec for generation in generations])
+    contexts = [
+        await _build_context(app, generation, request, score_by, engine, stopwatch, page, proposed)
+        for generation in generations
+    ]
+    stopwatch.lap("encode")
+    result = await run_stages(contexts)
+    next_page = result.retrieved.page
+    if next_page is not None and request.curation:
+        next_page = replace(
+            next_page, rules={context.generation.index: _rules_version(context) for context in contexts}
+        )
+    return await respond(result), next_page
 
 
 async def _build_context(
@@ -160,3 +185,73 @@ async def _build_context(
 def _rules_version(context: SearchContext) -> int:
     """Return the version of the curation rules that the search applied; 0: the index has none."""
     return 0 if context.curated is None else context.curated.matched.version
+
+
+async def _answer_cursor(
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answer_page: AnswerPage
+) -> Response:
+    """Answer one page of a point in time.
+
+    Raises InvalidInput (`bad_cursor`, `cursor_mismatch`), NotFound (`cursor_expired`), Overloaded
+    (`too_many_snapshots`).
+    """
+    kept = app.settings.cursor_seconds
+    digest = request_digest(request, [generation.index for generation in generations])
+    key = app.cursor_key("search", generations)
+    if request.cursor == FIRST_PAGE:
+        app.points_in_time.check_room(app.principal.id)
+        physical = [generation.physical for generation in generations]
+        opened = await open_point_in_time(app.search, physical, kept, prefer_local=app.prefer_local)
+        app.points_in_time.record(opened, kept, app.principal.id)
+        page = PageState(by_position=not request.is_ranked_by_api, depth=max(request.candidates, request.size))
+    else:
+        position = CursorPosition.read(request.cursor or "", key, digest)
+        physical, opened = position.physical, PointInTime(position.point_in_time, position.shards)
+        generations = await _pinned_generations(app, generations, physical)
+        page = PageState(
+            position.begin, position.by_position, position.after, position.skip, position.depth, rules=position.rules
+        )
+    pit_engine = PointInTimeEngine(engine, opened.id, physical, kept, app.settings.search_timeout)
+    try:
+        response, next_page = await answer_page(generations, pit_engine, page)
+    except SparsewellError as error:
+        if request.cursor == FIRST_PAGE or error.code == "cursor_expired":
+            await _close(app, opened.id)
+        raise
+    assert next_page is not None  # noqa: S101 (the request asks for a page)
+    if next_page.end is not None:
+        await _close(app, opened.id)
+        return response | {"cursor": None, "end": next_page.end}
+    current = PointInTime(pit_engine.point_in_time, opened.shards)
+    if current != opened:
+        app.points_in_time.remove(opened.id)
+    app.points_in_time.record(current, kept, app.principal.id)
+    position = CursorPosition(
+        digest=digest,
+        physical=list(physical),
+        point_in_time=current.id,
+        shards=current.shards,
+        depth=next_page.depth,
+        by_position=next_page.by_position,
+        begin=next_page.begin,
+        after=next_page.after,
+        skip=next_page.skip,
+        rules=dict(next_page.rules),
+    )
+    return response | {"cursor": position.cursor(key), "end": None}
+
+
+async def _pinned_generations(app: AppState, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
+    """Return the generations of the first page: a swap since then does not affect the later pages."""
+    try:
+        return [
+            await app.generation_of(generation.index, name) for generation, name in zip(active, physical, strict=True)
+        ]
+    except NotFound:
+        raise cursor_expired() from None
+
+
+async def _close(app: AppState, point_in_time: str) -> None:
+    """Close the point in time after its last page or an error."""
+    app.points_in_time.remove(point_in_time)
+    await close_point_in_time(app.search, point_in_time)

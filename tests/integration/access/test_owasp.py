@@ -91,7 +91,7 @@ def api3_properties_of_a_key(target: Target) -> bool:
 
 
 def without_api3(patch: Patch) -> None:
-    patch.setattr("query_api.routes.admin.describe_key", lambda key: key.source())
+    patch.setattr("query_api.routes.keys.describe_key", lambda key: key.source())
 
 
 def api4_as_much_as_one_likes(target: Target) -> bool:

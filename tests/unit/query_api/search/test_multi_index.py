@@ -2,7 +2,7 @@
 
 import pytest
 
-from query_api.schemas.search_response import AcrossRequest
+from query_api.schemas.search_request import AcrossRequest
 from query_api.search.multi_index import SUPPORTED_MEMBERS, check_across
 from services.errors import InvalidInput
 from services.settings import Settings

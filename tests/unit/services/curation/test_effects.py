@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query_api.curation import compare_rankings, rank_biased_overlap
-from query_api.search.context import CurationTerms
+from query_api.search.curation import CurationTerms
 from query_api.search.hits import lexical_shares, lexical_why, word_shares
 from services.curation.effects import (
     BoostFactor,

@@ -1,20 +1,25 @@
-"""Creation, rotation and revocation of API keys.
+"""API keys: creation, rotation and revocation, with their routes.
 
-Each change is a compare-and-swap in OpenSearch. It is in this process's `KeyRing` at once, and in others within
-seconds (docs/decisions/0200).
+Keys (`/v1/keys`) need a key that administers every index, or a key could extend its own rights. Each change is a
+compare-and-swap in OpenSearch. It is in this process's `KeyRing` at once, and in others within seconds
+(docs/decisions/0200).
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from query_api.app_state import AppState
-from query_api.schemas.admin import KeyRequest
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
+
+from query_api.app_state import AppState, WithApp
+from query_api.schemas.admin import KeyList, KeyModel, KeyRequest, KeyRights, NewKey, RotateRequest
+from query_api.schemas.resources import document_responses, json_response
 from services.access.api_keys import KEY_ID_PATTERN, ApiKey, KeySecret, digest_key, generate_key, generate_key_id
-from services.access.principals import check_key_filter
-from services.errors import Conflict, InvalidInput, NotFound
+from services.access.principals import ALL_INDEXES, check_key_filter
+from services.errors import Conflict, Forbidden, InvalidInput, NotFound
 from services.opensearch.system_indexes import (
     MAX_KEYS,
     StoredKey,
@@ -28,6 +33,89 @@ from services.opensearch.system_indexes import (
     read_stored_keys,
     save_key_call,
 )
+
+
+async def _require_every_index(app: WithApp) -> AppState:
+    """Require a key for every index. Raises Forbidden (`keys_forbidden`)."""
+    if ALL_INDEXES not in app.principal.indexes:
+        raise Forbidden("keys_forbidden", "Managing keys needs a key that administers every index.")
+    return app
+
+
+WithKeyAdministration = Annotated[AppState, Depends(_require_every_index)]
+keys_router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+
+@keys_router.post(
+    "",
+    status_code=201,
+    responses=document_responses(201, NewKey, 409, 422, 503),
+    operation_id="create_key",
+    summary="Create a key",
+)
+async def create_key(body: KeyRequest, app: WithKeyAdministration) -> Response:
+    """Only this answer contains the text of the key."""
+    key, text = await issue_key(app, body)
+    return json_response(describe_key(key) | {"key": text}, 201)
+
+
+@keys_router.get(
+    "", responses=document_responses(200, KeyList, 422, 503), operation_id="list_keys", summary="List the keys"
+)
+async def list_keys(
+    app: WithKeyAdministration, revoked: Annotated[bool, Query(description="include revoked keys")] = False
+) -> Response:
+    return json_response({"keys": [describe_key(key) for key in await list_issued_keys(app, revoked=revoked)]})
+
+
+@keys_router.get(
+    "/self",
+    responses=document_responses(200, KeyRights),
+    operation_id="who_am_i",
+    summary="Show the rights of the key of this request",
+)
+async def get_own_key(app: WithApp) -> Response:
+    principal = app.principal
+    return json_response(
+        {
+            "id": principal.id,
+            "scopes": sorted(principal.scopes),
+            "indexes": principal.indexes,
+            "filter": principal.filter,
+        }
+    )
+
+
+@keys_router.get(
+    "/{key_id}", responses=document_responses(200, KeyModel, 404, 503), operation_id="get_key", summary="Show a key"
+)
+async def get_key(key_id: str, app: WithKeyAdministration) -> Response:
+    return json_response(describe_key((await find_issued_key(app, key_id)).key))
+
+
+@keys_router.post(
+    "/{key_id}/rotate",
+    responses=document_responses(200, NewKey, 404, 409, 422, 503),
+    operation_id="rotate_key",
+    summary="Give a key a new secret, and end the old one later",
+)
+async def rotate_key(key_id: str, app: WithKeyAdministration, body: RotateRequest | None = None) -> Response:
+    rotation = body or RotateRequest.model_validate({})
+    key, text = await rotate_key_secret(app, key_id, rotation.overlap_seconds)
+    return json_response(describe_key(key) | {"key": text})
+
+
+@keys_router.delete(
+    "/{key_id}",
+    status_code=204,
+    responses=document_responses(204, None, 404, 409, 503),
+    operation_id="revoke_key",
+    summary="Revoke a key",
+)
+async def revoke_key(key_id: str, app: WithKeyAdministration) -> Response:
+    """This process refuses the key at once, every other within four seconds."""
+    await revoke_issued_key(app, key_id)
+    return Response(status_code=204)
 
 
 async def issue_key(app: AppState, request: KeyRequest) -> tuple[ApiKey, str]:
