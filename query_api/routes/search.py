@@ -34,6 +34,7 @@ from services.errors import InvalidInput
 from services.opensearch.journal import now_ms
 from services.opensearch.suggestions import CountedQuery, list_queries_call, read_query_list, refresh_queries_call
 from services.query.suggest import learnable_query, normalise_query
+from services.web.middleware import replay
 
 _JSON_BODY = (b"content-type", b"application/json")
 
@@ -55,7 +56,7 @@ class JsonRoute(APIRoute):
         message = await receive()  # `BodyLimitMiddleware` gives a small body as one message
         request = self._parse(message)
         if request is None:
-            await super().handle(scope, _replay(message, receive), send)
+            await super().handle(scope, replay([message], receive), send)
             return
         http = Request(scope)
         await authorise_request(http)
@@ -72,16 +73,6 @@ class JsonRoute(APIRoute):
             return model.model_validate_json(message.get("body", b""))
         except ValidationError:
             return None
-
-
-def _replay(message: Message, receive: Receive) -> Receive:
-    """Return a channel that gives a message that was received once more, then the messages after it."""
-    waiting = [message]
-
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replayed
 
 
 search_router = APIRouter(

@@ -305,6 +305,11 @@ class SearchRequest(BaseModel):
         return not self.query.strip() and not self.like
 
     @property
+    def is_across_indexes(self) -> bool:
+        """Whether the search is over several indexes."""
+        return False
+
+    @property
     def is_first(self) -> bool:
         """Whether the request is for the top of the ranking, not for a later page."""
         return not self.offset and self.cursor in (None, "*")
@@ -373,6 +378,11 @@ class AcrossRequest(SearchRequest):
     indexes: list[str] = Field(
         min_length=1, description="names of the indexes, without repetition; an error of any index fails the search"
     )
+
+    @property
+    def is_across_indexes(self) -> bool:
+        """Whether the search is over several indexes."""
+        return True
 
 
 class BatchSearch(SearchRequest):

@@ -12,9 +12,10 @@ from typing import Any
 from query_api.schemas.search_request import MAX_PER_DOCUMENT
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import send_lists
+from query_api.search.multi_index import MergedList
 from query_api.search.passages import has_part
 from query_api.search.query_builder import depth_of, excluded_ids, field_query, modes_of, needed_source, with_boosts
-from query_api.search.retrieval import read_sources, scaled_shares
+from query_api.search.retrieval import cut_page, fuse, read_sources, scaled_shares
 from services.opensearch.queries import (
     NestedKind,
     SearchPlan,
@@ -25,7 +26,6 @@ from services.opensearch.queries import (
     read_best_nested,
     sparse_nested_query,
 )
-from services.query.fusion import fuse_lists, fusion_shares
 
 # The id of a document, and the number of the chapter or passage within it.
 PartKey = tuple[str, int]
@@ -53,37 +53,17 @@ async def _rank(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     answers = await send_lists(
         context.engine, [_part_plan(context, mode, unit, depth) for mode in modes], context.stopwatch
     )
-    hits = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
-    lists = {mode: _scores(context, unit, mode_hits, depth) for mode, mode_hits in hits.items()}
-    if len(modes) > 1:
-        ranking = _limit_per_document(
-            request.per_document, fuse_lists(lists, request.weights.model_dump(), request.chosen_fusion())
-        )
-    else:
-        ranking = list(lists[modes[0]].items())
-    shown: Sequence[tuple[PartKey, float]] = ranking
-    if page is not None:
-        full = len(modes) > 1 and any(len(scores) == depth for scores in lists.values())
-        shown, page = page.of_ranking(ranking, request.size, full=full)
-    shown = shown[: request.size]
-    fusion: Mapping[PartKey, Mapping[str, tuple[float, float]]] = {}
-    if request.explain and len(modes) > 1:
-        fusion = fusion_shares(lists, request.weights.model_dump(), request.chosen_fusion(), [key for key, _ in shown])
-    marks = {hit["_id"]: hit.get("matched_queries", ()) for mode_hits in hits.values() for hit in mode_hits}
-    context.stopwatch.lap("fuse")
-    page_hits = [
-        Hit(
-            key[0],
-            context.generation.physical,
-            score,
-            {mode: scores[key] for mode, scores in lists.items() if key in scores},
-            fusion=fusion.get(key),
-            number=key[1],
-            boosts=marks[key[0]],
-        )
-        for key, score in shown
-    ]
-    return RetrievedHits(page_hits, page, lexical_empty=hits.get("lexical") == [])
+    hits_by_mode = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
+    lists = {}
+    for mode, hits in hits_by_mode.items():
+        scores = _scores(context, unit, hits, depth)
+        lists[mode] = MergedList(scores, scores, len(modes) > 1 and len(scores) == depth)
+    ranking = _limit_per_document(request.per_document, fuse(context, lists))
+    marks = {hit["_id"]: hit.get("matched_queries", ()) for hits in hits_by_mode.values() for hit in hits}
+    boosts = {key: marks[key[0]] for key, _ in ranking}
+    physical = context.generation.physical
+    page_hits, page = cut_page(context, ranking, lists, boosts, lambda key: (physical, *key))
+    return RetrievedHits(page_hits, page, lexical_empty=hits_by_mode.get("lexical") == [])
 
 
 def _part_plan(context: SearchContext, mode: str, unit: NestedKind, depth: int) -> SearchPlan:

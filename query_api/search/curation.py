@@ -24,7 +24,7 @@ from services.curation.effects import (
     curated_lexical_query,
     describe_filter,
 )
-from services.curation.matching import CompiledRules, MatchedRules
+from services.curation.matching import CompiledRules, MatchedRules, RuleReport, skipped_part
 from services.curation.rules import Rules
 from services.encoders.query_table import QueryVector
 from services.filters.parsing import FilterLimits
@@ -90,30 +90,27 @@ class CuratedQuery:
         """Return the query without pins, each reported as skipped. A pin is a place in one index's ranking."""
         if not self.matched.pins:
             return self
-        skipped = [_skipped(pin.rule, document, reason) for document, pin in self.matched.pins.items()]
-        return self._with(pins={}, skipped=[*self.matched.skipped, *skipped])
+        skipped = [skipped_part("results", pin.rule, document, reason) for document, pin in self.matched.pins.items()]
+        return replace(self, matched=replace(self.matched.with_reports(skipped=skipped), pins={}))
 
     def without_boosts_on(self, fields: Collection[str], reason: str) -> "CuratedQuery":
         """Return the query without the boosts whose filter names one of the fields, each reported as skipped."""
         dropped = [boost for boost in self.boosts if boost.fields & set(fields)]
         if not dropped:
             return self
-        applied, skipped = list(self.matched.applied), list(self.matched.skipped)
+        applied = list(self.matched.applied)
         for boost in dropped:
-            applied.remove({"kind": BOOST_ORIGIN, "rule": boost.rule, "matched": boost.name})
-            skipped.append({"kind": BOOST_ORIGIN, "rule": boost.rule, "what": boost.name, "reason": reason})
-        boosts = [boost for boost in self.boosts if boost not in dropped]
-        return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
+            applied.remove({"kind": "boost", "rule": boost.rule, "matched": boost.name})
+        skipped = [skipped_part("boost", boost.rule, boost.name, reason) for boost in dropped]
+        matched = replace(self.matched, applied=applied).with_reports(skipped=skipped)
+        return replace(self, matched=matched, boosts=[boost for boost in self.boosts if boost not in dropped])
 
     def with_missing_pins(self, ids: Collection[str]) -> "CuratedQuery":
         """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
         if not ids:
             return self
-        skipped = [_skipped(self.matched.pins[document].rule, document, "not_found") for document in ids]
-        return self._with(skipped=[*self.matched.skipped, *skipped])
-
-    def _with(self, **members: Any) -> "CuratedQuery":
-        return replace(self, matched=replace(self.matched, **members))
+        skipped = [skipped_part("results", self.matched.pins[document].rule, document, "not_found") for document in ids]
+        return replace(self, matched=self.matched.with_reports(skipped=skipped))
 
     def boost_factor(self, marks: Collection[str]) -> float:
         """Return the factor of the score of a document that has these boosts."""
@@ -172,10 +169,6 @@ class CuratedQuery:
         return member | {"skipped": matched.skipped} if matched.skipped else member
 
 
-def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
-    return {"kind": "results", "rule": rule, "what": pinned, "reason": reason}
-
-
 async def rules_of(
     curations: CurationCache,
     generation: Generation,
@@ -212,22 +205,24 @@ def _with_boosts(
 
     Rules that name a field that the generation lacks are reported as skipped.
     """
-    # `matched` belongs to this search alone, so it may be changed.
-    matched = curated.matched
-    boosts = list(compile_boosts(rules, generation.spec.fields, limits)) if rules.boosts else []
-    for number, boost in enumerate(boosts):
+    applied: list[RuleReport] = []
+    skipped: list[RuleReport] = []
+    boosts = []
+    for number, boost in enumerate(compile_boosts(rules, generation.spec.fields, limits) if rules.boosts else ()):
         if isinstance(boost, BoostFactor):
-            matched.applied.append({"kind": "boost", "rule": number, "matched": boost.name})
+            boosts.append(boost)
+            applied.append({"kind": "boost", "rule": number, "matched": boost.name})
         else:
-            matched.skip("boost", number, describe_filter(rules.boosts[number].filter), "unfit")
-    curated = replace(curated, boosts=[boost for boost in boosts if isinstance(boost, BoostFactor)])
-    if rules.fields.title == 1 or request.mode == "sparse":
+            skipped.append(skipped_part("boost", number, describe_filter(rules.boosts[number].filter), "unfit"))
+    title = 1.0
+    if rules.fields.title != 1 and request.mode != "sparse":
+        if request.unit != "document":
+            skipped.append(skipped_part("field", 0, "title", "by_unit"))
+        elif generation.titles:
+            title = rules.fields.title
+            applied.append({"kind": "field", "rule": 0, "matched": "title"})
+        else:
+            skipped.append(skipped_part("field", 0, "title", "unfit"))
+    if not applied and not skipped:
         return curated
-    if request.unit != "document":
-        matched.skip("field", 0, "title", "by_unit")
-    elif generation.titles:
-        matched.applied.append({"kind": "field", "rule": 0, "matched": "title"})
-        return replace(curated, title=rules.fields.title)
-    else:
-        matched.skip("field", 0, "title", "unfit")
-    return curated
+    return replace(curated, matched=curated.matched.with_reports(applied, skipped), boosts=boosts, title=title)

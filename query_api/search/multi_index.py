@@ -18,7 +18,7 @@ from query_api.search.query_builder import list_body
 from query_api.search.validation import check_request
 from services.errors import InvalidInput
 from services.index_spec import FieldType, IndexSpec, ScoreBy
-from services.query.fusion import D
+from services.query.fusion import K
 from services.settings import Settings
 
 # A hit as OpenSearch returns it.
@@ -152,20 +152,20 @@ def query_weight(context: SearchContext) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class MergedList(Generic[D]):
+class MergedList(Generic[K]):
     """The list of one mode over all indexes, best first.
 
     `scores`: as OpenSearch returned them. `scaled`: on one scale. `full`: the list was cut at its depth.
     """
 
-    scores: Mapping[D, float]
-    scaled: Mapping[D, float]
+    scores: Mapping[K, float]
+    scaled: Mapping[K, float]
     full: bool
 
 
 def merge_lists(
-    lists: Sequence[tuple[SearchContext, Sequence[EngineHit]]], mode: str, depth: int, key: Callable[[EngineHit], D]
-) -> MergedList[D]:
+    lists: Sequence[tuple[SearchContext, Sequence[EngineHit]]], mode: str, depth: int, key: Callable[[EngineHit], K]
+) -> MergedList[K]:
     """Return the best `depth` hits of one mode's lists. BM25 scores, and scores of one encoder, compare as they are."""
     scores = {key(hit): float(hit["_score"]) for _, hits in lists for hit in hits}
     full = len(scores) > depth or any(len(hits) == depth for _, hits in lists)
@@ -179,14 +179,14 @@ def merge_lists(
     return MergedList({document: scores[document] for document in best}, best, full)
 
 
-def engine_order(hits: Mapping[D, EngineHit], scaled: Mapping[D, float]) -> list[D]:
+def engine_order(hits: Mapping[K, EngineHit], scaled: Mapping[K, float]) -> list[K]:
     """Return the keys of sorted hits of several searches in the order in which OpenSearch puts equal values.
 
     Equal values are in the order of their scores, or the latest first where nothing is scored; then in the order of
     writing.
     """
 
-    def tie(document: D) -> tuple[float, int, Hashable]:
+    def tie(document: K) -> tuple[float, int, Hashable]:
         *_, last, number = hits[document]["sort"]
         return -scaled[document] if scaled else -last, number, document
 

@@ -173,11 +173,11 @@ async def _build_context(
         context = SearchContext(
             generation, table, request, app.settings, engine, stopwatch, chosen, score_by,
             page=page, principal=app.principal, model=app.model,
-            targets=(generation.physical,) if isinstance(request, AcrossRequest) else (),
+            targets=(generation.physical,) if request.is_across_indexes else (),
         )  # fmt: skip
         return with_query(context, rules)
     except InvalidInput as error:
-        if not isinstance(request, AcrossRequest):
+        if not request.is_across_indexes:
             raise
         raise InvalidInput(error.code, f"Index {generation.index!r}: {error.detail}", **error.extra) from None
 

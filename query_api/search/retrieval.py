@@ -46,26 +46,33 @@ from query_api.search.query_builder import (
 from query_api.search.sorting import sort_documents
 from query_api.search.validation import is_scored
 from services.opensearch.queries import Clause, FieldValues, SearchPlan, build_docvalue_fields, read_field_values
-from services.query.fusion import D, fuse_lists, fusion_shares
+from services.query.fusion import K, fuse_lists, fusion_shares
 
+# A hit's index name, the id of its document, and the number of its chapter or passage.
+Address = tuple[str, str, int | None]
 # The keys of hits: by id in a search of one index, by index and id in a search of several.
 _id: Callable[[EngineHit], str] = itemgetter("_id")
 _physical_and_id: Callable[[EngineHit], Key] = itemgetter("_index", "_id")
+
+
+def _key_address(key: Key) -> Address:
+    return *key, None
 
 
 async def retrieve(contexts: Sequence[SearchContext]) -> RetrievedHits:
     """Return the hits of the page. `contexts`: one for each index, with the same request."""
     first = contexts[0]
     if first.request.is_ranked_by_api:
-        return await (
-            _rank_candidates(contexts, _id) if len(contexts) == 1 else _rank_candidates(contexts, _physical_and_id)
-        )
+        if len(contexts) > 1:
+            return await _rank_candidates(contexts, _physical_and_id, _key_address)
+        physical = first.generation.physical
+        return await _rank_candidates(contexts, _id, lambda document: (physical, document, None))
     searches = join_alike(contexts, first.mode, first.request.size)
     if len(searches) == 1:
         return await _engine_list(searches[0])
     if first.request.sort:
         return await _merge_sorted_lists(contexts)
-    return await _rank_candidates(contexts, _physical_and_id)
+    return await _rank_candidates(contexts, _physical_and_id, _key_address)
 
 
 async def _engine_list(context: SearchContext) -> RetrievedHits:
@@ -117,16 +124,18 @@ class _CandidateList:
     hits: Sequence[EngineHit]
 
 
-async def _rank_candidates(contexts: Sequence[SearchContext], key: Callable[[EngineHit], D]) -> RetrievedHits:
+async def _rank_candidates(
+    contexts: Sequence[SearchContext], key: Callable[[EngineHit], K], address: Callable[[K], Address]
+) -> RetrievedHits:
     """Rank candidates: fuse the lists of both modes, or merge the lists of one, then sort if the request asks for it.
 
-    `key` names a document: by its id, or by index and id where several indexes are searched.
+    `key` names a document: by its id, or by index and id where several indexes are searched. `address` resolves it.
     """
     contexts = [_page_by_number(each) for each in contexts]
     first = contexts[0]
     candidates, counts = await _send_candidate_lists(contexts)
     lists = _merge(first, candidates, key)
-    ranking = _fuse(first, lists)
+    ranking = fuse(first, lists)
     pinned: dict[str, float] = {}
     if first.curated is not None and (pins := first.curated.matched.pins):
         pinned = {str(name): score for name, score in ranking if name in pins}
@@ -136,7 +145,7 @@ async def _rank_candidates(contexts: Sequence[SearchContext], key: Callable[[Eng
     if first.selection.facets is not None and not counts:
         counts = _candidate_counts(first, candidates, key)
     boosts = {key(hit): hit["matched_queries"] for each in candidates for hit in each.hits if "matched_queries" in hit}
-    hits, page = _cut_page(first, ranking, lists, boosts)
+    hits, page = cut_page(first, ranking, lists, boosts, address)
     lexical_empty = "lexical" in lists and not lists["lexical"].scores
     return RetrievedHits(hits, page, counts, lexical_empty, pinned_scores=pinned)
 
@@ -171,17 +180,17 @@ def _candidate_request(context: SearchContext, mode: str, depth: int, group: int
 
 
 def _merge(
-    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], D], group: int = 0
-) -> dict[str, MergedList[D]]:
+    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], K], group: int = 0
+) -> dict[str, MergedList[K]]:
     """Return the list of each mode over all indexes."""
-    merged: dict[str, MergedList[D]] = {}
+    merged: dict[str, MergedList[K]] = {}
     for mode in modes_of(context):
         lists = [(each.context, each.hits) for each in candidates if each.mode == mode and each.group == group]
         merged[mode] = merge_lists(lists, mode, depth_of(context), key)
     return merged
 
 
-def _fuse(context: SearchContext, lists: Mapping[str, MergedList[D]]) -> list[tuple[D, float]]:
+def fuse(context: SearchContext, lists: Mapping[str, MergedList[K]]) -> list[tuple[K, float]]:
     """Return the ranking of all lists. The weights of a hybrid search apply here."""
     if len(lists) == 1:
         (only,) = lists.values()
@@ -192,12 +201,12 @@ def _fuse(context: SearchContext, lists: Mapping[str, MergedList[D]]) -> list[tu
 
 def _field_values(
     candidates: Sequence[_CandidateList],
-    lists: Mapping[str, MergedList[D]],
-    key: Callable[[EngineHit], D],
+    lists: Mapping[str, MergedList[K]],
+    key: Callable[[EngineHit], K],
     group: int = 0,
-) -> dict[D, FieldValues]:
+) -> dict[K, FieldValues]:
     """Return the metadata values of candidates, by which hits are sorted and counted."""
-    values: dict[D, FieldValues] = {}
+    values: dict[K, FieldValues] = {}
     for each in candidates:
         for hit in each.hits if each.group == group else ():
             name = key(hit)
@@ -207,7 +216,7 @@ def _field_values(
 
 
 def _candidate_counts(
-    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], D]
+    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], K]
 ) -> dict[str, Any]:
     """Count facets among the candidates."""
     counted = []
@@ -217,18 +226,22 @@ def _candidate_counts(
     return read_among_candidates(counted, context.selection, context.settings.max_facet_values)
 
 
-def _cut_page(
+def cut_page(
     context: SearchContext,
-    ranking: Sequence[tuple[D, float]],
-    lists: Mapping[str, MergedList[D]],
-    boosts: Mapping[D, Sequence[str]],
+    ranking: Sequence[tuple[K, float]],
+    lists: Mapping[str, MergedList[K]],
+    boosts: Mapping[K, Sequence[str]],
+    address: Callable[[K], Address],
 ) -> tuple[list[Hit], PageState | None]:
-    """Cut the page out of a whole ranking; return its hits, without sources, and the next state of the page."""
+    """Cut the page out of a whole ranking; return its hits, without sources, and the next state of the page.
+
+    `address` resolves the key of a hit.
+    """
     page = context.page
     if page is not None:
         ranking, page = page.of_ranking(ranking, context.list_size, full=any(merged.full for merged in lists.values()))
     ranking = ranking[: context.list_size]
-    fusion: Mapping[D, Mapping[str, tuple[float, float]]] = {}
+    fusion: Mapping[K, Mapping[str, tuple[float, float]]] = {}
     if context.request.explain and len(lists) > 1:
         weights, method = context.request.weights.model_dump(), context.request.chosen_fusion()
         fusion = fusion_shares(
@@ -236,9 +249,11 @@ def _cut_page(
         )
     hits = []
     for key, score in ranking:
-        physical, document = (context.generation.physical, key) if isinstance(key, str) else key
+        physical, document, number = address(key)
         scores = {mode: merged.scores[key] for mode, merged in lists.items() if key in merged.scores}
-        hits.append(Hit(document, physical, score, scores, fusion=fusion.get(key), boosts=boosts.get(key, ())))
+        hits.append(
+            Hit(document, physical, score, scores, fusion=fusion.get(key), number=number, boosts=boosts.get(key, ()))
+        )
     context.stopwatch.lap("fuse")
     return hits, page
 
@@ -270,7 +285,7 @@ async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> RetrievedHit
     )
     boosts = {key: hit["matched_queries"] for key, hit in hits_by_key.items() if "matched_queries" in hit}
     merged = MergedList(scores, scores, any(len(hits) == depth for _, hits in lists))
-    hits, page = _cut_page(first, ranking, {mode: merged}, boosts)
+    hits, page = cut_page(first, ranking, {mode: merged}, boosts, _key_address)
     counts = read_counts(first, answers[len(searches) :]) if len(answers) > len(searches) else {}
     return RetrievedHits(hits, page, counts, mode == "lexical" and not hits_by_key)
 

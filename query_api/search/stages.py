@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from query_api.schemas.search_request import AcrossRequest, SearchRequest
+from query_api.schemas.search_request import SearchRequest
 from query_api.search.chapters import retrieve_parts
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.curation import CuratedQuery, CurationTerms, curate_query
@@ -56,8 +56,8 @@ def _query_vector(
     share = settings.prune if request.prune is None else request.prune
     vector = table.encode(request.query, settings.max_query_pieces)
     if curated is not None and curated.matched.spans:
-        blend = curate_query_vector(vector, curated.matched, table, settings.max_query_pieces)
-        vector, curated = blend.vector, replace(curated, origins=dict(blend.origins))
+        blend, matched = curate_query_vector(vector, curated.matched, table, settings.max_query_pieces)
+        vector, curated = blend.vector, replace(curated, matched=matched, origins=dict(blend.origins))
     return prune_query(vector, share), curated
 
 
@@ -75,7 +75,7 @@ async def run_stages(contexts: Sequence[SearchContext]) -> SearchResult:
     """Run all stages of a search; return its hits with their sources."""
     request = contexts[0].request
     feedback = None
-    if isinstance(request, AcrossRequest):
+    if request.is_across_indexes:
         contexts = drop_incompatible_rules(contexts)
     if request.uses_feedback:
         context, feedback = await with_feedback(contexts[0])
@@ -220,10 +220,10 @@ async def respond(outcome: SearchResult) -> Response:
     first = contexts[0]
     request = first.request
     hits = await _shape_hits(contexts, retrieved.hits)
-    if isinstance(request, AcrossRequest):
+    if request.is_across_indexes:
         encoders = {context.generation.index: context.generation.encoder.fingerprint for context in contexts}
         response: Response = {
-            "indexes": list(request.indexes), "mode": first.mode, "query": request.query, "encoders": encoders,
+            "indexes": list(encoders), "mode": first.mode, "query": request.query, "encoders": encoders,
             "hits": hits,
         }  # fmt: skip
     else:
@@ -259,7 +259,7 @@ async def respond(outcome: SearchResult) -> Response:
 
 def _by_index(contexts: Sequence[SearchContext], by_index: Mapping[str, Any]) -> Any:
     """Return a member by index for a search of several indexes, and alone for a search of one."""
-    return by_index if isinstance(contexts[0].request, AcrossRequest) else by_index[contexts[0].generation.index]
+    return by_index if contexts[0].request.is_across_indexes else by_index[contexts[0].generation.index]
 
 
 async def _shape_hits(contexts: Sequence[SearchContext], hits: Sequence[Hit]) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ async def _shape_hits(contexts: Sequence[SearchContext], hits: Sequence[Hit]) ->
     request = contexts[0].request
     by_name = {context.generation.physical: context for context in contexts}
     existing = [(by_name[hit.physical], hit, hit.source) for hit in hits if hit.source is not None]
-    if isinstance(request, AcrossRequest):
+    if request.is_across_indexes:
         shaped = [
             {"index": context.generation.index} | shape_hit(context, hit, source) for context, hit, source in existing
         ]

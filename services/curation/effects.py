@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from services.curation.matching import CuratedSpan, MatchedRules
+from services.curation.matching import CuratedSpan, MatchedRules, RuleReport, skipped_part
 from services.curation.rules import MAX_RULES_BYTES, Rules, phrase_key
 from services.encoders.query_table import QueryTable, QueryVector
 from services.errors import InvalidInput, TooLarge
@@ -99,24 +99,28 @@ def _boost_option(boost: float) -> dict[str, float]:
     return {} if boost == 1 else {"boost": boost}
 
 
-def curate_query_vector(query: QueryVector, matched: MatchedRules, table: QueryTable, max_pieces: int) -> QueryBlend:
-    """Return the query vector with the weights of term rules and the pieces of synonyms.
+def curate_query_vector(
+    query: QueryVector, matched: MatchedRules, table: QueryTable, max_pieces: int
+) -> tuple[QueryBlend, MatchedRules]:
+    """Return the query vector with the weights of term rules and the pieces of synonyms, and the rules.
 
     A piece of the query keeps its weight when a synonym has it too; of two synonyms the heavier weight counts. A
-    synonym that would make the vector longer than `max_pieces` is skipped and listed in `matched.skipped`.
+    synonym that would make the vector longer than `max_pieces` is skipped, and the returned rules report it.
     """
     if not matched.spans:
-        return QueryBlend.of(query)
+        return QueryBlend.of(query), matched
     original = query.by_id()
     weights = dict(original)
     # A repeated term is weighted once.
     for span in {phrase_key(span.text): span for span in matched.spans}.values():
         _override_weights(weights, span, table)
     override = {i: weight - original.get(i, 0.0) for i, weight in weights.items() if weight != original.get(i)}
-    added = _synonym_weights({i: weight for i, weight in weights.items() if weight > 0}, matched, table, max_pieces)
-    return QueryBlend.of(query).plus(
+    positive = {i: weight for i, weight in weights.items() if weight > 0}
+    added, skipped = _synonym_weights(positive, matched.spans, table, max_pieces)
+    blend = QueryBlend.of(query).plus(
         [OriginWeights(OVERRIDE_ORIGIN, override), OriginWeights(SYNONYM_ORIGIN, added)], max_pieces
     )
+    return blend, matched.with_reports(skipped=skipped)
 
 
 def _override_weights(weights: dict[int, float], span: CuratedSpan, table: QueryTable) -> None:
@@ -127,10 +131,11 @@ def _override_weights(weights: dict[int, float], span: CuratedSpan, table: Query
 
 
 def _synonym_weights(
-    query_weights: Mapping[int, float], matched: MatchedRules, table: QueryTable, max_pieces: int
-) -> dict[int, float]:
+    query_weights: Mapping[int, float], spans: Sequence[CuratedSpan], table: QueryTable, max_pieces: int
+) -> tuple[dict[int, float], list[RuleReport]]:
     added: dict[int, float] = {}
-    for span in matched.spans:
+    skipped: list[RuleReport] = []
+    for span in spans:
         for synonym in span.added:
             if not (factor := synonym.weight * span.factor):
                 continue
@@ -138,11 +143,11 @@ def _synonym_weights(
                 i: weight * factor for i, weight in table.encode(synonym.text).by_id().items() if i not in query_weights
             }
             if len(query_weights) + len(added.keys() | new.keys()) > max_pieces:
-                matched.skip("synonym", synonym.rule, synonym.text)
+                skipped.append(skipped_part("synonym", synonym.rule, synonym.text))
                 continue
             for i, weight in new.items():
                 added[i] = max(weight, added.get(i, 0.0))
-    return added
+    return added, skipped
 
 
 def pinned_positions(positions: Sequence[int], ranked: int) -> list[int]:

@@ -1,6 +1,6 @@
 """Matching of curation rules to a query: rules are compiled once a version and evaluated at every search."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -42,20 +42,43 @@ class PinnedPosition(NamedTuple):
     rule: int
 
 
-@dataclass(slots=True)
+# The report of an applied rule, or of a part of a rule that was skipped.
+RuleReport = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class MatchedRules:
     """The rules that apply to one query. `applied` and `skipped` are reported in the response."""
 
     version: int
+    spans: Sequence[CuratedSpan] = ()
+    pins: Mapping[str, PinnedPosition] = field(default_factory=dict)
+    hidden: Set[str] = frozenset()
+    applied: Sequence[RuleReport] = ()
+    skipped: Sequence[RuleReport] = ()
+
+    def with_reports(self, applied: Sequence[RuleReport] = (), skipped: Sequence[RuleReport] = ()) -> "MatchedRules":
+        """Return the rules with more reports."""
+        return replace(self, applied=[*self.applied, *applied], skipped=[*self.skipped, *skipped])
+
+
+def skipped_part(kind: str, rule: int, what: str, reason: str = "too_many") -> RuleReport:
+    """Return the report that a part of a rule (`what`) is not applied."""
+    return {"kind": kind, "rule": rule, "what": what, "reason": reason}
+
+
+@dataclass(slots=True)
+class _Matching:
+    """The parts of `MatchedRules` while they are collected."""
+
     spans: list[CuratedSpan] = field(default_factory=list)
     pins: dict[str, PinnedPosition] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
-    applied: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
+    applied: list[RuleReport] = field(default_factory=list)
+    skipped: list[RuleReport] = field(default_factory=list)
 
-    def skip(self, kind: str, rule: int, what: str, reason: str = "too_many") -> None:
-        """Record that a part of a rule (`what`) is not applied."""
-        self.skipped.append({"kind": kind, "rule": rule, "what": what, "reason": reason})
+    def skip(self, kind: str, rule: int, what: str) -> None:
+        self.skipped.append(skipped_part(kind, rule, what))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +118,7 @@ class CompiledRules:
         """Return the rules that apply to a query. Synonyms add words only up to `max_words` words in all."""
         words = split_words(query)
         text = [word.text for word in words]
-        matched = MatchedRules(self.version)
+        matched = _Matching()
         budget = _ExpansionBudget(max_words - len(text), MAX_ADDED_TEXTS)
         for match in self._spans.longest(text):
             start, end = words[match.start].start, words[match.end - 1].end
@@ -105,7 +128,7 @@ class CompiledRules:
             _apply_results_rule(matched, number, self.rules.results[number])
         for hidden in matched.hidden:
             matched.pins.pop(hidden, None)
-        return matched
+        return MatchedRules(self.version, matched.spans, matched.pins, matched.hidden, matched.applied, matched.skipped)
 
 
 @dataclass(slots=True)
@@ -147,7 +170,7 @@ def _index_by_query(results: Sequence[Results], match: str) -> PhraseIndex[int]:
 
 
 def _span(
-    matched: MatchedRules, budget: _ExpansionBudget, rules: Sequence[_SynonymRule | _TermRule], text: str, start: int
+    matched: _Matching, budget: _ExpansionBudget, rules: Sequence[_SynonymRule | _TermRule], text: str, start: int
 ) -> CuratedSpan:
     added: dict[tuple[str, ...], SynonymText] = {}
     term: Term | None = None
@@ -170,7 +193,7 @@ def _span(
     return span if term is None else replace(span, weight=term.weight, factor=term.factor, phrase=term.phrase)
 
 
-def _apply_results_rule(matched: MatchedRules, number: int, rule: Results) -> None:
+def _apply_results_rule(matched: _Matching, number: int, rule: Results) -> None:
     reason = {"matched": rule.query} if rule.query else {}
     matched.applied.append({"kind": "results", "rule": number} | reason)
     matched.hidden.update(rule.hide)

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 FusionMethodName = Literal["min_max", "z_score", "rrf"]
-# A document: its id, or its index and its id.
-D = TypeVar("D", str, tuple[str, str])
-# A document, or a part of one: the document's id and the part's number.
+# The key of a hit: a document by its id, or by its index and its id; or a part by the document's id and its number.
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 
 # Default weights of the lists of hybrid search (docs/decisions/0070).

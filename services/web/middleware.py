@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
@@ -182,12 +183,17 @@ class BodyLimitMiddleware:
             # One message, even if the network split it: routes read it at once.
             body = b"".join(message.get("body", b"") for message in messages)
             messages = [{"type": "http.request", "body": body, "more_body": False}]
-        replay = iter(messages)
+        await self._app(scope, replay(messages, receive), send)
 
-        async def replayed() -> Message:
-            return next(replay, None) or await receive()
 
-        await self._app(scope, replayed, send)
+def replay(messages: Iterable[Message], receive: Receive) -> Receive:
+    """Return a channel that gives received messages once more, then the messages after them."""
+    received = iter(messages)
+
+    async def receive_again() -> Message:
+        return next(received, None) or await receive()
+
+    return receive_again
 
 
 def _too_large() -> TooLarge:

@@ -39,7 +39,7 @@ def matched(query: str, **kinds: Any) -> MatchedRules:
 
 
 def pieces(table: QueryTable, query: str, **kinds: Any) -> dict[str, tuple[float, dict[str, float]]]:
-    blend = curate_query_vector(table.encode(query), matched(query, **kinds), table, 1000)
+    blend, _ = curate_query_vector(table.encode(query), matched(query, **kinds), table, 1000)
     for i, weight in blend.vector.by_id().items():
         assert sum(blend.origins[i].values()) == pytest.approx(weight)
     return {table.piece(i): (weight, dict(blend.origins[i])) for i, weight in blend.vector.by_id().items()}
@@ -47,7 +47,8 @@ def pieces(table: QueryTable, query: str, **kinds: Any) -> dict[str, tuple[float
 
 def test_without_rules_the_query_is_unchanged(table: QueryTable) -> None:
     vector = table.encode("heart attack", 100)
-    assert curate_query_vector(vector, matched("heart attack"), table, 100) == QueryBlend.of(vector)
+    rules = matched("heart attack")
+    assert curate_query_vector(vector, rules, table, 100) == (QueryBlend.of(vector), rules)
     assert curated_lexical_query("heart attack", [], {}) == {"match": {"lexical": {"query": "heart attack"}}}
 
 
@@ -84,8 +85,7 @@ def test_term_rules_set_weights_of_pieces(table: QueryTable) -> None:
 
 def test_a_vector_never_exceeds_the_limit(table: QueryTable) -> None:
     rules = {"synonyms": [{"from": ["one"], "to": ["two three four", "five"]}]}
-    found = matched("one", **rules)
-    blend = curate_query_vector(table.encode("one", 10), found, table, 3)
+    blend, found = curate_query_vector(table.encode("one", 10), matched("one", **rules), table, 3)
     assert [table.piece(i) for i in blend.vector.ids] == ["one", "five"]
     assert found.skipped == [{"kind": "synonym", "rule": 0, "what": "two three four", "reason": "too_many"}]
 
