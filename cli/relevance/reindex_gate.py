@@ -18,7 +18,7 @@ from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
 from query_api.search.executor import DirectEngine, Stopwatch
 from query_api.search.multi_index import common_score_by
-from query_api.search.stages import run_stages, with_query
+from query_api.search.stages import encode_query, run_stages
 from query_api.search.validation import parse_selection
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, Conflict, InvalidInput
@@ -91,13 +91,14 @@ async def _rank_questions(
             rankings[mode] = {}
             for query, text in questions.texts.items():
                 request = SearchRequest(query=text, mode=mode, passage=False, fields=[], learn=False)
-                context = SearchContext(
-                    generation, table, request, settings, engine, Stopwatch(),
-                    parse_selection(request, generation.spec, settings), common_score_by(request, [generation.spec]),
-                )  # fmt: skip
+                selection = parse_selection(request, generation.spec, settings)
                 rules = await rules_of(curations, generation, request)
-                outcome = await run_stages([with_query(context, rules)])
-                hits = outcome.retrieved.hits
+                vector, curated, origins = encode_query(generation, table, request, settings, rules)
+                context = SearchContext(
+                    generation, table, request, settings, engine, Stopwatch(), selection,
+                    common_score_by(request, [generation.spec]), vector, origins=origins, curated=curated,
+                )  # fmt: skip
+                hits = (await run_stages([context])).hits
                 # A pinned hit has its rank in spite of its score, so scores are made of ranks.
                 rankings[mode][query] = [(hit.id, float(len(hits) - place)) for place, hit in enumerate(hits)]
         return rankings

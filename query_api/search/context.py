@@ -116,6 +116,13 @@ class Hit(NamedTuple):
     number: int | None = None
     boosts: Sequence[str] = ()
 
+    def with_source(self, source: Source | None) -> "Hit":
+        """Return the hit with a source, in half of the time of `_replace`: every hit of a page gets one."""
+        return Hit(
+            self.id, self.physical, self.score, self.scores, source, self.shares, self.fusion, self.reranking,
+            self.pinned, self.number, self.boosts,
+        )  # fmt: skip
+
     @property
     def key(self) -> Key:
         """The generation's index name and the document's id: several indexes may have the same id."""

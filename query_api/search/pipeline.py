@@ -15,6 +15,7 @@ from query_api.schemas.search_request import AcrossRequest, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
 from query_api.search.executor import Engine, Stopwatch
+from query_api.search.expansion import with_conversation
 from query_api.search.multi_index import check_across, common_score_by
 from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
 from query_api.search.points_in_time import (
@@ -24,7 +25,7 @@ from query_api.search.points_in_time import (
     cursor_expired,
     open_point_in_time,
 )
-from query_api.search.stages import Response, respond, run_stages, with_query
+from query_api.search.stages import Response, encode_query, respond, run_stages
 from query_api.search.validation import check_request, parse_selection
 from services.curation.matching import CompiledRules
 from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError
@@ -170,12 +171,14 @@ async def _build_context(
     try:
         chosen = parse_selection(request, generation.spec, app.settings)
         rules = await rules_of(app.curations, generation, request, page, proposed)
+        query, curated, origins = encode_query(generation, table, request, app.settings, rules)
+        # The context is built once, with its query: `replace` would copy all of it again in every search.
         context = SearchContext(
-            generation, table, request, app.settings, engine, stopwatch, chosen, score_by,
-            page=page, principal=app.principal, model=app.model,
+            generation, table, request, app.settings, engine, stopwatch, chosen, score_by, query,
+            page=page, principal=app.principal, model=app.model, origins=origins, curated=curated,
             targets=(generation.physical,) if request.is_across_indexes else (),
         )  # fmt: skip
-        return with_query(context, rules)
+        return context if request.context is None else with_conversation(context, request.context)
     except InvalidInput as error:
         if not request.is_across_indexes:
             raise

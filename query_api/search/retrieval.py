@@ -196,7 +196,7 @@ def fuse(context: SearchContext, lists: Mapping[str, MergedList[K]]) -> list[tup
         (only,) = lists.values()
         return list(only.scaled.items())
     scaled = {mode: merged.scaled for mode, merged in lists.items()}
-    return fuse_lists(scaled, context.request.weights.model_dump(), context.request.chosen_fusion())
+    return fuse_lists(scaled, dict(context.request.weights), context.request.chosen_fusion())
 
 
 def _field_values(
@@ -243,7 +243,7 @@ def cut_page(
     ranking = ranking[: context.list_size]
     fusion: Mapping[K, Mapping[str, tuple[float, float]]] = {}
     if context.request.explain and len(lists) > 1:
-        weights, method = context.request.weights.model_dump(), context.request.chosen_fusion()
+        weights, method = dict(context.request.weights), context.request.chosen_fusion()
         fusion = fusion_shares(
             {mode: merged.scaled for mode, merged in lists.items()}, weights, method, [key for key, _ in ranking]
         )
@@ -382,7 +382,7 @@ async def _fill(context: SearchContext, hits: Sequence[Hit], source: Sequence[st
     if missing := [key for key in dict.fromkeys(hit.key for hit in hits) if key not in read]:
         read = read | await context.engine.documents(missing, source, realtime=True)
     context.stopwatch.lap("opensearch")
-    return [hit._replace(source=_unless_deleted(read.get(hit.key))) for hit in hits]
+    return [hit.with_source(_unless_deleted(read.get(hit.key))) for hit in hits]
 
 
 def _unless_deleted(source: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -11,9 +11,9 @@ from typing import Any
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.chapters import retrieve_parts
 from query_api.search.context import Hit, RetrievedHits, SearchContext
-from query_api.search.curation import CuratedQuery, CurationTerms, curate_query
+from query_api.search.curation import CuratedQuery, CurationTerms, Origins, curate_query
 from query_api.search.executor import complete_hits
-from query_api.search.expansion import with_conversation, with_feedback
+from query_api.search.expansion import with_feedback
 from query_api.search.highlight import highlight
 from query_api.search.hits import shape_hit, shape_query_pieces
 from query_api.search.multi_index import check_field_types, drop_incompatible_rules
@@ -25,6 +25,7 @@ from services.curation.effects import curate_query_vector, insert_pinned, pinned
 from services.curation.matching import CompiledRules
 from services.encoders.query_table import QueryTable, QueryVector
 from services.errors import NotFound
+from services.index_spec import Generation
 from services.opensearch.queries import NOT_DELETED, SearchPlan, build_search_body, sparse_query
 from services.query.expansion import prune_query
 from services.settings import Settings
@@ -33,39 +34,35 @@ from services.settings import Settings
 Response = dict[str, Any]
 
 
-def with_query(context: SearchContext, rules: CompiledRules | None = None) -> SearchContext:
-    """Return the context with its query vector: the words, the curation rules and earlier turns of a conversation.
+def encode_query(
+    generation: Generation, table: QueryTable, request: SearchRequest, settings: Settings, rules: CompiledRules | None
+) -> tuple[QueryVector, CuratedQuery | None, Origins | None]:
+    """Return the pruned vector of the request's words, the effect of the rules on it, and the origins of its weights.
 
-    Raises InvalidInput (`query_too_long`).
-    """
-    request, settings = context.request, context.settings
-    curated = None if rules is None else curate_query(rules, context.generation, request, settings)
-    vector, curated = _query_vector(request, context.table, settings, curated)
-    origins = None if curated is None else curated.origins_of(vector)
-    context = replace(context, query=vector, curated=curated, origins=origins)
-    return context if request.context is None else with_conversation(context, request.context)
-
-
-def _query_vector(
-    request: SearchRequest, table: QueryTable, settings: Settings, curated: CuratedQuery | None = None
-) -> tuple[QueryVector, CuratedQuery | None]:
-    """Return the pruned vector of the request's words, and the curation rules with their origins.
-
-    The query table gives the weights; no model runs. Raises InvalidInput (`query_too_long`).
+    The members of the same names in a new `SearchContext`. The query table gives the weights; no model runs. Raises
+    InvalidInput (`query_too_long`).
     """
     share = settings.prune if request.prune is None else request.prune
     vector = table.encode(request.query, settings.max_query_pieces)
-    if curated is not None and curated.matched.spans:
+    if rules is None:
+        return prune_query(vector, share), None, None
+    curated = curate_query(rules, generation, request, settings)
+    if curated.matched.spans:
         blend, matched = curate_query_vector(vector, curated.matched, table, settings.max_query_pieces)
         vector, curated = blend.vector, replace(curated, matched=matched, origins=dict(blend.origins))
-    return prune_query(vector, share), curated
+    vector = prune_query(vector, share)
+    return vector, curated, curated.origins_of(vector)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The result of all stages. `reranking` and `feedback`: members of the response, None unless requested."""
+    """The result of all stages. `hits`: with their sources, of the page that was `retrieved`.
+
+    `reranking` and `feedback`: members of the response, None unless requested.
+    """
 
     contexts: Sequence[SearchContext]
+    hits: Sequence[Hit]
     retrieved: RetrievedHits
     reranking: Mapping[str, Any] | None = None
     feedback: Mapping[str, Any] | None = None
@@ -85,7 +82,8 @@ async def run_stages(contexts: Sequence[SearchContext]) -> SearchResult:
     if request.unit == "document":
         return await _retrieve_documents(contexts, feedback)
     contexts = [_without_pins(each, "by_unit") for each in contexts]
-    return SearchResult(contexts, await retrieve_parts(contexts[0], request.unit))
+    retrieved = await retrieve_parts(contexts[0], request.unit)
+    return SearchResult(contexts, retrieved.hits, retrieved)
 
 
 async def _retrieve_documents(contexts: Sequence[SearchContext], feedback: Mapping[str, Any] | None) -> SearchResult:
@@ -102,7 +100,7 @@ async def _retrieve_documents(contexts: Sequence[SearchContext], feedback: Mappi
         retrieved = await retrieve(contexts)
     if pins is not None:
         retrieved = pins.placed(contexts[0], retrieved)
-    return SearchResult(contexts, replace(retrieved, hits=await read_hits(contexts, retrieved)), reranking, feedback)
+    return SearchResult(contexts, await read_hits(contexts, retrieved), retrieved, reranking, feedback)
 
 
 def _without_pins(context: SearchContext, reason: str) -> SearchContext:
@@ -214,12 +212,12 @@ def _pinned_body(context: SearchContext, mode: str, ids: Sequence[str], *, first
     return with_boosts(context, build_search_body(query, len(ids), source, context.timeout))
 
 
-async def respond(outcome: SearchResult) -> Response:
+async def respond(result: SearchResult) -> Response:
     """Shape the response of a search."""
-    contexts, retrieved = outcome.contexts, outcome.retrieved
+    contexts, retrieved = result.contexts, result.retrieved
     first = contexts[0]
     request = first.request
-    hits = await _shape_hits(contexts, retrieved.hits)
+    hits = await _shape_hits(contexts, result.hits)
     if request.is_across_indexes:
         encoders = {context.generation.index: context.generation.encoder.fingerprint for context in contexts}
         response: Response = {
@@ -236,8 +234,8 @@ async def respond(outcome: SearchResult) -> Response:
     response |= retrieved.counts
     if retrieved.lexical_empty:
         response |= await did_you_mean(contexts)
-    if outcome.reranking is not None:
-        response["rerank"] = outcome.reranking
+    if result.reranking is not None:
+        response["rerank"] = result.reranking
     if request.explain:
         response["pieces"] = _by_index(
             contexts, {context.generation.index: shape_query_pieces(context) for context in contexts}
@@ -250,8 +248,8 @@ async def respond(outcome: SearchResult) -> Response:
         response["curation"] = _by_index(
             contexts, {index: rules.to_response() for index, rules in rules_by_index.items()}
         )
-    if outcome.feedback is not None:
-        response["feedback"] = outcome.feedback
+    if result.feedback is not None:
+        response["feedback"] = result.feedback
     first.stopwatch.lap("shape")
     response["timings_ms"] = first.stopwatch.finish(first.mode)
     return response

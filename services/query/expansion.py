@@ -245,7 +245,8 @@ def prune_query(query: QueryVector, share: float) -> QueryVector:
     if share == 0 or not query.ids:
         return query
     kept, dropped = split_query(query, share)
-    return replace(kept, pruned=query.pruned + tuple(zip(dropped.ids, dropped.weights, strict=True)))
+    pruned = query.pruned + tuple(zip(dropped.ids, dropped.weights, strict=True))
+    return QueryVector(kept.ids, kept.weights, query.pieces, pruned)
 
 
 def split_query(query: QueryVector, threshold: float) -> tuple[QueryVector, QueryVector]:
@@ -260,6 +261,6 @@ def split_query(query: QueryVector, threshold: float) -> tuple[QueryVector, Quer
 
 
 def _select_pieces(query: QueryVector, places: list[int]) -> QueryVector:
-    return replace(
-        query, ids=tuple([query.ids[at] for at in places]), weights=tuple([query.weights[at] for at in places])
-    )
+    # Every search passes here, so the vector is not copied by `replace`.
+    ids, weights = tuple([query.ids[at] for at in places]), tuple([query.weights[at] for at in places])
+    return QueryVector(ids, weights, query.pieces, query.pruned)
