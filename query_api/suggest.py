@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from query_api.app_state import AppState
-from query_api.schemas.admin import SuggestParameters
 from query_api.search.executor import Stopwatch, complete_hits
 from query_api.search.pipeline import in_time
-from query_api.search.validation import check_size, filter_of, read_short
+from query_api.search.validation import SuggestParameters, check_size, filter_of, read_short
 from services.curation.matching import CompiledRules
 from services.errors import SparsewellError
 from services.index_spec import Generation

@@ -20,15 +20,13 @@ from query_api.schemas.admin import (
     FrequentQueries,
     QueriesBody,
     RemovedQueries,
-    SuggestAnswer,
-    SuggestParameters,
 )
 from query_api.schemas.resources import document_responses, json_response
 from query_api.schemas.search_request import AcrossRequest, BatchRequest, SearchRequest
-from query_api.schemas.search_response import AcrossAnswer, BatchAnswer, SearchAnswer
+from query_api.schemas.search_response import AcrossAnswer, BatchAnswer, SearchAnswer, SuggestAnswer
 from query_api.search.batch import batch
 from query_api.search.pipeline import search, search_across
-from query_api.search.validation import SearchParameters
+from query_api.search.validation import SearchParameters, SuggestParameters
 from query_api.suggest import complete_text
 from services.errors import InvalidInput
 from services.opensearch.journal import now_ms

@@ -1,11 +1,10 @@
 """Requests and responses of administration, as the OpenAPI document shows them.
 
-In order: curation rules with their versions and dry runs, frequent queries, suggestions while a user types, and API
-keys. The limits of a request are constants here; a key's scopes and index patterns come from
-`services.access.principals`.
+In order: curation rules with their versions and dry runs, frequent queries, and API keys. The limits of a request are
+constants here; a key's scopes and index patterns come from `services.access.principals`.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -14,7 +13,6 @@ from query_api.schemas.search_response import CurationApplied
 from services.access.principals import INDEX_PATTERN, KeyScope
 from services.curation.rules import Rules
 from services.filters.parsing import FilterJson
-from services.query.suggest import MAX_TYPED_CHARACTERS
 
 MAX_QUERIES: Final = 50
 
@@ -168,48 +166,6 @@ class RemovedQueries(BaseModel):
 
     index: str
     deleted: int
-
-
-class SuggestParameters(BaseModel):
-    """The query parameters of GET suggest."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    q: str = Field(
-        "",
-        description=f"the typed text, {MAX_TYPED_CHARACTERS} characters at most; a space ends a word; empty: frequent "
-        "queries",
-    )
-    size: int = Field(8, ge=1, description="number of suggestions at most")
-    fuzzy: bool = Field(True, description="then also words that differ by one letter, or by two from nine letters on")
-    filter: str | None = Field(
-        None, description="suggest only titles of documents under this filter (JSON, as in a search), and no queries"
-    )
-
-
-class TypedRange(BaseModel):
-    """A typed part. `start` and `end` (exclusive) count characters (code points) of `text`."""
-
-    start: int
-    end: int
-
-
-class Suggestion(BaseModel):
-    """A title with the id of a document that has it, or a frequent query."""
-
-    text: str
-    kind: Literal["title", "query"]
-    id: str | None = Field(None, description="of a title: the id of a document that has it")
-    typed: list[TypedRange] = Field(description="the typed parts of `text`; none for a misspelt word")
-
-
-class SuggestAnswer(BaseModel):
-    """Suggestions, best first, without repeated texts."""
-
-    index: str
-    q: str
-    suggestions: list[Suggestion]
-    titles: bool = Field(description="whether the index can suggest titles; false: reindex it")
 
 
 _Pattern = Annotated[str, Field(pattern=f"^({INDEX_PATTERN.pattern})$")]

@@ -1,7 +1,8 @@
-"""The responses of a search, of a search over several indexes and of a batch, as the OpenAPI document shows them.
+"""The responses of searches, batches and suggestions, as the OpenAPI document shows them.
 
-`SearchAnswer` is the response of one index, `AcrossAnswer` of several, `BatchAnswer` of a batch. Bodies are built from
-checked values and not validated again: these models document them.
+`SearchAnswer` is the response of one index, `AcrossAnswer` of several, `BatchAnswer` of a batch, `SuggestAnswer` of
+suggestions while a user types. Bodies are built from checked values and not validated again: these models document
+them.
 """
 
 from typing import Any, Literal
@@ -328,3 +329,28 @@ class BatchAnswer(BaseModel):
     """The results, in the order of the searches."""
 
     answers: list[BatchedAnswer] = Field(description="one result for each search")
+
+
+class TypedRange(BaseModel):
+    """A typed part. `start` and `end` (exclusive) count characters (code points) of `text`."""
+
+    start: int
+    end: int
+
+
+class Suggestion(BaseModel):
+    """A title with the id of a document that has it, or a frequent query."""
+
+    text: str
+    kind: Literal["title", "query"]
+    id: str | None = Field(None, description="of a title: the id of a document that has it")
+    typed: list[TypedRange] = Field(description="the typed parts of `text`; none for a misspelt word")
+
+
+class SuggestAnswer(BaseModel):
+    """Suggestions, best first, without repeated texts."""
+
+    index: str
+    q: str
+    suggestions: list[Suggestion]
+    titles: bool = Field(description="whether the index can suggest titles; false: reindex it")

@@ -1,9 +1,9 @@
 """Validation of a search request, before anything is sent to OpenSearch.
 
 `check_request` compares a request with the limits in the settings. `parse_selection` compares its filter, sort keys and
-facets with the declaration of the index and returns them as a `Selection`. `SearchParameters` and `read_short` read the
-short forms of the GET address and of the command line. Chapters and passages are ranked by words alone, so `check_unit`
-refuses all that is for whole documents.
+facets with the declaration of the index and returns them as a `Selection`. `SearchParameters`, `SuggestParameters` and
+`read_short` read the short forms of URLs and of the command line. Chapters and passages are ranked by words alone, so
+`check_unit` refuses all that is for whole documents.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,6 +23,7 @@ from services.filters.parsing import FilterLimits, parse_filter
 from services.filters.tree import Filter
 from services.index_spec import FieldType, IndexSpec
 from services.opensearch.queries import Clause, build_filter_clauses
+from services.query.suggest import MAX_TYPED_CHARACTERS
 from services.settings import Settings
 
 DEFAULT_FACET_TERMS = 10
@@ -275,6 +276,23 @@ class SearchParameters(BaseModel):
         plain = self.model_dump(include={"mode", "unit", "size", "offset", "cursor", "explain"})
         short = read_short(self.filter, self.sort, self.facet)
         return SearchRequest.model_validate({"query": self.q} | plain | short)
+
+
+class SuggestParameters(BaseModel):
+    """The query parameters of GET suggest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str = Field(
+        "",
+        description=f"the typed text, {MAX_TYPED_CHARACTERS} characters at most; a space ends a word; empty: frequent "
+        "queries",
+    )
+    size: int = Field(8, ge=1, description="number of suggestions at most")
+    fuzzy: bool = Field(True, description="then also words that differ by one letter, or by two from nine letters on")
+    filter: str | None = Field(
+        None, description="suggest only titles of documents under this filter (JSON, as in a search), and no queries"
+    )
 
 
 def read_short(filter_json: str | None, sort: Iterable[str], facets: Iterable[str]) -> dict[str, Any]:
