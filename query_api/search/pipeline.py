@@ -198,14 +198,14 @@ async def _answer_cursor(
     Raises InvalidInput (`bad_cursor`, `cursor_mismatch`), NotFound (`cursor_expired`), Overloaded
     (`too_many_snapshots`).
     """
-    kept = app.settings.cursor_seconds
+    keep_alive = app.settings.cursor_seconds
     digest = request_digest(request, [generation.index for generation in generations])
     key = app.cursor_key("search", generations)
     if request.cursor == FIRST_PAGE:
         app.points_in_time.check_room(app.principal.id)
         physical = [generation.physical for generation in generations]
-        opened = await open_point_in_time(app.search, physical, kept, prefer_local=app.prefer_local)
-        app.points_in_time.record(opened, kept, app.principal.id)
+        opened = await open_point_in_time(app.search, physical, keep_alive, prefer_local=app.prefer_local)
+        app.points_in_time.record(opened, keep_alive, app.principal.id)
         page = PageState(by_position=not request.is_ranked_by_api, depth=max(request.candidates, request.size))
     else:
         position = CursorPosition.read(request.cursor or "", key, digest)
@@ -214,7 +214,7 @@ async def _answer_cursor(
         page = PageState(
             position.begin, position.by_position, position.after, position.skip, position.depth, rules=position.rules
         )
-    pit_engine = PointInTimeEngine(engine, opened.id, physical, kept, app.settings.search_timeout)
+    pit_engine = PointInTimeEngine(engine, opened.id, physical, keep_alive, app.settings.search_timeout)
     try:
         response, next_page = await answer_page(generations, pit_engine, page)
     except SparsewellError as error:
@@ -228,7 +228,7 @@ async def _answer_cursor(
     current = PointInTime(pit_engine.point_in_time, opened.shards)
     if current != opened:
         app.points_in_time.remove(opened.id)
-    app.points_in_time.record(current, kept, app.principal.id)
+    app.points_in_time.record(current, keep_alive, app.principal.id)
     position = CursorPosition(
         digest=digest,
         physical=list(physical),

@@ -100,12 +100,14 @@ class PointInTimeEngine:
     Raises NotFound (`cursor_expired`) once the point in time is gone: it expired, or a generation was removed.
     """
 
-    def __init__(self, inner: Engine, point_in_time: str, physical: Sequence[str], kept: float, timeout: float) -> None:
-        """`kept`: seconds until an unused point in time ends. `timeout`: seconds of one request."""
+    def __init__(
+        self, inner: Engine, point_in_time: str, physical: Sequence[str], keep_alive: float, timeout: float
+    ) -> None:
+        """`keep_alive`: seconds until an unused point in time ends. `timeout`: seconds of one request."""
         self.point_in_time = point_in_time
         self._inner = inner
         self._index = ",".join(physical)
-        self._kept = kept
+        self._keep_alive = keep_alive
         self._timeout = timeout
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
@@ -132,7 +134,7 @@ class PointInTimeEngine:
         return await self._inner.terms(index, field, words)
 
     def _within(self, plan: SearchPlan) -> SearchPlan:
-        search = plan.body | point_in_time_member(self.point_in_time, self._kept)
+        search = plan.body | point_in_time_member(self.point_in_time, self._keep_alive)
         if plan.index != self._index:
             names = (plan.index or "").split(",")
             search["query"] = _restrict_to(names, search["query"])
