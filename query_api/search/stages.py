@@ -39,8 +39,8 @@ def encode_query(
 ) -> tuple[QueryVector, CuratedQuery | None, Origins | None]:
     """Return the pruned vector of the request's words, the effect of the rules on it, and the origins of its weights.
 
-    The members of the same names in a new `SearchContext`. The query table gives the weights; no model runs. Raises
-    InvalidInput (`query_too_long`).
+    A new `SearchContext` takes them as `query`, `curated` and `origins`. The query table gives the weights; no model
+    runs. Raises InvalidInput (`query_too_long`).
     """
     share = settings.prune if request.prune is None else request.prune
     vector = table.encode(request.query, settings.max_query_pieces)
@@ -56,7 +56,7 @@ def encode_query(
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The result of all stages. `hits`: with their sources, of the page that was `retrieved`.
+    """The result of all stages. `retrieved`: the page without sources. `hits`: its hits with their sources.
 
     `reranking` and `feedback`: members of the response, None unless requested.
     """
