@@ -154,9 +154,7 @@ def rollback(
 
     with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
         work.roll_back(now_ms() - days_ms(settings.tombstone_days))
-        build = GenerationBuild(
-            work, settings, list_known_encoders(settings, None), progress, retry_seconds, encode_here
-        )
+        build = GenerationBuild(work, settings, load_known_encoders(settings), progress, retry_seconds, encode_here)
         build.until_caught_up()
         if not unchecked:
             build.require_table(api)

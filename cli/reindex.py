@@ -104,7 +104,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         with LoadDisplay(Console(stderr=True)) as show:
             work = Reindexing(search, settings, index)
             build = GenerationBuild(work, settings, known, show, retry_seconds, encode_here)
-            if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.say):
+            if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.report):
                 if work.current_record.step == "swapping":
                     build.swap()
                 typer.echo(
@@ -138,7 +138,7 @@ class GenerationBuild:
     settings: "Settings"
     known: "list[KnownEncoder]"
     show: "LoadDisplay"
-    patience: float
+    retry_seconds: float
     encode_here: bool = False
 
     def until_caught_up(self) -> "ReindexProgress":
@@ -151,7 +151,7 @@ class GenerationBuild:
         self.work.make_target()
         with self._open_follower() as follower:
             self.show.begin("building", 1, unit="documents")
-            progress = self.work.follow_until_caught_up(follower, self.patience, self._show)
+            progress = self.work.follow_until_caught_up(follower, self.retry_seconds, self._show)
         record = follower.record
         if record.misfits:
             raise Conflict(
@@ -161,7 +161,7 @@ class GenerationBuild:
             )
         fresh_dead = progress.new["dead"] - progress.old["dead"]
         if fresh_dead > 0:
-            self.show.say(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
+            self.show.report(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
         return progress
 
     def require_quality(self, gate: "QualityGate") -> None:
@@ -174,7 +174,7 @@ class GenerationBuild:
             (generation, QueryTable.load(find_by_fingerprint(self.known, generation).directory))
             for generation in (record.source, record.target)
         )
-        compare_generations(self.settings, gate, old, new, self.show.say)
+        compare_generations(self.settings, gate, old, new, self.show.report)
 
     def require_table(self, api: str | None) -> None:
         """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
@@ -213,7 +213,7 @@ class GenerationBuild:
                 dispatch = make_local_dispatch(self._open_runtime(target), target)
             else:
                 dispatch = make_queue_dispatch(publisher, self.settings, target)
-            yield self.work.follower(dispatch, self.patience)
+            yield self.work.follower(dispatch, self.retry_seconds)
 
     def _open_runtime(self, target: "Generation") -> "Runtime":
         from indexer.runtime import Runtime, WorkerSettings

@@ -41,7 +41,7 @@ class SingleBarConsole:
     ) -> None:
         self._end()
 
-    def say(self, message: str) -> None:
+    def report(self, message: str) -> None:
         """Print a permanent line."""
         (self._bar.console if self._bar else self._console).print(
             message, markup=False, highlight=False, soft_wrap=True
@@ -91,7 +91,7 @@ class LoadDisplay(SingleBarConsole):
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
         elif now - self._printed >= LOAD_LINE_SECONDS:
             self._printed = now
-            self.say(f"{self._title}: {100 * done / max(1, total):.0f} %, {note}")
+            self.report(f"{self._title}: {100 * done / max(1, total):.0f} %, {note}")
 
 
 class TrainingConsole(SingleBarConsole):
@@ -122,12 +122,12 @@ class TrainingConsole(SingleBarConsole):
                 self._bar.add_task(title, total=total, note="")
                 self._bar.start()
             else:
-                self.say(f"{title}.")
+                self.report(f"{title}.")
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
         elif time.monotonic() - self._printed >= TRAINING_LINE_SECONDS:
             self._printed = time.monotonic()
-            self.say(f"{title}: {done:,} of {total:,}{', ' if note else ''}{note}")
+            self.report(f"{title}: {done:,} of {total:,}{', ' if note else ''}{note}")
 
     def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
         """Show the trainer's figures of the last steps."""
@@ -142,7 +142,7 @@ class TrainingConsole(SingleBarConsole):
             for name, scores in entry["collections"].items()
         )
         weights = [scores["weights_a_document"] for scores in entry["collections"].values()]
-        self.say(
+        self.report(
             f"Step {entry['step']:,}: NDCG@10 {entry['mean']:.4f}; {collections}; "
             f"{sum(weights) / len(weights):.0f} weights per document."
         )

@@ -48,7 +48,7 @@ def sparse(
 
         index = _open_index_source(api, content.negatives.index)
         model = run_recipe(content, out, name=name, copy_to=copy_to, show=show, index=index)
-        show.say(
+        show.report(
             f"The encoder is {model}: `sparsewell encoders show {model}`, `sparsewell reindex INDEX --encoder {model}`."
         )
 
@@ -168,7 +168,7 @@ def chapters(
         model = train_chapters(
             episodes, base, out, content, licence=licence, merge=merge, boundaries=boundaries, show=show
         )
-        show.say(
+        show.report(
             f"The model {model.directory} has the fingerprint {model.manifest.fingerprint}. Set "
             "SPARSEWELL_CHAPTER_MODEL to its directory to use it."
         )

@@ -65,7 +65,7 @@ def make_question_generator(
         teacher = SparseTeacher(start)
         vectors = load_teacher_vectors(teacher, generated, out / "vectors")
         kept = check_round_trip(generated, VectorCandidates(vectors, teacher.fingerprint), _MAX_RANK)
-        show.say(f"{int(kept.sum()):,} of {len(generated):,} questions find their passage.")
+        show.report(f"{int(kept.sum()):,} of {len(generated):,} questions find their passage.")
         return generated.take(kept)
 
     return generate

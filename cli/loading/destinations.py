@@ -72,7 +72,7 @@ def send_all(
             _send_batch(batch, record, destination, sources)
             show.step(before + batch.read, total, record.sent)
         if not _is_unchanged(source, identity):
-            show.say(f"{source.name} changed while it was read: load it again.")
+            show.report(f"{source.name} changed while it was read: load it again.")
         record.starts.append(record.starts[part] + record.place.line)
         record.place = SourcePosition(part + 1)
         record.save()
@@ -121,12 +121,12 @@ def _is_unchanged(source: LoadSource, identity: str) -> bool:
 class ApiDestination:
     """A client of one API. Retries for up to `retry_seconds` while the API is unavailable or overloaded."""
 
-    def __init__(self, base: str, index: str, retry_seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(self, base: str, index: str, retry_seconds: float, report: Callable[[str], None]) -> None:
         """Connect to the API. Raises ConfigurationError (`bad_address`), InvalidInput (`not_utf8`)."""
         self.base = base.rstrip("/")
         self._path = index_path(index)
         self._retry_seconds = retry_seconds
-        self._say = say
+        self._report = report
         self._load = uuid.uuid4().hex
         self._client = connect_api(self.base, httpx.Timeout(60, connect=5))
 
@@ -179,7 +179,7 @@ class ApiDestination:
             ]
             return SentBatch([answer["job"]["id"]] if "job" in answer else [], len(answer["accepted"]), refusals)
 
-        return retry(once, self._retry_seconds, self._say)
+        return retry(once, self._retry_seconds, self._report)
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """Return the counts of a job, or None if the job does not exist (yet)."""
@@ -206,7 +206,7 @@ class ApiDestination:
         return read_bulk_answer(lambda: self._once("POST", f"{self._path}/documents", content=body, headers=headers))
 
     def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        return retry(lambda: self._once(method, path, **arguments), self._retry_seconds, self._say)
+        return retry(lambda: self._once(method, path, **arguments), self._retry_seconds, self._report)
 
     def _once(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -225,13 +225,13 @@ class QueueDestination:
     """A producer of messages of the bulk queue. All messages of a load share one job."""
 
     def __init__(
-        self, redis_url: str, index: str, job: str | None, retry_seconds: float, say: Callable[[str], None]
+        self, redis_url: str, index: str, job: str | None, retry_seconds: float, report: Callable[[str], None]
     ) -> None:
         self.job = job or uuid.uuid4().hex
         self._index = index
         self._publisher = Publisher(redis_url)
         self._retry_seconds = retry_seconds
-        self._say = say
+        self._report = report
 
     def send(self, batch: SourceBatch) -> SentBatch:
         """Publish a batch. Lines that are not JSON objects are refused here; workers validate the documents."""
@@ -246,8 +246,8 @@ class QueueDestination:
                 offset=group[0][0] - 1,
                 documents=tuple(document for _, document in group),
             )
-            retry(self._wait_for_room, self._retry_seconds, self._say)
-            retry(lambda message=message: self._publisher.ingest(message), self._retry_seconds, self._say)  # type: ignore[misc]
+            retry(self._wait_for_room, self._retry_seconds, self._report)
+            retry(lambda message=message: self._publisher.ingest(message), self._retry_seconds, self._report)  # type: ignore[misc]
             sent.accepted += len(group)
         return sent
 
@@ -327,6 +327,6 @@ def wait_for_jobs(
                 last, since = encoded, time.monotonic()
             elif time.monotonic() - since > STALL_WARNING_SECONDS:
                 since = time.monotonic()
-                show.say(f"No progress for {STALL_WARNING_SECONDS:.0f} s: is a worker running (sparsewell worker)?")
+                show.report(f"No progress for {STALL_WARNING_SECONDS:.0f} s: is a worker running (sparsewell worker)?")
             time.sleep(POLL_SECONDS)
     return totals, finished

@@ -78,7 +78,7 @@ def export(
     with LoadDisplay(Console(stderr=True)) as show:
         try:
             with open_writer(output, parquet=parquet, vectors=vectors) as writer:
-                for lines, trailer in iter_pages(base, path, parameters, retry_seconds, show.say):
+                for lines, trailer in iter_pages(base, path, parameters, retry_seconds, show.report):
                     if exported == 0:
                         show.begin("exporting", trailer["total"], unit="documents")
                     writer.write(lines)
@@ -106,7 +106,7 @@ def choose_format(output: Path | None, option: ExportFormat | None) -> ExportFor
 
 
 def iter_pages(
-    base: str, path: str, first: Mapping[str, Any], retry_seconds: float, say: Callable[[str], None]
+    base: str, path: str, first: Mapping[str, Any], retry_seconds: float, report: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
     """Yield the documents and the trailer of each page. `first`: the parameters of the first request.
 
@@ -120,7 +120,7 @@ def iter_pages(
     parameters = dict(first)
     with connect_api(base, httpx.Timeout(120, connect=5)) as client:
         while True:
-            lines, trailer = retry(partial(_request_page, client, base, path, parameters), retry_seconds, say)
+            lines, trailer = retry(partial(_request_page, client, base, path, parameters), retry_seconds, report)
             yield lines, trailer
             if trailer["cursor"] is None:
                 return

@@ -109,38 +109,38 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     if rejected is not None:
         require_writable(rejected)
     with LoadDisplay(Console(stderr=True)) as show:
-        rest = ApiDestination(base, index, retry_seconds, show.say)
+        rest = ApiDestination(base, index, retry_seconds, show.report)
         if create and rest.create(
             dict.fromkeys(field_map.metadata, "keyword") | fields, talk=kind is DocumentKind.talk
         ):
-            show.say(f"Created the index {index}.")
+            show.report(f"Created the index {index}.")
         typed = any(opened.typed for opened in sources)
         needs_api = via is DestinationName.api or create or typed
         created_at = rest.created_at() if needs_api else rest.created_at_if_known()
         make = DocumentMapper(field_map, rest.fields() if typed else {}, talk=typed and rest.takes_talk())
         target = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
-        record = open_checkpoint(records, source, sources, target, restart=restart, report=show.say)
+        record = open_checkpoint(records, source, sources, target, restart=restart, report=show.report)
         job = next(iter(record.jobs), None)
         destination = (
-            QueueDestination(settings.redis_address, index, job, retry_seconds, show.say)
+            QueueDestination(settings.redis_address, index, job, retry_seconds, show.report)
             if via is DestinationName.queue
             else rest.of(record.load)
         )
         for note in (note for opened in sources for note in opened.notes()):
-            show.say(note)
+            show.report(note)
         try:
             if record.resumed:
-                show.say(f"Resuming after {describe_place(record, sources)} (--restart starts again).")
+                show.report(f"Resuming after {describe_place(record, sources)} (--restart starts again).")
             send_all(sources, record, destination, make, batch, show)
             states = _wait_for_load(record, rest, via, sources, show) if wait else None
         except KeyboardInterrupt:
-            show.say(f"Stopped after {describe_place(record, sources)}. Repeat the command to resume.")
+            show.report(f"Stopped after {describe_place(record, sources)}. Repeat the command to resume.")
             raise typer.Exit(130) from None
         finally:
             destination.close()
             rest.close()
         if make.unused:
-            show.say(f"Unused columns: {', '.join(make.unused)} (see --map).")
+            show.report(f"Unused columns: {', '.join(make.unused)} (see --map).")
     if rejected is not None:
         _write_refusals(rejected, record)
     raise typer.Exit(report_load(record, states))

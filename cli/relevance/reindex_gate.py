@@ -134,109 +134,17 @@ def require_quality(
         )
 
 
-@dataclass
-class GenerationBuild:
-    """The steps of a command on the record of a reindex."""
-
-    work: Reindexing
-    settings: Settings
-    known: list[KnownEncoder]
-    show: LoadDisplay
-    retry_seconds: float
-    encode_here: bool = False
-
-    def until_caught_up(self) -> ReindexProgress:
-        """Build the new generation and follow the old one until it has caught up.
-
-        Raises the errors of `Reindexing.follow_until_caught_up`, and Conflict (`misfits`).
-        """
-        self.work.make_target()
-        with self._follower() as follower:
-            self.show.begin("building", 1, unit="documents")
-            progress = self.work.follow_until_caught_up(follower, self.retry_seconds, self._show)
-        record = follower.record
-        if record.misfits:
-            raise Conflict(
-                "misfits",
-                f"{record.misfits:,} documents do not fit the new declaration (for example "
-                f"{', '.join(record.misfit_ids[:3])}): `sparsewell generations abort {record.index}`, then change it.",
-            )
-        fresh_dead = progress.new["dead"] - progress.old["dead"]
-        if fresh_dead > 0:
-            self.show.say(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
-        return progress
-
-    def gate(self, gate: QualityGate) -> None:
-        """Compare both generations on the judged queries. Raises Conflict (`quality_gate`)."""
-        record = self.work.current_record
-        figures = []
-        for generation in (record.source, record.target):
-            table = QueryTable.load(self.encoder_of(generation).directory)
-            rankings = rank_questions(self.settings, generation, table, gate.questions)
-            figures.append(ndcg_by_mode(rankings, gate.questions))
-        old, new = figures
-        for mode in MODES:
-            self.show.say(f"NDCG@10 {mode}: {old[mode]:.4f} -> {new[mode]:.4f}")
-        require_quality(record.index, old, new, gate.modes, gate.max_loss)
-
-    def require_table(self, api: str | None) -> None:
-        """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
-        wanted = self.work.current_record.target.encoder
-        base = api_address(self.settings, api)
-        with connect_api(base, 10) as client:
-            try:
-                served = read_json_response(client.get("/v1/encoders", headers=admin_headers(self.settings)))
-            except httpx.HTTPError as error:
-                raise unreachable(base, error) from None
-        if wanted.fingerprint not in {encoder["fingerprint"] for encoder in served["encoders"]}:
-            raise EncoderMismatch(
-                "encoder_not_served",
-                f"The API at {base} has no query table for {wanted.name} ({wanted.fingerprint}): add its model "
-                "directory to SPARSEWELL_MORE_ENCODERS, restart the API, then repeat this command.",
-            )
-
-    def swap(self) -> None:
-        """Record the decision, swap the alias, and copy the last changes of the old generation."""
-        with self._follower() as follower:
-            self.work.swap(follower)
-
-    def encoder_of(self, generation: Generation) -> KnownEncoder:
-        """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
-        return find_by_fingerprint(self.known, generation)
-
-    @contextmanager
-    def _follower(self) -> Iterator[Follower]:
-        target = self.work.current_record.target
-        with closing(Publisher(self.settings.redis_address)) as publisher:
-            if self.encode_here:
-                dispatch = self._local_dispatch(target)
-            else:
-                dispatch = make_queue_dispatch(publisher, self.settings, target)
-            yield self.work.follower(dispatch, self.retry_seconds)
-
-    def _local_dispatch(self, target: Generation) -> Dispatch:
-        from indexer.runtime import Runtime, WorkerSettings
-
-        directory = self.encoder_of(target).directory
-        settings = self.settings.model_copy(update={"encoder": str(directory)})
-        return make_local_dispatch(Runtime(settings, WorkerSettings.read()), target)
-
-    def _show(self, progress: ReindexProgress) -> None:
-        new = progress.new
-        done = new["encoded"] + new["dead"] + new["deleted"]
-        self.show.step(done, max(1, done + new["pending"] + progress.behind), done)
-
-
-def find_by_fingerprint(known: Sequence[KnownEncoder], generation: Generation) -> KnownEncoder:
-    """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
-    wanted = generation.encoder
-    for encoder in known:
-        if encoder.manifest.fingerprint == wanted.fingerprint:
-            return encoder
-    raise ConfigurationError(
-        "unknown_encoder",
-        f"No model directory of the encoder {wanted.name} ({wanted.fingerprint}) is known: give it with --encoder or "
-        "in SPARSEWELL_MORE_ENCODERS.",
+def compare_generations(
+    settings: Settings,
+    gate: QualityGate,
+    old: tuple[Generation, QueryTable],
+    new: tuple[Generation, QueryTable],
+    report: Callable[[str], None],
+) -> None:
+    """Search both generations with the judged queries and report NDCG@10. Raises Conflict (`quality_gate`)."""
+    before, after = (
+        ndcg_by_mode(rank_questions(settings, generation, table, gate.questions), gate.questions)
+        for generation, table in (old, new)
     )
     for mode in MODES:
         report(f"NDCG@10 {mode}: {before[mode]:.4f} -> {after[mode]:.4f}")

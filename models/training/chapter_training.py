@@ -94,7 +94,7 @@ def train_chapters(
     torch.manual_seed(recipe.seed)
     checkpoint = load_checkpoint(source, _model_dtype(recipe))
     examples = _make_training_examples(checkpoint, episodes, recipe)
-    show.say(f"{len(episodes)} episodes, {len(examples):,} examples, {recipe.steps} steps of {recipe.batch}.")
+    show.report(f"{len(episodes)} episodes, {len(examples):,} examples, {recipe.steps} steps of {recipe.batch}.")
     if len(examples) < recipe.batch:
         raise InvalidInput("too_few_examples", f"{len(examples)} examples do not fill a batch of {recipe.batch}.")
     model = (
@@ -123,7 +123,7 @@ def train_chapters(
     )
     resumed = last_checkpoint(work)
     if resumed is not None:
-        show.say(f"Resuming from {resumed}.")
+        show.report(f"Resuming from {resumed}.")
     if resumed is None or not resumed.name.endswith(f"-{recipe.steps}"):
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     else:  # resumed from its last step, transformers would make one more
@@ -150,7 +150,7 @@ def _read_training_episodes(files: Sequence[Path], show: ProgressReporter) -> li
         file_episodes = list(read_episodes(path, report))
         kept = [episode for episode in file_episodes if not episode.held_out]
         refused = f", {sum(report.refused.values())} lines refused: {report.examples[0]}" if report.refused else ""
-        show.say(
+        show.report(
             f"{path.name}: {len(file_episodes)} episodes, {len(file_episodes) - len(kept)} of them held out{refused}."
         )
         episodes += kept

@@ -76,10 +76,10 @@ def run_recipe(
         )
         best_evaluation = read_best_evaluation(out)
         if best_evaluation is not None and best_evaluation["step"] == 0:
-            show.say("No evaluation was better than that of the start: the start is exported.")
+            show.report("No evaluation was better than that of the start: the start is exported.")
         if is_main_process():
             package_encoder(best, out / encoder_name, recipe, material, read_curve(out), record or {})
-    show.say(f"Done after {time.monotonic() - began:,.0f} s.")
+    show.report(f"Done after {time.monotonic() - began:,.0f} s.")
     return out / encoder_name
 
 
@@ -157,7 +157,7 @@ def _run_variants(
     for variant in ablation_variants(recipe, only):
         directory = out / variant.name.replace(" ", "-").replace("/", "-")
         if not _is_finished(directory, variant.recipe):
-            show.say(f"Variant: {variant.name}.")
+            show.report(f"Variant: {variant.name}.")
             material = prepare_material(variant.recipe, directory, show, vectors=out / "vectors", index=index)
             try:
                 train_encoder(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
@@ -165,7 +165,7 @@ def _run_variants(
                 if error.code != "training_diverged" or variant.name == FULL_RECIPE:
                     raise
                 # it would diverge again, and the other variants would never begin
-                show.say(f"{variant.name} has no row: {error}")
+                show.report(f"{variant.name} has no row: {error}")
                 continue
         curve = read_curve(directory)
         best = max(curve, key=lambda entry: float(entry["mean"]))

@@ -83,7 +83,7 @@ def prepare_material(
     for report in mixture.reports:
         if report.refused:
             refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
-            show.say(f"{report.name}: {refused}: {'; '.join(report.examples)}")
+            show.report(f"{report.name}: {refused}: {'; '.join(report.examples)}")
     pairs = mixture.pairs
     judged = [
         *judged,
@@ -97,7 +97,9 @@ def prepare_material(
         raise ConfigurationError(
             "nothing_to_evaluate", "A run needs queries for evaluation: set collections, or held_out above 0."
         )
-    show.say(f"{len(pairs):,} pairs to train on: " + ", ".join(f"{name} {n:,}" for name, n in pairs.counts().items()))
+    show.report(
+        f"{len(pairs):,} pairs to train on: " + ", ".join(f"{name} {n:,}" for name, n in pairs.counts().items())
+    )
     teachers = [_load_vectors(choice, pairs, vectors_directory, show) for choice in recipe.teachers]
     total = sum(choice.weight for choice in recipe.teachers)
     weights = [choice.weight / total for choice in recipe.teachers]
@@ -137,7 +139,7 @@ def _load_vectors(
     teacher: Teacher
     if choice.kind == "dense":
         teacher = open_dense_encoder(
-            choice.name, resolve_cache_directory(DirectorySettings.read()), show.say, max_pieces=TEACHER_PIECES
+            choice.name, resolve_cache_directory(DirectorySettings.read()), show.report, max_pieces=TEACHER_PIECES
         )
     elif choice.kind == "sparse":
         teacher = SparseTeacher(choice.name)
@@ -166,7 +168,7 @@ def _drop_inconsistent(
         seed=recipe.seed,
         done=partial(_report_progress, show, "Consistency", len(pairs)),
     )
-    show.say(
+    show.report(
         f"{int(kept.links.sum()):,} of {len(pairs):,} pairs are consistent: "
         + ", ".join(f"{name} {count:,} of {total:,}" for name, (count, total) in kept.by_origin.items())
     )
@@ -198,7 +200,7 @@ def _mine_recipe_negatives(
         lists.append(load_candidate_lists(candidates, pairs, rule.depth, directory, step))
     mining = MiningRule(rule.count, rule.depth, rule.skip, rule.ceiling, recipe.seed)
     mined = mine_negatives(pairs, lists, mining, teachers[0][1] if teachers else None)
-    show.say("Hard negatives: " + ", ".join(f"{name} {count:,}" for name, count in mined.counts.items()))
+    show.report("Hard negatives: " + ", ".join(f"{name} {count:,}" for name, count in mined.counts.items()))
     return mined.rows
 
 

@@ -58,7 +58,7 @@ ProgressReport = Callable[[int, int, dict[str, float]], None]
 class ProgressReporter(Protocol):
     """Receiver of progress: a console, the list of a test, or nothing (`SilentReporter`)."""
 
-    def say(self, message: str) -> None:
+    def report(self, message: str) -> None:
         """Show a line that stays."""
 
     def step(self, title: str, done: int, total: int, note: str = "") -> None:
@@ -74,7 +74,7 @@ class ProgressReporter(Protocol):
 class SilentReporter:
     """Reporter that shows nothing."""
 
-    def say(self, message: str) -> None:
+    def report(self, message: str) -> None:
         pass
 
     def step(self, title: str, done: int, total: int, note: str = "") -> None:

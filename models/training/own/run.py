@@ -86,14 +86,14 @@ def train_own_encoder(
         documents = list(read_corpus(corpus, report))
         if report.refused:
             refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
-            show.say(f"{refused}: {'; '.join(report.examples)}")
+            show.report(f"{refused}: {'; '.join(report.examples)}")
         pairs = make_own_pairs(documents, options.pairs)
         if options.more is not None:
             pairs = join_pair_sets([pairs, options.more(pairs)])
         split = split_pairs(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
         out.mkdir(parents=True, exist_ok=True)
         write_pairs(out / "pairs.jsonl.gz", (split.train.pair(link) for link in range(len(split.train))))
-    show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(split.held_out):,} of them held out.")
+    show.report(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(split.held_out):,} of them held out.")
     choosing, reporting = split_held_out(_held_out_queries(split.train, split.held_out, options.among, options.seed))
     with timer.stage("training"):
         model = run_recipe(
@@ -130,7 +130,7 @@ def train_own_encoder(
         read_curve(out),
         encoders,
     )
-    show.say(f"The report is {out / 'report.md'}.")
+    show.report(f"The report is {out / 'report.md'}.")
     return model
 
 

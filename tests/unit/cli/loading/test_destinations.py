@@ -118,7 +118,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(paths: list[Path], tmp_
 
     said: list[str] = []
     with LoadDisplay(Console(quiet=True)) as show:
-        show.say = said.append  # type: ignore[method-assign]
+        show.report = said.append  # type: ignore[method-assign]
         send_all(
             sources(paths[:2]), LoadCheckpoint(tmp_path / "r", "c"), Writing(), DocumentMapper(FieldMap(), {}), 3, show
         )
