@@ -141,7 +141,7 @@ class EncodeRun:
 
     def _read(self, ids: Sequence[str]) -> dict[str, object]:
         call = get_documents_call(self.generation.physical, ids)
-        answer: dict[str, object] = retry(lambda: self.runtime.search.send(call), self.runtime.worker.patience)
+        answer: dict[str, object] = retry(lambda: self.runtime.search.send(call), self.runtime.worker.retry_seconds)
         return answer
 
     def _count_attempts(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
@@ -301,7 +301,7 @@ class EncodeRun:
         settings = self.runtime.settings
         if not writes:
             return []
-        verdicts = write_bulk(self.runtime.search, writes, settings.journal_bytes, self.runtime.worker.patience)
+        verdicts = write_bulk(self.runtime.search, writes, settings.journal_bytes, self.runtime.worker.retry_seconds)
         return [verdict.outcome for verdict in verdicts]
 
 
@@ -329,7 +329,7 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
 
 def _encode_message(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> tuple[EncodeRun, list[str]]:
     """Return the run and the ids of the documents that it had no time for."""
-    generation = retry(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
+    generation = retry(lambda: runtime.generation(message.index, message.generation), runtime.worker.retry_seconds)
     runtime.check_encoder(generation)
     runtime.dense(generation)
     run = EncodeRun(runtime, generation, redelivered)

@@ -48,7 +48,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
     try:
         if redelivered and _count_lost_attempts(runtime, message_id) >= runtime.settings.max_attempts:
             return refuse(InvalidInput("attempts_exhausted", "Every worker that took this message died."))
-        generation = retry(lambda: runtime.generation(message.index), runtime.worker.patience)
+        generation = retry(lambda: runtime.generation(message.index), runtime.worker.retry_seconds)
         return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("a message of %d documents returns to its queue: %s", len(message.documents), error)
@@ -78,13 +78,13 @@ def _ingest(
     for position, item in enumerate(message.documents, message.offset + 1):
         intake.receive(position, partial(parse_message_document, item, generation.spec, limits, version))
     writes = intake.writes()
-    verdicts = write_bulk(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
+    verdicts = write_bulk(runtime.search, writes, settings.journal_bytes, runtime.worker.retry_seconds)
     if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
     # A redelivered message finds its own documents stored.
     check = LostAnswerCheck(generation.alias, writes, verdicts)
     if (call := check.call()) is not None:
-        verdicts = check.resolve(retry(partial(runtime.search.send, call), runtime.worker.patience))
+        verdicts = check.resolve(retry(partial(runtime.search.send, call), runtime.worker.retry_seconds))
     stored = intake.apply_verdicts(verdicts)
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
@@ -160,4 +160,4 @@ def _save_job(runtime: Runtime, record: JobRecord, message_id: str) -> None:
         runtime.create_jobs_index()
         runtime.search.send(add_job_counts_call(runtime.names, record, message_id))
 
-    retry(save, runtime.worker.patience)
+    retry(save, runtime.worker.retry_seconds)

@@ -28,7 +28,7 @@ from services.opensearch.generations import (
     resolve_alias_call,
 )
 from services.queue.messages import Publisher
-from services.settings import EnvironmentSettings, Settings
+from services.settings import EnvironmentSettings, Settings, renamed_alias
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,11 @@ class WorkerSettings(EnvironmentSettings):
     chapter_seconds: float = Field(
         120.0, gt=0, description="time for the chapters of one talk, at most half of `task_limit`"
     )
-    patience: float = Field(
-        60.0, gt=0, description="how long a task waits for an OpenSearch that is down or overloaded"
+    retry_seconds: float = Field(
+        60.0,
+        gt=0,
+        validation_alias=renamed_alias("RETRY_SECONDS", "PATIENCE"),
+        description="how long a task waits for an OpenSearch that is down or overloaded",
     )
     soft_shutdown: float = Field(20.0, ge=0, description="time for running tasks after SIGQUIT; SIGTERM waits for them")
     redis_wait: float = Field(30.0, ge=0, description="how long a starting worker waits for Redis before it gives up")

@@ -60,7 +60,7 @@ class AppState:
         # The client rotates over several addresses, so a search on the node's own copies spreads the load.
         self.prefer_local = len(split_addresses(settings.opensearch_url)) > 1
         self.engine = DirectEngine(self.search, settings.search_timeout, prefer_local=self.prefer_local)
-        self.points_in_time = PointInTimeRegistry(settings.max_snapshots)
+        self.points_in_time = PointInTimeRegistry(settings.max_points_in_time)
         self.publisher = Publisher(settings.redis_address)
         self.clock = VersionClock()
         self.backlog = BacklogMonitor(settings, self.search, self.publisher)

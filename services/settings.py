@@ -44,6 +44,11 @@ def unprefixed_alias(name: str) -> AliasChoices:
     return AliasChoices(f"SPARSEWELL_{name}", name)
 
 
+def renamed_alias(name: str, former: str) -> AliasChoices:
+    """Return the alias of a renamed variable. Its former name is deprecated, and this version still reads it."""
+    return AliasChoices(f"SPARSEWELL_{name}", f"SPARSEWELL_{former}")
+
+
 def split_names(text: str) -> list[str]:
     """Return the names in a comma-separated setting."""
     return [name for part in text.split(",") if (name := part.strip())]
@@ -313,7 +318,12 @@ class Settings(ConnectionSettings):
     max_batch: int = Field(100, ge=1, description="searches of one request")
     cursor_seconds: float = Field(120.0, gt=0, le=86_400, description="how long a search waits for its next page")
     # OpenSearch allows 300 points in time a node (search.max_open_pit_context), and exports need some of them.
-    max_snapshots: int = Field(200, ge=1, description="shards held by search cursors of one API process")
+    max_points_in_time: int = Field(
+        200,
+        ge=1,
+        validation_alias=renamed_alias("MAX_POINTS_IN_TIME", "MAX_SNAPSHOTS"),
+        description="shards held by search cursors of one API process",
+    )
     max_context_turns: int = Field(10, gt=0, description="earlier turns of a conversation")
     max_feedback_documents: int = Field(20, gt=0, description="feedback documents; `like` and `unlike` together")
     max_added_pieces: int = Field(100, gt=0, le=1024, description="pieces that feedback or context adds to a query")

@@ -34,11 +34,14 @@ CHART_SETTINGS = frozenset(
     }
 )  # fmt: skip
 
+# The former names of renamed settings, which this version still reads.
+FORMER_SETTINGS = ("MAX_SNAPSHOTS", "PATIENCE")
+
 
 def setting_names() -> list[str]:
     """Return the names that `settings` of the values may have, in capitals."""
     names = {*Settings.model_fields, *WorkerSettings.model_fields} - CHART_SETTINGS
-    return sorted(name.upper() for name in names)
+    return sorted([*(name.upper() for name in names), *FORMER_SETTINGS])
 
 
 def values_schema() -> Schema:

@@ -34,7 +34,7 @@ INDEX = "docs"
 
 # Times of workers, in seconds: a message that nobody acknowledged comes again after 8 s, and is looked for every second
 # or so. Leases and sweeps are in the settings of `conftest.py: new_stack`.
-TIMES = {"task_budget": 2, "task_limit": 4, "redelivery": 8, "patience": 20, "worker_concurrency": 1}
+TIMES = {"task_budget": 2, "task_limit": 4, "redelivery": 8, "retry_seconds": 20, "worker_concurrency": 1}
 
 
 class Stack:

@@ -87,7 +87,7 @@ def test_an_index_is_read_only_as_on_a_full_disk(new_stack: NewStack, tmp_path: 
         door.create_index()
         door.post({f"d{i}": f"harmless {i}" for i in range(10)})
         _block(stack, True)
-        worker = stack.worker(ENCODER_LOG=log, patience=2)
+        worker = stack.worker(ENCODER_LOG=log, retry_seconds=2)
         stack.sweeper()
         wait_for(log.exists, 60, "the worker has encoded documents that it cannot write")
         began = time.monotonic()

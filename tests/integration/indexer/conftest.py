@@ -54,7 +54,7 @@ def standin() -> Encoder:
 @pytest.fixture
 def runtime(settings: Settings, standin: Encoder) -> Runtime:
     """Return the runtime of a worker in this process."""
-    return Runtime(settings, WorkerSettings(patience=2), lambda _: standin)
+    return Runtime(settings, WorkerSettings(retry_seconds=2), lambda _: standin)
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_what_there_is_no_time_for_is_sent_on(
 
 def test_without_opensearch_the_documents_stay_pending(settings: Settings, standin: Encoder) -> None:
     away = settings.model_copy(update={"opensearch_url": "http://127.0.0.1:9"})
-    runtime = Runtime(away, WorkerSettings(patience=0.5), lambda _: standin)
+    runtime = Runtime(away, WorkerSettings(retry_seconds=0.5), lambda _: standin)
     begun = time.monotonic()
     assert run_encode(runtime, EncodeMessage(index="papers", ids=("a",)), redelivered=False) == {"postponed": 1}
     assert time.monotonic() - begun < 20

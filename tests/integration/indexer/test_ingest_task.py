@@ -138,7 +138,7 @@ def test_a_message_that_says_nothing_is_logged_and_dropped(
 
 def test_without_opensearch_the_message_goes_back_to_its_queue(settings: Settings, standin: Encoder) -> None:
     away = settings.model_copy(update={"opensearch_url": "http://127.0.0.1:9"})
-    runtime = Runtime(away, WorkerSettings(patience=0.5), lambda _: standin)
+    runtime = Runtime(away, WorkerSettings(retry_seconds=0.5), lambda _: standin)
     with pytest.raises(Reject) as caught:
         run_ingest(runtime, body({"id": "a", "text": "x"}), "m1", redelivered=False)
     assert caught.value.requeue
@@ -149,7 +149,7 @@ def test_without_a_place_for_messages_the_documents_are_kept(
 ) -> None:
     lonely = Runtime(
         settings.model_copy(update={"redis_url": "redis://127.0.0.1:9/0"}),
-        WorkerSettings(patience=1),
+        WorkerSettings(retry_seconds=1),
         lambda _: standin,
     )
     assert run_ingest(lonely, body({"id": "a", "text": "x"}), "m1", redelivered=False) == {"accepted": 1, "rejected": 0}

@@ -53,7 +53,7 @@ class Work:
 
     def follow(self) -> Follower:
         self.run.make_target()
-        runtime = Runtime(self.settings, WorkerSettings(patience=5), lambda _: self.encoder)
+        runtime = Runtime(self.settings, WorkerSettings(retry_seconds=5), lambda _: self.encoder)
         return self.run.follower(make_local_dispatch(runtime, self.run.current_record.target), 10)
 
     def settle(self, follower: Follower) -> None:

@@ -30,7 +30,7 @@ COUNT = 60
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Three shards: an order that holds in one of them only would lose documents between pages."""
-    return settings.model_copy(update={"shards": 3, "max_snapshots": 6, "max_offset": 100, "cursor_seconds": 30.0})
+    return settings.model_copy(update={"shards": 3, "max_points_in_time": 6, "max_offset": 100, "cursor_seconds": 30.0})
 
 
 @pytest.fixture

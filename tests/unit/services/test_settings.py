@@ -7,6 +7,7 @@ import pytest
 from kombu import Connection
 from redis import Redis, SSLConnection
 
+from indexer.runtime import WorkerSettings
 from infra.local_servers import LocalSettings
 from services.errors import ConfigurationError
 from services.settings import Settings, format_http_address, redact_addresses, split_addresses
@@ -184,6 +185,14 @@ def test_addresses_default_to_the_ports_of_local_servers(monkeypatch: pytest.Mon
 
     monkeypatch.setenv("SPARSEWELL_REDIS_PORT", "0")
     assert Settings.read().redis_url.endswith(":0/0"), "the stack that starts it replaces it"
+
+
+def test_the_former_name_of_a_variable_is_read_and_the_new_name_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEWELL_MAX_SNAPSHOTS", "7")
+    monkeypatch.setenv("SPARSEWELL_PATIENCE", "8")
+    assert (Settings.read().max_points_in_time, WorkerSettings.read().retry_seconds) == (7, 8.0)
+    monkeypatch.setenv("SPARSEWELL_MAX_POINTS_IN_TIME", "9")
+    assert Settings.read().max_points_in_time == 9
 
 
 def test_an_ipv6_host_has_brackets() -> None:
