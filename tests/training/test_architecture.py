@@ -43,7 +43,7 @@ def test_a_query_is_a_bag_of_distinct_pieces(start: Path, weighting: str, cat: f
     encoder = build(start, query_weighting=weighting)
     found = queries(encoder, ["the cat the the cat", "[MASK] [SEP] é"])
     assert {PIECES[i]: w for i, w in enumerate(found[0].tolist()) if w} == {"the": the, "cat": cat}
-    # what looks like a special piece is the characters that somebody typed
+    # A special piece in a query's text is plain characters.
     assert {PIECES[i] for i in found[1].nonzero()[:, 0].tolist()} == {"[", "]", "mask", "sep", "e"}
     assert encoder[0].sub_modules["query"][0].weight.requires_grad == (weighting == "learned")
 
@@ -54,7 +54,7 @@ def test_special_pieces_always_weigh_zero(start: Path, head: str) -> None:
     found = documents(encoder, TEXTS)
     assert (found > 0).any(dim=1).all()
     assert not EXCLUDED & set(found.nonzero()[:, 1].tolist())
-    # and cannot learn to: no gradient reaches what would raise them
+    # Training cannot raise them either: they get no gradient.
     encoder.train()
     features = encoder.preprocess(TEXTS, task="document")
     encoder(features, task="document")["sentence_embedding"].sum().backward()
@@ -92,7 +92,7 @@ def test_passages_are_cut_at_their_longest_length(start: Path) -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_passages_have_the_special_pieces_of_the_workers(tmp_path: Path, named: bool) -> None:
-    """Also where tokenizer.json says nothing of it, and tokenizer_config.json names a class that adds nothing."""
+    """This holds even if tokenizer.json has no rule for it and the class in tokenizer_config.json adds none."""
     start = make_start(tmp_path / "start")
     if named:
         special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
@@ -121,11 +121,11 @@ def test_a_saved_encoder_loads_with_sentence_transformers_alone(
         assert file.suffix not in (".bin", ".pt", ".pkl"), file
     named = json.loads((tmp_path / "saved" / "router_config.json").read_text())["types"].values()
     assert all(one.startswith("sentence_transformers.") for one in named)
-    # trust_remote_code stays off: a class of ours in there would be refused
+    # trust_remote_code stays off, so a class of ours in the directory would be refused.
     again = SparseEncoder(str(tmp_path / "saved"), device="cpu", local_files_only=True)
     torch.testing.assert_close(documents(again, TEXTS), documents(encoder, TEXTS), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(queries(again, TEXTS), queries(encoder, TEXTS))
-    # the trainer loads its checkpoints this way
+    # The trainer loads its checkpoints in this way.
     encoder.load_state_dict(again.state_dict())
 
 
@@ -151,7 +151,7 @@ def test_the_query_table_stays_at_zero_or_above(start: Path) -> None:
     assert table.weight[ID["cat"]] < 0 < table.weight[ID["[UNK]"]]
     found = encoder(dict(features), task="query")["sentence_embedding"]
     assert (found >= 0).all() and found[0, ID["cat"]] == 0 and (found[:, sorted(EXCLUDED)] == 0).all()
-    # a weight at zero still gets its gradient, so it can come back
+    # A weight at zero still gets a gradient, so it can grow again.
     optimiser.zero_grad()
     (-found[0, ID["cat"]]).backward()
     optimiser.step()
@@ -187,7 +187,7 @@ def test_invalid_starts_are_refused(start: Path, tmp_path: Path) -> None:
         return caught.value.code
 
     assert code(tmp_path / "nowhere") == "unknown_start"
-    with pytest.raises(BackendUnavailable) as unreachable:  # these tests are offline
+    with pytest.raises(BackendUnavailable) as unreachable:  # the tests run offline
         build_encoder("no-such-owner/no-such-model", EncoderRecipe(passage_pieces=16), device="cpu")
     assert unreachable.value.code == "hub_unreachable"
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""BM25 over words, compared with the library's own index."""
+"""BM25 over words, compared with the index of the bm25s library."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ PASSAGES = ["A wing lifts when air flows over it.", "heat " * 600, "half \ud800 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two layers and sixteen columns over our own vocabulary."""
+    """Make a Llama of two layers and width sixteen with our vocabulary."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -31,7 +31,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=102,
     )
     model = LlamaForCausalLM(config)
-    # any third piece ends an answer, so that some do end
+    # A third of all pieces end an answer, so that some answers end.
     model.generation_config.eos_token_id = list(range(1000, 30522, 3))
     model.save_pretrained(path)
     tokenizer = PreTrainedTokenizerFast(

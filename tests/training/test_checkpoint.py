@@ -57,7 +57,7 @@ def test_the_command_exports_by_the_recipe(tmp_path: Path, activation: str) -> N
     wanted = encoder.encode_document([text], convert_to_sparse_tensor=False).numpy()[0]
     found = np.zeros(len(PIECES), np.float32)
     found[vector.ids] = vector.weights
-    # int8, and two bytes a weight
+    # The tolerance covers int8 and two bytes a weight.
     np.testing.assert_allclose(found, wanted, atol=0.15)
     query = QueryTable.load(out).encode(text, 100).by_id()
     trained = encoder.encode_query([text], convert_to_sparse_tensor=False)[0]
@@ -108,7 +108,7 @@ def test_a_new_checkpoint_replaces_the_old_one_completely(tmp_path: Path) -> Non
     encoder = build_encoder(start, EncoderRecipe(passage_pieces=16), device="cpu")
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "left-over").touch()
-    # what a killed run left
+    # the remains of a killed run
     (tmp_path / "checkpoint.part").mkdir()
     (tmp_path / "checkpoint.part" / "half").touch()
     save_checkpoint(encoder, tmp_path / "checkpoint")

@@ -25,7 +25,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table_rows(directory: Path, text: str, most: int) -> np.ndarray:
-    """Positions of a text, special pieces included, looked up by hand."""
+    """Look up the table's rows for a text's pieces, with special pieces."""
     from onnx import numpy_helper
     from tokenizers import Tokenizer
 

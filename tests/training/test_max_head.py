@@ -11,7 +11,7 @@ ACTIVATIONS = ["log1p_relu", "log1p_log1p_relu"]
 
 
 def plain(states: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """As sentence-transformers has it: the whole tensor, activated, then the maximum."""
+    """Compute the head as sentence-transformers does: activate the whole tensor, then take the maximum."""
     logits = states @ weight.T
     if bias is not None:
         logits = logits + bias
@@ -34,7 +34,7 @@ def case(lengths: list[int], width: int = 24, vocabulary: int = 211, seed: int =
 def both(
     given: tuple[Tensor, ...], activation: str, dtype: torch.dtype = torch.float32
 ) -> tuple[tuple[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]:
-    """Values and gradients (states, weight, bias) of the plain computation in float32, and of ours."""
+    """Return values and gradients (states, weight, bias): the plain computation in float32, then ours."""
     states, mask, weight, bias = given
     flow = torch.randn(len(states), len(weight), generator=torch.Generator().manual_seed(9))
     found = []
@@ -53,7 +53,7 @@ def both(
 
 @pytest.fixture(params=[(2048, 1024), (7, 10), (64, 64)], ids=lambda sizes: f"{sizes[0]}x{sizes[1]}")
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block sizes: all in one, both no divisors of what is computed, and something between."""
+    """Set block sizes: one block, sizes that do not divide the tensor, and a medium size."""
     monkeypatch.setattr(module, "BLOCK_POSITIONS", request.param[0])
     monkeypatch.setattr(module, "BLOCK_PIECES", request.param[1])
 
@@ -78,7 +78,7 @@ def test_bfloat16_is_close(activation: str) -> None:
     wanted, found = both(case([40, 3, 25], width=64), activation, torch.bfloat16)
     assert found[0].dtype == torch.float32
     torch.testing.assert_close(found[0], wanted[0], atol=0.03, rtol=0.05)
-    # which position wins may differ where two are close, so single gradients may; as a whole they agree
+    # The maximum may be at another position if two are close, so compare gradients as a whole.
     for one, other in zip(found[1], wanted[1], strict=True):
         assert torch.nn.functional.cosine_similarity(one.float().flatten(), other.flatten(), dim=0) > 0.99
 
@@ -114,7 +114,7 @@ def test_a_row_of_padding_has_no_weights() -> None:
 
 
 def test_any_positions_may_count() -> None:
-    """Left padding, and holes: the second copy of an echoed text."""
+    """The mask may have left padding and holes, as for the second copy of an echoed text."""
     states, mask, weight, bias = case([9, 9])
     mask[0, :4] = False
     mask[1, [0, 2, 8]] = False
@@ -177,7 +177,7 @@ def test_nan_stays_nan() -> None:
 
 
 def test_all_logits_are_never_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 documents x 64 positions x 4,000 pieces are 16 MB; the blocks here have 64 KB."""
+    """The whole tensor (16 documents x 64 positions x 4,000 pieces) has 16 MB; a block has 64 KB."""
     monkeypatch.setattr(module, "BLOCK_POSITIONS", 128)
     monkeypatch.setattr(module, "BLOCK_PIECES", 128)
     given = case([64] * 16, vocabulary=4000)
@@ -188,5 +188,5 @@ def test_all_logits_are_never_allocated(monkeypatch: pytest.MonkeyPatch) -> None
             function(*leaves, activation="log1p_relu").sum().backward()
         largest[name] = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest["plain"] >= 16 * 64 * 4000 * 4
-    # the result itself has 16 x 4,000
+    # The result has 16 x 4,000 values.
     assert largest["ours"] < largest["plain"] / 10

@@ -1,4 +1,4 @@
-"""Transformer body on packed tokens, compared with transformers' own on padded batches."""
+"""The transformer body on packed tokens, compared with the library's body on padded batches."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_states_and_gradients_equal_the_padded_body(tmp_path: Path, family: str,
 
 
 def test_positions_are_those_of_the_row(tmp_path: Path) -> None:
-    """Left padding and holes: a token keeps the position that it has in its row."""
+    """With left padding and holes, a token keeps its position in its row."""
     padded, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12, 12])
     mask[0, :5] = 0
@@ -83,7 +83,7 @@ def test_padded_batches_use_the_attention_of_transformers(tmp_path: Path) -> Non
 
 
 def test_no_mask_of_tokens_by_tokens_is_allocated(tmp_path: Path) -> None:
-    """200 documents of 12 tokens: 2,400 x 2,400 would be 5.8 MB as bytes; attention within them has 29 KB a head."""
+    """A mask of all 2,400 tokens would have 5.8 MB; attention within documents of 12 tokens has 29 KB a head."""
     _, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12] * 200)
     with torch.profiler.profile(profile_memory=True) as profile, torch.no_grad():

@@ -49,7 +49,7 @@ class Lines(SilentReporter):
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> TrainingRecipe:
-    """Forty pairs that belong together, and some that do not."""
+    """Return a recipe with forty matching pairs, and a few pairs that do not match."""
     pairs = [
         (f"{one} {other}", f"the {one} and the {other} in figure {number}")
         for number, (one, other) in enumerate(
@@ -92,7 +92,7 @@ def test_all_material_of_a_recipe_is_prepared(recipe: TrainingRecipe, tmp_path: 
     found = prepare_material(recipe, tmp_path / "out", show, index=served)
     pairs = found.pairs
     strangers = [link for link in range(len(pairs)) if "banana" in pairs.pair(link).query]
-    assert len(strangers) <= 2  # (what shares no word is for the dense teacher alone to tell, and it is a random one)
+    assert len(strangers) <= 2  # without shared words, only the (random) dense teacher judges
     assert len(pairs) > 30
     assert any(f"{len(pairs)} of " in line and "are consistent" in line for line in show.said)
     assert found.teachers is not None
@@ -104,7 +104,7 @@ def test_all_material_of_a_recipe_is_prepared(recipe: TrainingRecipe, tmp_path: 
     ]
     targets = found.teachers.targets(pairs.query_rows[:20], pairs.passage_rows[:20])
     assert targets.min() >= 0
-    assert (targets.argmax(axis=1) == range(20)).mean() > 0.9  # each query's own passage
+    assert (targets.argmax(axis=1) == range(20)).mean() > 0.9  # the query's own passage
     assert 5 < targets.max() <= 10
     assert found.negatives is not None
     assert found.negatives.shape == (len(pairs), 4)
@@ -137,7 +137,7 @@ def test_a_recipe_without_evaluation_is_refused(recipe: TrainingRecipe, tmp_path
 
 
 def test_questions_that_fail_the_round_trip_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train own --generator`: the start has to find the passage again."""
+    """`train own --generator` keeps a question only if the start finds its passage."""
 
     class Generator:
         name, fingerprint = "generator", "1"

@@ -37,7 +37,7 @@ def test_idf_flops_divides_by_the_idf_before_squaring() -> None:
 
 
 def test_the_mask_leaves_out_documents_with_few_weights() -> None:
-    """The second document has one weight; with the threshold at 1 it no longer counts, and gets no gradient."""
+    """The second document has one weight. With a threshold of 1 it does not count and gets no gradient."""
     weights = WEIGHTS.clone().requires_grad_()
     found = IdfFlopsRegulariser(IDF, threshold=1).compute_loss_from_embeddings(weights)
     assert found.item() == pytest.approx((2 / 3 / 0.5) ** 2 + (4 / 3 / 4) ** 2 + (4 / 3) ** 2)

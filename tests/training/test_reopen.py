@@ -41,7 +41,7 @@ def test_the_shipped_encoder_can_be_trained_further(tmp_path: Path) -> None:
     text = "A wing in a supersonic stream of air."
     [vector] = shipped.encode(shipped.windows(text))
     trained = encoder.encode_document([text], convert_to_tensor=True).to_dense()[0].detach().numpy()
-    # int8 activations on one side, float32 on the other: within a few hundredths, the heaviest pieces the same
+    # int8 and float32 activations differ by a few hundredths; the heaviest pieces are the same.
     np.testing.assert_allclose(trained[vector.ids], vector.weights, atol=0.12)
     heaviest = vector.ids[np.argsort(-vector.weights)[:5]].tolist()
     assert set(heaviest) <= set(np.argsort(-trained)[:10].tolist())

@@ -1,4 +1,4 @@
-"""Rerankers: a tiny random cross-encoder and decoder, through the model process."""
+"""Rerankers in the model process: a tiny random cross-encoder and decoder."""
 
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_an_unreadable_answer_of_a_decoder_changes_no_order(decoder: Path) -> No
 
 
 def test_a_relevant_passage_moves_from_the_end_to_the_top(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that always names the passage about lift first."""
+    """The decoder here always ranks the passage about lift first."""
     scorer = ListwiseScorer(str(decoder))
     asked = []
 

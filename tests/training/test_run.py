@@ -1,4 +1,4 @@
-"""Training run: it learns, resumes after a stop, and survives failures."""
+"""A training run learns, resumes after a stop, and survives failures."""
 
 import json
 import shutil
@@ -67,7 +67,7 @@ def test_a_run_learns_matches_without_a_common_word(recipe: Recipe, material: Tr
     assert [entry["step"] for entry in curve] == [0, 50, 100]
     assert curve[0]["mean"] < 0.3
     assert curve[-1]["mean"] > 0.6
-    assert curve[-1]["collections"]["toy"]["bm25"] == 0  # (the query's word is in no passage)
+    assert curve[-1]["collections"]["toy"]["bm25"] == 0  # no passage contains the query's word
     assert curve[-1]["collections"]["toy"]["weights_a_document"] < curve[0]["collections"]["toy"]["weights_a_document"]
 
 
@@ -150,7 +150,7 @@ def test_the_best_evaluation_is_that_of_the_directory_best(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path
 ) -> None:
     train_encoder(recipe(steps=1), material, tmp_path)
-    with (tmp_path / "curve.jsonl").open("a") as file:  # as if its encoder had been lost by a kill
+    with (tmp_path / "curve.jsonl").open("a") as file:  # as if a kill had lost the encoder
         file.write(json.dumps({"step": 9, "seconds": 1.0, "mean": 1.0, "collections": {}}) + "\n")
     kept = read_best_evaluation(tmp_path)
     assert kept is not None
@@ -177,10 +177,10 @@ def test_the_curve_has_each_step_once(recipe: Recipe, material: TrainingMaterial
     small = replace(material.judged[0], documents=material.judged[0].documents[:2], grades=[{0: 1}] * 12)
     encoder = build_encoder(recipe().start, recipe().encoder, material.idf)
     evaluator = CurveEvaluator([small], tmp_path, save_checkpoint)
-    for step in (0, 50, 50):  # (as after a kill between an evaluation and its checkpoint)
+    for step in (0, 50, 50):  # as after a kill between an evaluation and its checkpoint
         evaluator(encoder, steps=step)
     assert [entry["step"] for entry in read_curve(tmp_path)] == [0, 50]
-    with (tmp_path / "curve.jsonl").open("a") as file:  # (what a full disk took of a line)
+    with (tmp_path / "curve.jsonl").open("a") as file:  # a line that a full disk cut off
         file.write('{"step": 1')
     evaluator(encoder, steps=100)
     assert [entry["step"] for entry in read_curve(tmp_path)] == [0, 50, 100]
@@ -221,7 +221,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
         if calls == 61:
             first = next(iter(found))
             spoilt = found[first] * float("nan")
-            # a finite value with a gradient that is none
+            # A finite loss with a NaN gradient.
             found[first] = spoilt if what == "loss" else found[first].detach() + (spoilt - spoilt.detach()).nan_to_num()
             if what == "gradient":
                 found[first].register_hook(lambda gradient: gradient * float("nan"))
@@ -240,7 +240,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
 def test_training_in_parts_after_out_of_memory_gives_the_same_result(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # (dropout draws other numbers for a batch in parts)
+    # No dropout: it draws other numbers if a batch is divided.
     short = recipe(steps=10, evaluate_every=10).changed(start=str(toy_start(tmp_path / "start", dropout=0.0)))
     roomy = train_encoder(short, material, tmp_path / "roomy")
     ordinary = ChunkedSpladeLoss.forward
@@ -258,12 +258,12 @@ def test_training_in_parts_after_out_of_memory_gives_the_same_result(
     assert set(sizes) == {3}
     assert len(sizes) == 10
     for name, tensor in weights(roomy).items():
-        # Adam makes whole steps (10 x 0.003) of gradients that are all but zero
+        # Adam makes full steps (10 x 0.003) even from gradients close to zero.
         torch.testing.assert_close(weights(narrow)[name], tensor, rtol=1e-3, atol=3e-3)
 
 
 def no_room() -> torch.Tensor:
-    """Asks for more than any machine has, so that the error is the allocator's own."""
+    """Allocate more memory than any machine has, to get the allocator's real error."""
     return torch.empty(2**60, dtype=torch.uint8)
 
 
@@ -321,7 +321,7 @@ def test_too_few_pairs_are_refused(recipe: Recipe, material: TrainingMaterial, t
 def test_too_few_links_for_one_step_are_refused(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trainer would take an epoch without a batch for the end, and the start for what was trained."""
+    """Without a batch in an epoch, the trainer would end at once and return the start as the result."""
     weighed_down = replace(material, order=material.order[:15])
     with pytest.raises(ConfigurationError, match="There are 15 pairs"):
         train_encoder(recipe(), weighed_down, tmp_path)
@@ -355,7 +355,7 @@ def test_a_run_is_not_copied_into_itself(recipe: Recipe, material: TrainingMater
 
 def test_one_process_takes_one_device(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = type(training_arguments(recipe(), tmp_path, 0))
-    monkeypatch.setattr(kind, "n_gpu", property(lambda self: self._n_gpu or 4))  # (as on a machine with four)
+    monkeypatch.setattr(kind, "n_gpu", property(lambda self: self._n_gpu or 4))  # as on a machine with four GPUs
     arguments = training_arguments(recipe(), tmp_path, 0)
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 12)
 
@@ -382,7 +382,7 @@ def test_the_student_learns_the_distribution_of_the_teachers() -> None:
     loss = RankingLoss(0.0, distils=True)
     same = loss.compute_loss_from_embeddings([queries, passages], torch.stack([scores, counted], dim=1))
     assert same["distillation"].item() == pytest.approx(0, abs=1e-6)
-    # what does not count may have any score
+    # A score that does not count may have any value.
     spoilt = scores.clone()
     spoilt[0, 2] = 1e6
     again = loss.compute_loss_from_embeddings([queries, passages], torch.stack([spoilt, counted], dim=1))

@@ -1,4 +1,4 @@
-"""Command `sparsewell train` in real processes, killed in the middle, and its results."""
+"""The command `sparsewell train` in real processes: kills, resumption and results."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def write_recipe(path: Path, content: dict[str, object]) -> Path:
-    """JSON's values are TOML's but for true and false, which the toy has none of."""
+    """Write a recipe in TOML. Its values are written as JSON, which is valid TOML for these types."""
     top = [
         f"{key} = {json.dumps(value)}" for key, value in content.items() if key not in ("pairs", "encoder", "teachers")
     ]
@@ -90,13 +90,13 @@ def test_an_ablation_prints_a_row_for_each_part(toy: tuple[Path, Path], tmp_path
     found = run("ablation", recipe, "--out", tmp_path / "out", "--only", "no expansion")
     assert found.returncode == 0, found.stderr
     rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]}
-    # what no word matches is found by expansion only
+    # Only expansion finds a passage without a query's word.
     assert rows["whole"]["sparse"] > 0.6
     assert rows["no expansion"]["sparse"] < 0.1
     assert "| no expansion | " in found.stdout
     again = run("ablation", recipe, "--out", tmp_path / "out", "--only", "no expansion")
     assert again.stdout == found.stdout
-    assert "Training" not in again.stderr  # (finished variants are read, not trained)
+    assert "Training" not in again.stderr  # finished variants are not trained again
 
 
 def test_own_needs_only_documents(toy: tuple[Path, Path], tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_own_needs_only_documents(toy: tuple[Path, Path], tmp_path: Path) -> Non
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
         assert picture in found.stdout
     assert load_encoder(str(out / "own-toy")).manifest.licence == "unstated"
-    # the half of the held-out queries that chose the best is not what is reported
+    # The report excludes the half of the held-out queries that chose the checkpoint.
     assert report["chosen_by"] > 0
     assert report["chosen_by"] + report["compared"]["held out"]["queries"] <= report["held_out"]
     [known] = [one for one in load_known_encoders(Settings(), str(out / "own-toy")) if one.manifest.name == "own-toy"]
-    assert known.directory == out / "own-toy"  # as `reindex --encoder` finds it
+    assert known.directory == out / "own-toy"  # `reindex --encoder` finds it
     assert "points of NDCG@10 over the start" in found.stdout
     assert f"that of step {report['best_step']}" in found.stdout
     assert report["best_step"] in [entry["step"] for entry in report["curve"]]
@@ -181,7 +181,7 @@ def test_names_are_checked_before_pairs_are_made(toy: tuple[Path, Path], tmp_pat
 
 
 def test_reported_queries_do_not_choose_the_checkpoint() -> None:
-    """The best checkpoint by the queries that are reported would seem better than the start by chance."""
+    """If the reported queries chose the checkpoint, it would seem better than the start by chance."""
     grades = [{0: 1}, {0: 1, 3: 1}, {1: 1}, {2: 1}, {2: 1}, {3: 1}]
     judged = JudgedQueries("held out", list("abcd"), [f"q{number}" for number in range(6)], grades)
     choosing, reporting = split_held_out(judged)

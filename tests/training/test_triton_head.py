@@ -1,4 +1,4 @@
-"""Triton kernel of the head: in Triton's interpreter, compiled for GPUs, and run on a GPU if there is one."""
+"""The head's Triton kernel: run in the interpreter, compiled for GPUs, and run on a GPU if available."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 needs_triton = pytest.mark.skipif(not triton_head.TRITON_AVAILABLE, reason="no Triton for this platform")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
-# Lengths beyond 511 positions, none, one; a width that is no multiple of the tile; a vocabulary that is none either.
+# Lengths 0, 1 and above 511; neither the width nor the vocabulary is a multiple of the tile.
 INTERPRETED = """
 import json, sys, torch
 from models.training import triton_head
@@ -49,7 +49,7 @@ json.dump(found, sys.stdout)
 
 @needs_triton
 def test_the_interpreter_computes_the_plain_values() -> None:
-    """bfloat16 is left to the GPU: Triton 3.9's interpreter multiplies its bits as integers."""
+    """Only the GPU test covers bfloat16, because Triton 3.9's interpreter multiplies its bits as integers."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
@@ -59,7 +59,7 @@ def test_the_interpreter_computes_the_plain_values() -> None:
     assert len(cases) == 8
     for one in cases:
         assert one["shape"] and one["empty"] and one["places"] and one["difference"] < 1e-4, one
-    # the loss must show that the states are broken
+    # NaN in the states must reach the loss.
     assert broken["nan"] == [True, False, True]
 
 
@@ -67,7 +67,7 @@ def test_the_interpreter_computes_the_plain_values() -> None:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("kind", ["bf16", "fp16", "fp32"])
 def test_the_kernel_compiles_for_gpus(capability: int, kind: str) -> None:
-    """No GPU needed: to machine code, with its tiles in the shared memory of a small card and nothing spilled."""
+    """The machine code fits into a small GPU's shared memory and spills no register. The test needs no GPU."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -100,7 +100,7 @@ def test_the_kernel_compiles_for_gpus(capability: int, kind: str) -> None:
 def test_the_log_says_once_why_the_kernel_cannot_be_built(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A GPU on a machine without a C compiler: the head is computed by the form for every device."""
+    """On a machine with a GPU and no C compiler, the head uses the implementation for all devices."""
 
     def unbuilt(*_: object) -> None:
         raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable\nand more")
@@ -140,5 +140,5 @@ def test_the_logits_are_never_in_memory_on_a_gpu() -> None:
     states = torch.randn(128, 192, 384, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     weight = torch.randn(30522, 384, device="cuda", requires_grad=True)
     max_head(states, torch.ones(128, 192, device="cuda"), weight).sum().backward()
-    # all logits in float32 would be 3 GB
+    # All logits in float32 would have 3 GB.
     assert torch.cuda.max_memory_allocated() < 128 * 192 * 30522 * 4 / 3

@@ -23,7 +23,7 @@ from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
 
 ROOT = Path(__file__).resolve().parents[2]
-# Both devices say what they saw of the gradients, which are the same only when they were averaged.
+# Both devices print their gradients, which are equal only after averaging.
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) ->
 def test_two_devices_average_gradients_and_one_writes(toy: tuple[Path, Path], tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(SCRIPT)
-    # in parts: what each of several backward passes leaves has to be averaged once
+    # A batch has several backward passes; their gradients must be averaged once.
     recipe = toy_recipe(*toy, steps=4, evaluate_every=2, batch=8, mini_batch=3)
     found = subprocess.run(
         [

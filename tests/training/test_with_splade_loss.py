@@ -27,7 +27,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gradients(start: Path, *, cached: bool = False, **recipe: object) -> tuple[float, dict[str, Tensor]]:
     chosen = EncoderRecipe.model_validate({"passage_pieces": 16, **recipe})
-    # without dropout, so that two passes see the same numbers
+    # Without dropout, so that two passes give the same numbers.
     encoder = build_encoder(start, chosen, device="cpu")
     encoder.train()
     for module in encoder.modules():

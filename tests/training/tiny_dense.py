@@ -1,4 +1,4 @@
-"""Dense model of one table over our vocabulary, as a directory of a dense encoder."""
+"""A dense encoder's directory whose model is one table over our vocabulary."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ VOCABULARY, WIDTH = 30522, 8
 
 
 def write_model(directory: Path, *, pools: bool = False, scale: float = 1.0, inputs: tuple[str, ...] = ()) -> Path:
-    """A model whose positions are rows of a table, or with `pools` their mean."""
+    """Write a model that returns the table's rows for all positions, or their mean with `pools`."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

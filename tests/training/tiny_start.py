@@ -1,4 +1,4 @@
-"""Masked language model of a few thousand weights, with tokeniser and tables, as a start of training."""
+"""A masked language model of a few thousand weights, with tokeniser and tables, as a start of training."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ TEXTS = ["the cat", "dogs. the house of a cat", "[SEP] cat [MASK] q", "x", "the 
 
 
 def make_start(directory: Path, family: str = "bert", *, pieces: list[str] | None = None, longest: int = 40) -> Path:
-    """Writes config.json, model.safetensors, tokenizer.json, query_weights.json and idf.json; returns the directory."""
+    """Write config.json, model.safetensors, tokenizer.json, query_weights.json and idf.json; return the directory."""
     torch.manual_seed(7)
     directory.mkdir(parents=True)
     pieces = pieces or PIECES

@@ -1,4 +1,4 @@
-"""Pairs that are learned in seconds and only by expansion: no passage contains a word of its query."""
+"""Pairs that a model learns in seconds by expansion: no passage contains a word of its query."""
 
 import json
 import random
@@ -21,10 +21,10 @@ WORDS = [
 
 
 def toy_start(directory: Path, dropout: float = 0.1) -> Path:
-    """A start whose vocabulary has the toy's words; its tables weigh every piece 1, and ask-words so too."""
+    """Make a start whose vocabulary has the toy's words, and whose tables give every piece weight 1."""
     start = make_start(directory, pieces=[*PIECES, *WORDS])
     torch.manual_seed(3)
-    # the wild weights of make_start saturate every layer: nothing can be learned from there
+    # The large weights of make_start saturate every layer, so a model could not learn from them.
     model = transformers.BertForMaskedLM(
         transformers.BertConfig.from_pretrained(
             start, initializer_range=0.1, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
@@ -37,7 +37,7 @@ def toy_start(directory: Path, dropout: float = 0.1) -> Path:
 
 
 def toy_lines(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """`count` pairs: "askX" is answered by a passage with "tellX" among filler words."""
+    """Return `count` pairs: the query "askX", and a passage with "tellX" among filler words."""
     chance = random.Random(seed)
     lines = []
     for number in range(count):
@@ -50,7 +50,7 @@ def toy_lines(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def toy_files(directory: Path, count: int = 240) -> Path:
-    """pairs.jsonl and a judged collection `toy`; returns the directory."""
+    """Write pairs.jsonl and a judged collection `toy`; return the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in toy_lines(count)))
     judged = toy_lines(TOPICS * 3, seed=1)
@@ -70,7 +70,7 @@ def toy_files(directory: Path, count: int = 240) -> Path:
 
 
 def toy_recipe(start: Path, files: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe that learns the toy in under ten seconds of one core."""
+    """Return a recipe that learns the toy in less than ten seconds on one core."""
     return {
         "start": str(start),
         "pairs": [{"path": str(files / "pairs.jsonl")}],

@@ -1,4 +1,4 @@
-"""Training of a tiny chapter generator on a CPU: it learns, resumes, and opens as an engine."""
+"""Training of a tiny chapter generator on a CPU: the generator learns, resumes, and opens as an engine."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from models.training.train import SilentReporter
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.chapters.tiny_generators import TOPICS, make_generator, write_episodes
 
-# whole weights, as random ones have nothing that adapters could bend
+# Train all weights (rank 0): adapters cannot teach a model with random weights.
 RECIPE = ChapterRecipe(
     part_pieces=512, answer_pieces=48, title_pieces=256, titles_share=0.5, rank=0, steps=60, batch=8, mini_batch=8,
     learning_rate=1e-2, save_every=30, warmup=0.1,
@@ -86,7 +86,7 @@ def test_the_manifest_describes_the_generator(made: TrainedChapterModel, episode
 def test_adapters_and_merged_weights_generate_the_same(
     bases: Path, episodes: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # (adapters are kept in bfloat16, and so is their sum with weights of that type)
+    # In float32, because bfloat16 would round the adapters and the merged weights.
     monkeypatch.setattr("models.training.trainer.cpu_dtype", lambda: torch.float32)
     recipe = SHORT.model_copy(update={"precision": "float32"})
     adapters = trained(bases, episodes, tmp_path / "adapters", recipe, kind)
@@ -102,7 +102,7 @@ def test_adapters_and_merged_weights_generate_the_same(
 
 def test_workers_check_the_generated_chapters(made: TrainedChapterModel, episodes: Path, bases: Path) -> None:
     encoder = load_encoder("standin")
-    for model in (made.directory, bases / "llama"):  # trained and not
+    for model in (made.directory, bases / "llama"):  # with and without training
         maker = EngineChapterMaker(open_chapter_engine("podtile", encoder, str(model), threads=1))
         for one in held_out(episodes)[:2]:
             chapters, _ = maker.chapters(one.episode, 60)
@@ -113,7 +113,7 @@ def test_workers_check_the_generated_chapters(made: TrainedChapterModel, episode
 
 
 class Stops(SilentReporter):
-    """Stops the run like somebody who presses a key."""
+    """Interrupt the run with Ctrl-C at step 3."""
 
     def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
         if step >= 3:
@@ -207,8 +207,11 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_published_long_t5_keeps_its_layout(episodes: Path, tmp_path: Path) -> None:
-    """`tie_word_embeddings: false` there means unscaled outputs; the one matrix is tied all the same. Releases of
-    transformers that take it at its word leave three matrices random (their pull request 47620), which is refused."""
+    """In this layout, `tie_word_embeddings: false` means unscaled outputs; the embedding matrix is tied nevertheless.
+
+    Some releases of transformers untie it and leave three matrices random (their pull request 47620). The training
+    refuses these releases.
+    """
     base = make_generator(tmp_path / "base", "longt5")
     config = json.loads((base / "config.json").read_text())
     config.pop("scale_decoder_outputs")

@@ -23,7 +23,7 @@ _T5 = {
 
 
 def byte_tokenizer(*, closes: bool) -> Tokenizer:
-    """Every byte is a piece; where `closes`, a text for the encoder ends with </s>, as T5's do."""
+    """Return a tokeniser with one piece for each byte. With `closes`, an encoder text ends with </s>, as for T5."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -36,7 +36,7 @@ def byte_tokenizer(*, closes: bool) -> Tokenizer:
 
 
 def make_generator(directory: Path, kind: str = "llama", seed: int = 3) -> Path:
-    """A checkpoint directory: config.json, model.safetensors, tokenizer.json."""
+    """Make a checkpoint directory: config.json, model.safetensors, tokenizer.json."""
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer(closes=kind != "llama")
     size = tokenizer.get_vocab_size()
@@ -61,7 +61,7 @@ def make_generator(directory: Path, kind: str = "llama", seed: int = 3) -> Path:
 
 
 def write_episodes(path: Path, count: int = 24) -> Path:
-    """Four sentences of a topic make a chapter that is called by it."""
+    """Write episodes. Each chapter has four sentences on one topic, and the topic is its title."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             order = [TOPICS[(number + i) % 4] for i in range(4)]

@@ -23,7 +23,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> "EchoSplade":
 
 @pytest.fixture(scope="session")
 def directory(document: "EchoSplade", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with a query table of piece weights that differ."""
+    """Make a model directory whose query table has a different weight for each piece."""
     out = tmp_path_factory.mktemp("models") / "tiny-mistral"
     weights = np.linspace(0.5, 3.0, document.get_embedding_dimension(), dtype=np.float32)
     write_model_directory(

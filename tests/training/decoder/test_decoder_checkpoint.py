@@ -119,7 +119,7 @@ def test_missing_files_are_named(source: str) -> None:
 
 
 def test_sentence_transformers_saves_and_loads_the_whole_encoder(tmp_path: Path) -> None:
-    """It loads classes that are not its own only where it is given them; code from a directory is never run."""
+    """The library loads our classes only if the caller passes them. It never runs code from the directory."""
     document = tiny_document(tmp_path / "start")
     model = assemble_encoder(document, torch.linspace(0.5, 2.0, document.get_embedding_dimension()), device="cpu")
     model.save_pretrained(str(tmp_path / "saved"))

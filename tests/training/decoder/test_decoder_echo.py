@@ -23,7 +23,7 @@ def test_the_pooling_mask_picks_exactly_the_second_copy(rows: list[list[int]], e
     ):  # fmt: skip
         assert ids[pooled == 1].tolist() == row
         assert ids[seen == 1].tolist() == [*echo.before, *row, *echo.between, *row]
-        # the first copy is as long and is not pooled, and the second ends where the padding begins
+        # The first copy has the same length and is not pooled. The second copy ends where the padding begins.
         first = len(echo.before)
         assert not pooled[: first + len(row) + len(echo.between)].any()
         assert seen.sum() == echo.positions(len(row)) == (seen * np.arange(1, seen.size + 1)).max(initial=0)
@@ -50,7 +50,7 @@ def test_a_vector_is_the_maximum_over_the_second_copy(document: EchoSplade) -> N
 
 
 def test_the_second_copy_sees_the_whole_text_and_the_first_does_not(document: EchoSplade) -> None:
-    """The purpose of the echo: the last word changes the first word's state in the second copy only."""
+    """A different last word changes the state of the first word in the second copy only."""
     with torch.inference_mode():
         one, other = (
             document.decoder(input_ids=document.preprocess([text])["input_ids"]).last_hidden_state[0]

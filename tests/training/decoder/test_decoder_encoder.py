@@ -31,7 +31,7 @@ def encoder(directory: Path) -> DecoderEncoder:
 
 
 def close(one: SparseVector, other: SparseVector, tolerance: float) -> bool:
-    """Whether all weights agree, up to `tolerance` and the step between two stored values."""
+    """Tell whether all weights agree, up to `tolerance` and the step between two stored values."""
     ids = np.union1d(one.ids, other.ids)
     weights = [np.array([dict(zip(v.ids, v.weights, strict=True)).get(i, 0.0) for i in ids]) for v in (one, other)]
     return bool((np.abs(weights[0] - weights[1]) <= tolerance + weights[0] / 256).all())
@@ -49,7 +49,7 @@ def test_it_serves_what_sentence_transformers_computes(directory: Path, encoder:
 
 
 def test_the_score_is_the_dot_product_of_table_and_vector(directory: Path, encoder: DecoderEncoder) -> None:
-    """The query side without a model gives what SparseEncoder's query side gives."""
+    """The query table gives the same query vectors as SparseEncoder."""
     table, model = QueryTable.load(directory), load_sparse_encoder(directory, device="cpu")
     queries = ["wing of an aeroplane", "Readers return the (library) books", "heat, heat and HEAT"]
     windows = [encoder.windows(sentence)[0] for sentence in SENTENCES]
@@ -62,7 +62,7 @@ def test_the_score_is_the_dot_product_of_table_and_vector(directory: Path, encod
             ids, weights = encoder.run([window.piece_ids])
             stored = dict(zip(ids[0].tolist(), weights[0].tolist(), strict=True))
             score = sum(weight * stored.get(i, 0.0) for i, weight in asked.items())
-            # stored weights are cut, at most 0.39 % low
+            # Stored weights are truncated: they are at most 0.39 % too low.
             assert score * 0.996 - 1e-4 <= vector.dot(asked) <= score + 1e-4
 
 
@@ -75,7 +75,7 @@ def test_long_texts_are_windowed_and_windows_that_do_not_fit_are_refused(encoder
     for before, after in itertools.pairwise(windows):
         assert before.start < after.start <= before.end < after.end
         assert text[after.start - 1] in " (" or text[after.start] in ".;("
-    # 256 positions: two copies and the ids before and between them
+    # 256 positions hold two copies, and the ids before and between them.
     assert encoder.windows(text, 127, 8)
     with pytest.raises(InvalidInput) as caught:
         encoder.windows(text, 128, 8)
@@ -122,7 +122,7 @@ def test_special_pieces_and_other_spellings_weigh_nothing(directory: Path, encod
 
 
 class Scarce(DecoderEncoder):
-    """A device whose memory holds so many padded positions and no more."""
+    """An encoder on a device that has memory for `memory` padded positions."""
 
     memory = 10**9
     on_a_gpu = True
@@ -133,7 +133,7 @@ class Scarce(DecoderEncoder):
         if positions > self.memory:
             if self.on_a_gpu:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            torch.empty(1 << 60, dtype=torch.uint8)  # what a processor's allocator says
+            torch.empty(1 << 60, dtype=torch.uint8)  # raises the error of the CPU's allocator
         self.runs.append(positions)
         return super().run(rows)
 
@@ -150,7 +150,7 @@ def test_out_of_memory_halves_the_budget(
     assert scarce.batch_pieces <= 130
     assert "out of memory" in caplog.text
     before = len(scarce.runs)
-    assert scarce.encode(windows)  # what was learned is kept: nothing fails again
+    assert scarce.encode(windows)  # the encoder keeps the limit that it learned
     assert len(scarce.runs) - before == before
     scarce.memory = 20
     with pytest.raises(Overloaded) as caught:
@@ -178,7 +178,7 @@ def test_other_errors_of_the_model_are_raised(
 
 
 def changed(directory: Path, target: Path, name: str, **tensors: torch.Tensor) -> Path:
-    """A copy of the directory with other tensors in one file, and a manifest that agrees with it."""
+    """Copy the directory, replace tensors in one file, and update the manifest."""
     shutil.copytree(directory, target)
     save_file({**load_file(target / name), **tensors}, target / name, metadata={"format": "pt"})
     manifest = json.loads((target / "manifest.json").read_text())

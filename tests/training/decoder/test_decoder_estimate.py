@@ -16,14 +16,14 @@ RECIPE = DecoderRecipe(passage_pieces=24, batch=4, rank=3, window=24, overlap=4)
 
 
 def kept_for_backward(document: EchoSplade, rows: list[list[int]]) -> int:
-    """Bytes of the tensors that a forward pass keeps, parameters left out."""
+    """Return the bytes of the tensors that a forward pass keeps, without the parameters."""
     own = {parameter.untyped_storage().data_ptr() for parameter in document.parameters()}
     found: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage  # (alive, so that no other takes its address)
+            found[storage.data_ptr()] = storage  # a reference, so that no other tensor gets its address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -47,7 +47,7 @@ def test_counts_and_activations_equal_those_of_the_model(tmp_path: Path, tied: b
     document.decoder.activation_checkpointing_enable({"use_reentrant": False})
     again = kept_for_backward(document.train(), [list(range(100, 124))] * 4)
     less = estimate_training(config, recipe.model_copy(update={"checkpoint_layers": True}), tflops=1.0, bytes_a_mask=4)
-    # what is kept, and one layer on top while it is computed again
+    # The estimate adds one layer's activations, for the recomputation, to the kept tensors.
     assert again < less.activations < again + kept
 
 

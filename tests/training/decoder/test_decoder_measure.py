@@ -1,4 +1,4 @@
-"""Measuring command on a collection of a few sentences."""
+"""The measuring command on a collection of a few sentences."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Decoder beside the stand-in: an index of its own, and `sparsewell reindex --encoder`."""
+"""A decoder beside the stand-in encoder: an index of its own, and `sparsewell reindex --encoder`."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ DOCUMENTS = [{"id": f"d{i}", "title": f"Note {i}", "text": sentence} for i, sent
 
 @pytest.fixture
 def settings(settings: Settings, directory: Path, request: pytest.FixtureRequest) -> Settings:
-    """The workers' encoder is the decoder, or the stand-in with the decoder known beside it."""
+    """Return settings whose encoder is the decoder, or the stand-in with the decoder as a further encoder."""
     if getattr(request, "param", "decoder") == "decoder":
         return settings.model_copy(update={"encoder": str(directory)})
     return settings.model_copy(update={"more_encoders": str(directory)})
@@ -38,7 +38,7 @@ def encoded(api: httpx.Client, eventually: Eventually) -> None:
 
 
 def check_scores(api: httpx.Client, table: QueryTable, query: str) -> list[dict[str, Any]]:
-    """Every sparse score is the dot product of the table's weights and the stored vector, and the pieces say so."""
+    """Check that sparse scores are dot products of query and stored weights, and return the hits."""
     body = {"query": query, "mode": "sparse", "explain": True, "size": 20}
     answer = api.post("/v1/indexes/notes/search", json=body).raise_for_status().json()
     weights = {table.piece(i): weight for i, weight in table.encode(query, 100).by_id().items()}
@@ -51,7 +51,7 @@ def check_scores(api: httpx.Client, table: QueryTable, query: str) -> list[dict[
 
 
 def wanted_scores(directory: Path, query: str) -> dict[str, float]:
-    """Document id to the dot product of the query with what the encoder gives here."""
+    """Return the dot product of the query and each document's vector, computed here, by document id."""
     encoder, asked = load_encoder(str(directory), threads=1), QueryTable.load(directory).encode(query, 100).by_id()
     scores = {}
     for document in DOCUMENTS:

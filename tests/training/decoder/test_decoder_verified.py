@@ -42,7 +42,7 @@ def test_a_manifest_with_more_than_the_decoder_has_is_refused(
 
 
 def test_adapters_beside_the_weights_are_refused(directory: Path, tmp_path: Path) -> None:
-    """transformers would add them to weights whose checksums are right."""
+    """transformers would add the adapters to weights whose checksums are right."""
     mine = Path(shutil.copytree(directory, tmp_path / "mine"))
     (mine / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
     (problem,) = verify_directory(mine).problems

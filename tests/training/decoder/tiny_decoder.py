@@ -1,4 +1,4 @@
-"""Tiny random Mistral with a tokeniser trained on a few sentences: two layers, 32 wide, byte-level BPE."""
+"""A tiny random Mistral of two layers and width 32, with a byte-level BPE tokeniser trained on a few sentences."""
 
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ SPECIAL = ["<s>", "</s>"]
 
 @cache
 def byte_level_json(vocabulary: int = 420) -> str:
-    """A byte-level BPE tokeniser as decoders have it: case kept, a word's first piece carries its space."""
+    """Return a byte-level BPE tokeniser like those of decoders: it keeps case, and the space before a word."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,7 +50,7 @@ def tiny_config(vocabulary: int, *, tied: bool = True, **changes: object) -> Mis
 
 
 def make_start(directory: Path, *, tied: bool = True, seed: int = 7) -> Path:
-    """A checkpoint directory as a decoder is published: config.json, model.safetensors, tokenizer.json."""
+    """Make a checkpoint directory in a decoder's published layout: config.json, model.safetensors, tokenizer.json."""
     torch.manual_seed(seed)
     tokenizer = byte_level()
     model = MistralForCausalLM(tiny_config(tokenizer.get_vocab_size(), tied=tied))
@@ -69,7 +69,7 @@ def tiny_checkpoint(directory: Path, **options: object) -> DecoderCheckpoint:
 
 
 def tiny_document(directory: Path, **options: object) -> EchoSplade:
-    """A document side whose weights are not all alike: a bias that leaves some pieces at zero."""
+    """Return a document encoder whose bias leaves some pieces at zero."""
     document = EchoSplade.from_checkpoint(tiny_checkpoint(directory, **options), longest=64)
     with torch.no_grad():
         document.bias -= 2.0

@@ -10,7 +10,7 @@ from tests.training.hub.published import Export
 
 @pytest.fixture
 def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Export:
-    """`export(source, out, "--window", "20")`: exit status, standard output and standard error of the command."""
+    """Return a function `export(source, out, *options)` that runs the command and returns status, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()

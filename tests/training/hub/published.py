@@ -19,12 +19,12 @@ PIECES = [
 ]  # fmt: skip
 SPECIAL = PIECES[:6]
 LONGEST = 40
-# Exit status, standard output and standard error of `sparsewell encoders export` with these arguments.
+# Runs `sparsewell encoders export` with arguments; returns exit status, standard output and standard error.
 Export = Callable[..., tuple[int, str, str]]
 
 
 def write_start(directory: Path, family: str, seed: int = 5) -> Path:
-    """A transformers directory with random weights, its WordPiece tokeniser with BERT's [CLS] and [SEP]."""
+    """Write a transformers directory with random weights, and a WordPiece tokeniser with BERT's [CLS] and [SEP]."""
     torch.manual_seed(seed)
     directory.mkdir(parents=True)
     (directory / "vocab.txt").write_text("\n".join(PIECES) + "\n")
@@ -51,7 +51,7 @@ def write_start(directory: Path, family: str, seed: int = 5) -> Path:
 
 
 def as_saved(directory: Path, family: str, activation: str = "relu") -> Path:
-    """The layout that SparseEncoder.save writes: a folder for each module."""
+    """Write an encoder in the layout of SparseEncoder.save: a folder for each module."""
     start = write_start(directory.with_name(f"{directory.name}-start"), family)
     document = Transformer(str(start), transformer_task="fill-mask")
     query = SparseStaticEmbedding.from_json(str(start / "idf.json"), tokenizer=document.tokenizer, frozen=True)
@@ -61,7 +61,7 @@ def as_saved(directory: Path, family: str, activation: str = "relu") -> Path:
 
 
 def as_published(directory: Path, family: str, activation: str = "relu") -> Path:
-    """The layout of the OpenSearch encoders on the hub: the model in the directory itself, early class names."""
+    """Write an encoder as OpenSearch's on the hub: the model in the directory itself, and early class names."""
     as_saved(directory, family, activation)
     model = directory / "document_0_Transformer"
     (model / "sentence_bert_config.json").unlink()
@@ -89,15 +89,15 @@ def as_published(directory: Path, family: str, activation: str = "relu") -> Path
 
 
 def as_published_first(directory: Path, family: str) -> Path:
-    """The layout of the OpenSearch encoders before sentence-transformers knew sparse ones: nothing but files."""
+    """Write an encoder in OpenSearch's first layout: only a model's files, without a description of modules."""
     start = write_start(directory.with_name(f"{directory.name}-start"), family)
     shutil.copytree(start, directory)
     return directory
 
 
 def original(directory: Path) -> SparseEncoder:
-    """The encoder as sentence-transformers loads it."""
+    """Load the encoder with sentence-transformers."""
     with warnings.catch_warnings():
-        # early class names are deprecated
+        # The early class names are deprecated.
         warnings.simplefilter("ignore")
         return SparseEncoder(str(directory), device="cpu")

@@ -1,4 +1,4 @@
-"""Command `sparsewell encoders export --parity`: every form against PyTorch, and failed measurements."""
+"""Command `sparsewell encoders export --parity`: each form compared with PyTorch, and failed measurements."""
 
 import json
 from pathlib import Path
@@ -71,13 +71,13 @@ def test_the_report_compares_every_form_with_pytorch(
         for name, found in cuts.items()
     }
 
-    # the report is put into the manifest again without being measured again
+    # An existing report is put into the new manifest without a new measurement.
     assert export(source, out, "--window", 16, "--overlap", 2, "--replace")[0] == 0
     assert "parity" not in manifest_of(out)
     assert export(source, out, "--window", 16, "--overlap", 2, "--replace", "--report", path)[0] == 0
     assert manifest_of(out)["parity"]["toy"]["first 38 pieces"]["onnx-int8"] > 0.5
 
-    # and a graph that computes something else shows
+    # The figures show a graph with another activation.
     other = {"activation": "log1p_relu"}
     monkeypatch.setattr(parities, "build_graph", lambda *given, **form: build_graph(*given, **{**form, **other}))
     assert export(source, out, "--replace", "--parity", collection, "--report", path)[0] == 0
@@ -107,7 +107,7 @@ def test_the_old_encoder_stays_when_measuring_fails(
     assert files_of(out) == before
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
-    # a report that cannot be written costs the report alone
+    # If the report cannot be written, only the report is lost.
     err = export(source, out, "--replace", "--parity", collection, "--report", tmp_path / "gone" / "report.json")[2]
     assert err.endswith("[unwritable_file]\n")
     assert manifest_of(out)["parity"]["toy"]

@@ -1,4 +1,4 @@
-"""Command `sparsewell encoders export`: a refusal is one line with a code, and the old encoder stays."""
+"""Command `sparsewell encoders export`: a refusal is one line with a code, and the old encoder remains."""
 
 import json
 import shutil
@@ -129,7 +129,7 @@ def test_sources_without_a_correct_export_are_refused(source: Path, tmp_path: Pa
         (lambda directory: None, ["--activation", "relu"], "bad_option"),
         (edit("idf.json", lambda table: table.update(Unheard=1.0)), ["--activation", "log1p_relu"], "bad_query_table"),
         (write("idf.json", "{"), ["--activation", "log1p_relu"], "bad_query_table"),
-        # nothing but the verification of what was made finds this one
+        # only the verification of the exported directory finds this defect
         (write("idf.json", '{"cat": 1.0}'), ["--activation", "log1p_relu"], "bad_query_table"),
         (remove("tokenizer.json"), ["--activation", "log1p_relu"], "bad_hub_layout"),
         (remove("idf.json"), [], "missing_checkpoint_file"),

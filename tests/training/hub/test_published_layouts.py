@@ -1,4 +1,4 @@
-"""Exported published encoders: the vectors and query weights of sentence-transformers."""
+"""Exports of published encoders give the vectors and query weights of sentence-transformers."""
 
 import json
 import os
@@ -24,13 +24,13 @@ def exported(source: Path, out: Path, **options: object) -> Manifest:
 
 
 def assert_equal(model: SparseEncoder, out: Path) -> None:
-    """Special pieces apart, which weigh nothing here and for which nobody asks."""
+    """Compare the encoders without special pieces, which have no weight here and are in no query."""
     encoder, table = load_encoder(str(out), threads=1), QueryTable.load(out)
     documents = model.encode_document(TEXTS, convert_to_sparse_tensor=False).numpy()
     queries = model.encode_query(TEXTS, convert_to_sparse_tensor=False).numpy()
     assert (documents > 0).sum() > 40
     for text, document, query in zip(TEXTS, documents, queries, strict=True):
-        # not through SparseVector, which keeps the two bytes that the index keeps
+        # Not through SparseVector, which truncates weights to the two bytes of the index.
         ids, weights = encoder.run([encoder.windows(text)[0].piece_ids])  # type: ignore[attr-defined]
         found = np.zeros(len(PIECES), np.float32)
         found[ids[0]] = weights[0]
@@ -64,7 +64,7 @@ def test_a_router_layout_gives_the_same_vectors(
 def test_the_plain_layout_gives_the_same_vectors(tmp_path: Path, family: str) -> None:
     source = as_published_first(tmp_path / "source", family)
     exported(source, tmp_path / "tiny", activation="log1p_relu")
-    # the same weights, saved by sentence-transformers: write_start makes them of one seed
+    # sentence-transformers saves the same weights here, because write_start has a fixed seed.
     assert_equal(original(as_saved(tmp_path / "same", family)), tmp_path / "tiny")
 
 
@@ -86,7 +86,7 @@ def test_the_table_may_be_lines_or_a_named_file(tmp_path: Path) -> None:
 
 
 def test_tokenisers_may_differ_in_unused_members(tmp_path: Path) -> None:
-    """Of the published directories one tokenizer.json is the model's, the other was written years later."""
+    """A published directory has the model's tokenizer.json, and a second tokenizer.json from years later."""
     source = as_published(tmp_path / "source", "distilbert")
     path = source / "query_0_SparseStaticEmbedding" / "tokenizer.json"
     other = {"post_processor": None, "decoder": None, "padding": None, "truncation": None, "version": "2.0"}
@@ -96,7 +96,7 @@ def test_tokenisers_may_differ_in_unused_members(tmp_path: Path) -> None:
 
 
 def test_the_published_value_of_doc_v2_distill(tmp_path: Path) -> None:
-    """From the model card: query and document score 17.5307."""
+    """The model card states a score of 17.5307 for this query and document."""
     directory = os.environ.get("SPARSEWELL_DOC_V2_DISTILL")
     if not directory:
         pytest.skip("set SPARSEWELL_DOC_V2_DISTILL to a directory of opensearch-neural-sparse-encoding-doc-v2-distill")

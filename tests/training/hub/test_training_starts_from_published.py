@@ -1,4 +1,4 @@
-"""Training from published encoders: the vectors of sentence-transformers, except special pieces."""
+"""Training from published encoders starts with the vectors of sentence-transformers, except special pieces."""
 
 from collections.abc import Callable
 from pathlib import Path
