@@ -7,7 +7,7 @@ from infra.helm.rendering import ChartError, RenderedRelease, list_cases, load_c
 
 @pytest.fixture(scope="session")
 def releases() -> dict[str, RenderedRelease]:
-    """Of each file in the chart's ci/."""
+    """Render a release for each file in the chart's ci/."""
     names = list_cases()
     answers = dict(zip(names, render_releases(*map(load_case_values, names)), strict=True))
     failed = {name: answer for name, answer in answers.items() if isinstance(answer, ChartError)}

@@ -1,9 +1,9 @@
-"""Runs the containers of a rendered release as processes of this machine, the way a kubelet would.
+"""Run the containers of a rendered release as processes of this machine, as a kubelet would.
 
-What is real: command, arguments, environment (ConfigMaps, Secrets, files of projected volumes, an annotation as a
-file), probes with their limits, preStop, SIGTERM and the grace that follows. What is rewritten: addresses and ports,
-because all pods share one network here, and paths, because they share one root. What is not there: images, users,
-policies, limits.
+The processes have the real command, arguments, environment (ConfigMaps, Secrets, files of projected volumes, an
+annotation as a file), probes with their limits, preStop, SIGTERM and grace period. Addresses and ports are rewritten,
+because all pods share one network here. Paths are rewritten, because all pods share one root. There are no images,
+users, policies and limits.
 """
 
 import os
@@ -29,7 +29,7 @@ SERVED = {"api": 8010, "models": 8020}
 
 @dataclass
 class Cluster:
-    """The objects of a release, the Secrets that its user made, and the folder in which its pods have theirs."""
+    """The objects of a release, the Secrets that its user made, and the folder of its pods' folders."""
 
     objects: list[KubernetesObject]
     secrets: dict[str, dict[str, str]]
@@ -48,7 +48,7 @@ class Cluster:
         return next(one for one in self.objects if (one["kind"], one["metadata"]["name"]) == (kind, name))
 
     def here(self, text: str) -> str:
-        """Names of Services, ports and the address to listen on, as they are on this machine."""
+        """Replace Service names, ports and the listening address by those of this machine."""
         for component, port in SERVED.items():
             text = re.sub(rf"http://[\w-]+-{component}\.[\w-]+\.svc:{port}", self.address(component), text)
             text = re.sub(rf"^[\w-]+-{component}\.[\w-]+\.svc$", "127.0.0.1", text)
@@ -66,7 +66,7 @@ class Pod:
         self.log = self.root / "log"
         self._lay_out()
         self.environment = self._environment()
-        # pods that share a network cannot all have the same one
+        # Pods that share a network need different ports.
         if "SPARSEWELL_METRICS_PORT" in self.environment:
             self.environment["SPARSEWELL_METRICS_PORT"] = str(find_free_port())
         self.process: subprocess.Popen[bytes] | None = None
@@ -77,7 +77,7 @@ class Pod:
         return name
 
     def start(self) -> "Pod":
-        """Starts the container's command."""
+        """Start the container's command."""
         words = [*self.container["command"], *self.container["args"]]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -86,7 +86,7 @@ class Pod:
         return self
 
     def succeeds(self, probe: str) -> bool:
-        """Whether a probe has nothing against the pod within `failureThreshold` times."""
+        """Tell whether a probe succeeds within `failureThreshold` attempts."""
         told = self.container[probe]
         for _ in range(told["failureThreshold"]):
             assert self.process is not None
@@ -94,12 +94,12 @@ class Pod:
             began = time.monotonic()
             if self._asked(told):
                 return True
-            # (a period of a minute means to be gentle, and this test is in a hurry)
+            # Wait 2 s at most, because a probe's period of a minute would make the test slow.
             time.sleep(max(0, min(told["periodSeconds"], 2) - (time.monotonic() - began)))
         return False
 
     def stop(self) -> int:
-        """preStop, SIGTERM, and the exit status within the grace; AssertionError where it would be killed."""
+        """Run preStop, send SIGTERM and return the exit status. Raise AssertionError after the grace period."""
         assert self.process is not None
         began = time.monotonic()
         if "lifecycle" in self.container:
@@ -111,7 +111,7 @@ class Pod:
         raise AssertionError(f"{self.name} would be killed: {self.said()}")
 
     def finish(self, seconds: float) -> int:
-        """The exit status of a Job's container."""
+        """Return the exit status of a Job's container."""
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -121,7 +121,7 @@ class Pod:
         return httpx.get(address, timeout=30, trust_env=False).raise_for_status().text
 
     def run(self, words: list[str]) -> subprocess.CompletedProcess[bytes]:
-        """A command in the container."""
+        """Run a command in the container."""
         return subprocess.run(
             self._command(words), env=self.environment, cwd=self.root / "tmp", capture_output=True, check=False
         )
@@ -131,13 +131,13 @@ class Pod:
         return self.log.read_text()
 
     def kill(self) -> None:
-        """The end of a test that failed before `stop`."""
+        """Kill the process if a test failed before `stop`."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
     def written_files(self) -> list[str]:
-        """Files on the root file system that the process holds open to write, but for its log."""
+        """Return files of the root file system that the process has open for writing, except its log."""
         assert self.process is not None
         found = []
         for descriptor in Path(f"/proc/{self.process.pid}/fd").iterdir():
@@ -165,7 +165,7 @@ class Pod:
         return [program, *(self._path(self.cluster.here(word)) for word in words[1:])]
 
     def _path(self, text: str) -> str:
-        """A path in the container as it is here; the longest mount first."""
+        """Return the path on this machine of a path in the container. Longer mounts have precedence."""
         for mount in sorted((one["mountPath"] for one in self.container["volumeMounts"]), key=len, reverse=True):
             if text == mount or text.startswith(f"{mount}/"):
                 return f"{self.root}{text}"

@@ -1,4 +1,4 @@
-"""Policies for the objects of a release: each yields its complaints, and nothing if all is well."""
+"""Policies for the objects of a release. Each policy yields its complaints."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def has_no_rights(objects: list[KubernetesObject]) -> Iterator[str]:
 
 def is_read_only(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
-        # OpenSearch keeps its keystore and its logs beside its program.
+        # OpenSearch writes its keystore and its logs into its program's directory.
         if container["name"] == "opensearch":
             continue
         if container["securityContext"].get("readOnlyRootFilesystem") is not True:
@@ -89,7 +89,7 @@ def cannot_speak_to_kubernetes(objects: list[KubernetesObject]) -> Iterator[str]
 
 
 def gets_no_variables_of_services(objects: list[KubernetesObject]) -> Iterator[str]:
-    """A Service called sparsewell-api would set SPARSEWELL_API_PORT to tcp://...."""
+    """Complain about service links: a Service named sparsewell-api would set SPARSEWELL_API_PORT to tcp://...."""
     for one in workloads(objects):
         if pod(one).get("enableServiceLinks") is not False:
             yield f"{named(one)} gets variables of services"
@@ -104,7 +104,7 @@ def says_what_it_needs(objects: list[KubernetesObject]) -> Iterator[str]:
 
 def is_probed(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
-        # (nobody asks the pod for commands, and a shell that waits cannot hang)
+        # The pod for commands gets no requests, and its idle shell cannot hang.
         if one["kind"] == "Job" or container["name"] == "commands":
             continue
         wanted = (
@@ -115,7 +115,7 @@ def is_probed(objects: list[KubernetesObject]) -> Iterator[str]:
 
 
 def is_not_killed_for_others(objects: list[KubernetesObject]) -> Iterator[str]:
-    """Complain about restarts for a lost backend: they help nobody, and all pods come back at once."""
+    """Complain about restarts for a lost backend: they do not help, and all pods would restart at once."""
     for one, container in containers(objects):
         probe = container.get("livenessProbe", {})
         asked = probe.get("httpGet", {}).get("path", "") + " ".join(probe.get("exec", {}).get("command", []))
@@ -124,12 +124,12 @@ def is_not_killed_for_others(objects: list[KubernetesObject]) -> Iterator[str]:
 
 
 def _serves(service: KubernetesObject) -> bool:
-    """Tell whether a Service has an address. One without only lets Prometheus find pods."""
+    """Tell whether a Service has an address. Without an address, it only lets Prometheus find pods."""
     return service["spec"].get("clusterIP") != "None"
 
 
 def drains(objects: list[KubernetesObject]) -> Iterator[str]:
-    """Complain about pods of a Service that end at once: requests still arrive for a moment."""
+    """Complain about pods of a Service that end at once. Requests still arrive for a moment."""
     services = [one["spec"]["selector"] for one in of_kind(objects, "Service") if _serves(one)]
     for one, container in containers(objects):
         if one["kind"] != "Deployment" or not any(matches(selector, pod_labels(one)) for selector in services):
@@ -179,7 +179,7 @@ def services_reach_something(objects: list[KubernetesObject]) -> Iterator[str]:
 
 
 def is_closed(objects: list[KubernetesObject]) -> Iterator[str]:
-    """Each pod is meant by a policy in both directions, and no rule lets everything through."""
+    """Complain about pods without a policy for each direction, and about rules that allow all ports."""
     policies = of_kind(objects, "NetworkPolicy")
     for one in workloads(objects):
         for direction in ("Ingress", "Egress"):

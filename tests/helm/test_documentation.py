@@ -1,4 +1,4 @@
-"""The values that docs/kubernetes.md shows are values, and its links and commands lead somewhere."""
+"""The chart has the values that docs/kubernetes.md shows, and the page's links and commands are valid."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A whole release runs here as processes: its Deployments, its hooks, a document that is found, and an end in order."""
+"""A whole release as processes: its Deployments and hooks run, a search finds a document, and all pods stop."""
 
 import copy
 import secrets
@@ -20,7 +20,7 @@ DEPLOYMENTS = {"api", "worker", "sweeper", "models"}
 
 @pytest.fixture
 def values(opensearch_url: str, redis_url: str, index_prefix: str) -> dict[str, Any]:
-    """Every process that there is, with the encoders that need no files."""
+    """Return values with every process, and encoders that need no files."""
     return {
         "opensearch": {"url": opensearch_url},
         "redis": {"url": redis_url},
@@ -43,10 +43,10 @@ def cluster(values: dict[str, Any], tmp_path: Path) -> Cluster:
 
 @pytest.fixture
 def running(cluster: Cluster) -> Iterator[dict[str, Pod]]:
-    """The Deployments, each started and ready by its own probes."""
+    """Start the Deployments, and wait until their probes report them ready."""
     pods = {pod.name: pod for pod in cluster.pods("Deployment") if pod.name != "commands"}
     try:
-        for pod in pods.values():  # all at once, as Kubernetes does
+        for pod in pods.values():  # all together, as in Kubernetes
             pod.start()
         for pod in pods.values():
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -86,7 +86,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
         asked = {"query": "drugs against infections", "mode": "sparse", "rerank": {"top": 10}}
         answer = api.post("/v1/indexes/notes/search", json=asked).raise_for_status().json()
         assert answer["hits"][0]["id"] == "1"
-        # the model process was asked, with the key that both have
+        # The API used the model process, with the key that both have.
         assert answer["rerank"]["applied"] is True, answer["rerank"]
         assert httpx.get(f"{cluster.address('api')}/v1/indexes", timeout=30, trust_env=False).status_code == 401
         embedding = httpx.post(f"{cluster.address('models')}/embed", json={"texts": ["a"]}, timeout=30, trust_env=False)
@@ -94,7 +94,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
         assert all(f'process="{pod.name}"' in pod.metrics() for pod in running.values())
         assert [file for pod in running.values() for file in pod.written_files()] == []
 
-        # an upgrade that could not be finished is not begun, and one that changes nothing is
+        # The check refuses an upgrade that could not finish, and accepts an upgrade without changes.
         wrong = copy.deepcopy(values)
         wrong["indexes"]["declared"]["notes"]["language"] = "standard"
         for declared, status in ((wrong, 1), (values, 0)):
@@ -104,7 +104,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
             check = Pod(later, hook(later, "pre-upgrade")).start()
             assert check.finish(60) == status, check.said()
 
-        # what docs/kubernetes.md has people run in the pod for commands
+        # Commands that docs/kubernetes.md shows for this pod.
         (shell,) = (pod for pod in cluster.pods("Deployment") if pod.name == "commands")
         for command in (["reindex", "notes"], ["generations", "rollback", "notes"], ["keys", "list"]):
             done = shell.run(["sparsewell", *command])
@@ -112,7 +112,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
 
         for name in ("models", "sweeper", "worker"):
             assert running[name].stop() in (0, -15), running[name].said()
-        # what still comes while the API drains is answered
+        # The API answers requests that arrive while it drains.
         with ThreadPoolExecutor(1) as other:
             stopping = other.submit(running["api"].stop)
             assert api.get("/v1/indexes/notes").is_success
@@ -122,7 +122,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
 
 
 def test_a_process_without_its_secret_does_not_start(cluster: Cluster) -> None:
-    """The control of the above: the files that Secrets become are read."""
+    """Control: processes read the files of the Secrets."""
     cluster.secrets["keys"]["admin-key"] = "too-short"
     (api,) = (pod for pod in cluster.pods("Deployment") if pod.name == "api")
     assert api.start().finish(30) == 1

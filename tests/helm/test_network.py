@@ -1,4 +1,4 @@
-"""The NetworkPolicies let through what the settings name, and between our pods what they ask each other."""
+"""The NetworkPolicies allow the traffic to the addresses in the settings, and the traffic between our pods."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from infra.helm.rendering import KubernetesObject, RenderedRelease, render_relea
 from tests.helm import policies
 from tests.helm.test_values import MINIMAL, merged
 
-# Who asks whom of ours; everything else is closed.
+# Client, server and port of each connection between our pods. No other connection is allowed.
 ASKED = {("api", "models", 8020), ("indexes", "api", 8010), ("commands", "api", 8010)}
 
 
 def _rules(objects: list[KubernetesObject], labels: dict[str, str], direction: str) -> list[dict[str, Any]]:
-    """The rules of all policies that mean a pod."""
+    """Return the rules of all policies that select a pod."""
     meant = [
         policy["spec"]
         for policy in policies.of_kind(objects, "NetworkPolicy")
@@ -86,14 +86,14 @@ def test_a_list_of_those_who_may_ask_does_not_shut_our_own_out() -> None:
 
 
 def _outside(values: dict[str, Any], component: str) -> set[int]:
-    """Ports at which a pod may ask others than pods of ours."""
+    """Return the ports on which a pod may connect to other hosts than our pods."""
     objects = render_release(merged(MINIMAL, values)).objects
     rules = _rules(objects, policies.pod_labels(_pods(objects)[component]), "Egress")
     outside = [rule for rule in rules if not any("podSelector" in peer for peer in rule.get("to", []))]
     return {each["port"] for rule in outside for each in rule["ports"]}
 
 
-# What a value names, the ports that the API may then ask, and those that a worker may.
+# Values with an address, its port, and whether a worker may connect to that port as well.
 NAMED: list[tuple[dict[str, Any], int, bool]] = [
     ({"opensearch": {"url": "https://a.example.com:9201,https://b.example.com:9202/"}}, 9202, True),
     ({"redis": {"url": "rediss://redis.example.com:6380/0"}}, 6380, True),
@@ -110,7 +110,7 @@ def test_what_a_value_names_can_be_asked(values: dict[str, Any], port: int, of_w
 
 
 def test_an_issuer_can_be_asked_where_opensearch_is_one_machine() -> None:
-    """Its keys are at 443, which the rule for OpenSearch happens to let through as long as that names nobody."""
+    """The issuer's keys are at port 443. The rule for OpenSearch allows 443 only if it names no machine."""
     machine = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
     issuer = {"access": {"oidcIssuer": "https://login.example.com", "oidcAudience": "a"}}
     objects = render_release(merged(MINIMAL, issuer | {"networkPolicy": {"opensearch": {"to": machine}}})).objects

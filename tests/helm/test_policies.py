@@ -1,4 +1,4 @@
-"""Every policy holds for every release, and each fails when what it asks for is taken out."""
+"""Every release complies with every policy, and each policy reports an object that violates it."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def _container(one: KubernetesObject) -> KubernetesObject:
     return first
 
 
-# What a cluster would take from Secrets.
+# Variables that a cluster would take from Secrets.
 SECRET = {
     "SPARSEWELL_OPENSEARCH_URL": "https://opensearch:9200",
     "SPARSEWELL_OPENSEARCH_USER": "sparsewell",
@@ -39,7 +39,7 @@ SECRET = {
 }
 GONE = object()
 COMPONENT = "selector/matchLabels/app.kubernetes.io~component"
-# A policy, an object, what is put at which place of it (`pod` and `container` stand for those of a workload).
+# A policy, an object, a path in the object (from `pod` or `container` of a workload), and the new value there.
 BREAKS: list[tuple[policies.Policy, str, str, object]] = [
     (policies.runs_as_nobody, "Deployment search-api", "pod/securityContext", GONE),
     (policies.runs_as_nobody, "Job search-indexes", "pod/securityContext/runAsUser", 0),
@@ -78,7 +78,7 @@ BREAKS: list[tuple[policies.Policy, str, str, object]] = [
 
 
 def put(one: KubernetesObject, place: str, value: object) -> None:
-    """Changes an object at a place; GONE takes out what is there."""
+    """Set the value at a path of an object; GONE removes it."""
     whole = place.replace("container/", "pod/containers/0/").replace("pod/", "spec/template/spec/")
     at: Any = one
     *above, last = (part.replace("~", "/") for part in whole.split("/"))
@@ -165,7 +165,7 @@ def test_autoscaling_counts_in_the_redis_of_the_release() -> None:
 
 
 def _trusted(values: dict[str, Any]) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Whether KEDA speaks TLS, and the parameters that it is given, with the Secret or ConfigMap and its key."""
+    """Return whether KEDA uses TLS, and the Secret or ConfigMap and the key of each of its parameters."""
     objects = render_release(
         values | {"worker": {"autoscaling": {"kind": "keda", "keda": {"address": "redis:6379"}}}}
     ).objects
@@ -178,7 +178,7 @@ def _trusted(values: dict[str, Any]) -> tuple[str, dict[str, tuple[str, str]]]:
 
 
 def test_autoscaling_trusts_the_redis_that_workers_trust() -> None:
-    """KEDA checks certificates too: without our authority it would count nothing, and no worker would be added."""
+    """KEDA checks certificates too. Without our authority it would read no queue length and add no worker."""
     plain, certified = {"url": "rediss://redis:6379/0"}, {"certSecret": {"name": "own"}}
     assert _trusted(load_case_values("minimal") | {"redis": plain | {"ca": {"configMap": "company"}}}) == (
         "true",
@@ -190,7 +190,7 @@ def test_autoscaling_trusts_the_redis_that_workers_trust() -> None:
         "true",
         {"ca": ("ca", "ca.pem"), "cert": ("own", "tls.crt"), "key": ("own", "tls.key")},
     )
-    # of an address that is in a Secret, the certificates say it
+    # If the address is in a Secret, the certificates imply TLS.
     assert _trusted(load_case_values("minimal") | {"redis": {"urlSecret": {"name": "redis"}} | certified})[0] == "true"
 
 
@@ -203,7 +203,7 @@ def test_autoscaling_checks_no_certificate_that_workers_do_not_check() -> None:
 
 
 def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
-    """The four roles of docs/opensearch-access.md are worth nothing where all parts are one user."""
+    """The four roles of docs/opensearch-access.md need a separate user for each part."""
     secrets = {"authSecrets": {"api": "a", "worker": "w"}, "certSecrets": {"operator": "o"}}
     common = {"authSecret": {"name": "all"}, "certSecret": {"name": "cert"}, "url": "https://opensearch:9200"}
     values = {"opensearch": common | secrets, "gpuWorker": {"enabled": True}, "indexes": {"declared": {"notes": {}}}}

@@ -1,4 +1,4 @@
-"""The chart renders as it is committed, passes Helm's linter, and is valid for every Kubernetes that it names."""
+"""The chart renders as committed, passes Helm's linter, and is valid for every supported Kubernetes version."""
 
 import copy
 import functools
@@ -25,7 +25,7 @@ def minor(version: str) -> int:
     return int(version.split(".")[1])
 
 
-# From the version that Chart.yaml asks for to the newest whose schema is at hand.
+# From the version that Chart.yaml requires to the newest version with an installed schema.
 OLDEST = minor(HEAD["kubeVersion"].removeprefix(">="))
 VERSIONS = sorted({minor(version) for version in kubernetes.all_versions() if minor(version) >= OLDEST})
 
@@ -54,7 +54,7 @@ def complaint(one: KubernetesObject, version: int) -> str | None:
 
 @each_case
 def test_it_renders_as_committed(name: str, releases: dict[str, RenderedRelease]) -> None:
-    """A reviewer sees the effect of a change of the chart on four releases."""
+    """The committed files show a reviewer the effect of a chart change on four releases."""
     assert (GOLDEN / f"{name}.yaml").read_text() == releases[name].text, "if that is what you want: make chart"
 
 
@@ -63,7 +63,7 @@ def test_there_is_no_golden_file_too_many() -> None:
 
 
 def test_what_is_generated_is_up_to_date() -> None:
-    """The schema is made of our settings, the README of comments, rules and dashboard are those of infra/monitoring."""
+    """The schema comes from settings, the README from comments, the rules and dashboard from infra/monitoring."""
     wanted = generate_files()
     assert [path.name for path in wanted if path.read_text() != wanted[path]] == [], "make chart"
 
@@ -100,7 +100,7 @@ def test_a_member_that_is_spelt_wrongly_is_noticed(version: int, releases: dict[
 
 
 def test_kinds_below_the_oldest_version_would_be_noticed(releases: dict[str, RenderedRelease]) -> None:
-    """Chart.yaml requires 1.27: before it a disruption budget has no unhealthyPodEvictionPolicy."""
+    """Chart.yaml requires 1.27, because earlier disruption budgets have no unhealthyPodEvictionPolicy."""
     assert [said for one in releases["minimal"].objects if (said := complaint(one, 25))]
 
 
@@ -110,5 +110,5 @@ def test_the_chart_carries_our_version() -> None:
 
 
 def test_it_needs_no_other_chart() -> None:
-    """A declared chart that is missing would stop the rendering, even if it is switched off."""
+    """A missing declared chart would stop the rendering, even if it is disabled."""
     assert "dependencies" not in HEAD

@@ -1,4 +1,4 @@
-"""Values that cannot be are refused with a word of what is wrong, before anything is installed."""
+"""Invalid values are refused before the installation, with a message that names the error."""
 
 from typing import Any
 

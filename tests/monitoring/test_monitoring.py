@@ -1,4 +1,4 @@
-"""Alerts and dashboard against promtool, the metrics that exist, and the runbook."""
+"""Check alerts and dashboard with promtool, and compare them with the existing metrics and the runbook."""
 
 import json
 import math
@@ -28,7 +28,7 @@ RULES: list[dict[str, Any]] = [
 ALERTS = [rule for rule in RULES if "alert" in rule]
 PANELS = [panel for panel in build_dashboard()["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [rule["expr"] for rule in RULES] + [one["expr"] for panel in PANELS for one in panel["targets"]]
-# What Prometheus adds, or another source has.
+# Labels that Prometheus adds, or that metrics of other sources have.
 ADDED = {"namespace", "instance", "le", "job", "pod"}
 TESTS = ["rules_test.yml", "rules_of_days_test.yml"]
 
@@ -95,7 +95,7 @@ def test_only_metrics_and_labels_that_exist_are_asked_for(expression: str) -> No
 
 
 def values_that_exist() -> dict[str, set[str]]:
-    """By label: what processes ever say there, as far as rules and panels ask for it."""
+    """Return the values that processes give each label, for the labels that rules and panels select."""
     routes = set(json.loads((ROOT / "docs/api/openapi.json").read_text())["paths"])
     errors = (ROOT / "docs" / "api" / "errors.md").read_text().partition("\n## Codes of single")[0]
     codes = {code for row in errors.splitlines() if row.startswith("| ") for code in row.split("|")[2].split("`")[1::2]}
@@ -116,7 +116,7 @@ def values_that_exist() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.get("alert", rule.get("record")) for rule in RULES])
 def test_only_values_that_exist_are_asked_for(rule: dict[str, Any]) -> None:
-    """A code, a route or a step that was renamed would leave its alert silent for ever."""
+    """After a rename of a code, a route or a step, its alert would never fire."""
     known = values_that_exist()
     for label, operator, wanted in re.findall(r'(\w+)\s*(=~|=)\s*"([^"]*)"', rule["expr"]):
         assert operator == "=~" or wanted in known[label], (label, wanted)
