@@ -102,7 +102,7 @@ def bounds(within: dict[str, str]) -> tuple[float, float]:
 
 @pytest.mark.parametrize("unit", CALENDAR_UNITS)
 def test_each_time_is_in_one_formatted_interval(unit: CalendarUnit) -> None:
-    """Also at the ends of the calendar, where an offset moves a date out of the years 1 to 9999."""
+    """This holds at the ends of the calendar too, where an offset moves a date out of the years 1 to 9999."""
     dates = ["0001-01-01T00:00+18:00", "0001-01-01T09:00+18:00", "0001-01-01", "0001-01-01T00:59", "2024-02-29"]
     dates += [
         "9999-12-26T12:00",

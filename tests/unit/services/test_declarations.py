@@ -1,4 +1,4 @@
-"""Declared indexes against existing ones: differences, options of a reindex, bad files."""
+"""Declared indexes compared with existing indexes: differences, options of a reindex, and bad files."""
 
 import json
 from pathlib import Path

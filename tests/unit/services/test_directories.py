@@ -61,7 +61,7 @@ def test_the_owner_reaches_a_closed_directory(tmp_path: Path) -> None:
 
 def test_a_directory_that_the_account_cannot_enter_is_an_error(tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        # Only root gives directories away; everybody else meets the refusal to do so.
+        # Only root can change the owner of a directory. For other accounts the change is refused.
         with pytest.raises(ConfigurationError, match="directory_unusable"):
             make_directory(tmp_path / "state", STRANGER)
         return

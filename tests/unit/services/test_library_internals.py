@@ -1,6 +1,6 @@
-"""Names of other libraries that are not part of their public interface, and that we use nevertheless.
+"""Names of other libraries that we use although they are not public.
 
-An upgrade may take any of them away. Each test names what broke. pyproject.toml bounds these libraries, so that an
+An upgrade may remove such a name. Each test names the broken feature. pyproject.toml bounds these libraries, so that an
 upgrade is a decision: raise the bound when these tests pass.
 """
 
@@ -102,7 +102,7 @@ def test_uvicorn_has_what_our_bounded_connections_change() -> None:
         f"uvicorn {version('uvicorn')}: a request has no {', '.join(gone)} any more: BoundedConnection cannot tell "
         "whether an answer is under way, nor end it."
     )
-    # (the address that a probe asks for is kept while its head is read)
+    # `url` must hold a probe's address while the head of its request is read.
     assert "self.url" in inspect.getsource(HttpToolsProtocol), (
         f"uvicorn {version('uvicorn')}: HttpToolsProtocol.url is gone: a full process can't tell a probe from a client."
     )

@@ -1,4 +1,4 @@
-"""Trust store of Maven's Java."""
+"""The trust store of Maven's Java."""
 
 import shutil
 import ssl

@@ -169,7 +169,7 @@ def test_an_invalid_address_is_refused_with_its_variable(
 
 
 def test_addresses_default_to_the_ports_of_local_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENSEARCH_URL", "")  # empty is unset
+    monkeypatch.setenv("OPENSEARCH_URL", "")  # an empty value is unset
     monkeypatch.setenv("SPARSEWELL_OPENSEARCH_PORT", "19333")
     assert (Settings.read().opensearch_url, Settings.read().redis_url) == (
         "http://127.0.0.1:19333",

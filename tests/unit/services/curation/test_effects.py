@@ -58,7 +58,7 @@ def test_pieces_of_a_synonym_are_added_with_its_weight(table: QueryTable) -> Non
     found = pieces(table, "the doctor of my heart", synonyms=synonyms)
     assert found["physician"] == (plain["physician"] * 0.5, {"synonym": plain["physician"] * 0.5})
     assert found["doctor"] == (plain["doctor"], {"query": plain["doctor"]})
-    assert found["heart"] == (plain["heart"], {"query": plain["heart"]})  # the user's own word
+    assert found["heart"] == (plain["heart"], {"query": plain["heart"]})  # a word of the user's query
 
 
 def test_the_heavier_of_two_synonyms_counts_for_a_shared_piece(table: QueryTable) -> None:
@@ -78,7 +78,7 @@ def test_term_rules_set_weights_of_pieces(table: QueryTable) -> None:
     for name, own in zip(names, plain.weights, strict=True):
         assert weighed[name] == (pytest.approx(4), {"query": own, "override": pytest.approx(4 - own)})
     scaled = pieces(table, "infarction infarction", terms=[{"term": "infarction", "factor": 2}])
-    assert scaled[names[0]][0] == pytest.approx(plain.weights[0] * 2)  # once, though it is there twice
+    assert scaled[names[0]][0] == pytest.approx(plain.weights[0] * 2)  # applied once for two occurrences
     assert pieces(table, "infarction", terms=[{"term": "infarction", "factor": 0}]) == {}
     assert pieces(table, "infarction", terms=[{"term": "infarction", "weight": 0}]) == {}
 

@@ -1,4 +1,4 @@
-"""Tests of documents: error codes, and external versions."""
+"""Tests of documents: error codes and external versions."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Changed copies of model directories whose manifests match their files again."""
+"""Changed copies of model directories, with manifests that match the changed files."""
 
 import json
 from collections.abc import Callable

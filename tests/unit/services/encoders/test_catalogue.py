@@ -1,4 +1,4 @@
-"""The catalogue of encoders, and resolving names to encoders."""
+"""The catalogue of encoders, and the resolution of names to encoders."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def test_a_folder_expands_to_its_encoders(copy: Copy, tmp_path: Path) -> None:
     one, two = copy("standin", "one"), copy("standin", "two")
     (tmp_path / "three").mkdir()
     assert find_model_directories(tmp_path) == [one, two]
-    copy("standin", ".two.part")  # an export is at work, or was killed
+    copy("standin", ".two.part")  # the directory of a running or killed export
     assert find_model_directories(tmp_path) == [one, two]
     assert find_model_directories(one) == [one]
     assert find_model_directories(tmp_path / "three") == [tmp_path / "three"]

@@ -65,7 +65,7 @@ def test_a_table_with_few_weights_is_reported(copy: Copy) -> None:
 def test_a_table_of_another_tokeniser_is_reported(copy: Copy) -> None:
     mine = copy("standin", "mine")
     tokenizer = json.loads((mine / "tokenizer.json").read_text())
-    # The vocabulary of a cased model behind a normaliser that lowers every word.
+    # The vocabulary of a cased model, with a normaliser that lowercases every word.
     vocabulary = tokenizer["model"]["vocab"]
     cased = {p.title() if p.isalpha() and p.isascii() and len(p) > 3 else p: i for p, i in vocabulary.items()}
     tokenizer["model"]["vocab"] = cased

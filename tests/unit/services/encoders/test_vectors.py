@@ -44,7 +44,7 @@ def test_truncation_is_a_projection(weight: float) -> None:
 
 
 def test_truncation_of_known_weights() -> None:
-    # 0.1 is 0x3DCCCCCD; the low 15 bits cleared give 0x3DCC8000
+    # 0.1 is 0x3DCCCCCD. Without the low 15 bits it is 0x3DCC8000.
     assert truncate_weights([0.1]).view(np.uint32)[0] == 0x3DCC8000
     assert truncate_weights([1.0, 2.5]).tolist() == [1.0, 2.5]
 
@@ -64,7 +64,7 @@ def test_a_packed_vector_scores_like_the_unpacked_one(vector: SparseVector, quer
 
 @pytest.mark.parametrize("text", ["%%%", "AAA", "AAAAAAA=", "AAAAAAAA"])
 def test_unpacking_refuses_invalid_vectors(text: str) -> None:
-    if text == "AAAAAAAA":  # six bytes: a piece and a half
+    if text == "AAAAAAAA":  # six bytes are one and a half pieces
         with pytest.raises(InvalidInput, match="four bytes a piece"):
             SparseVector.unpack(text)
         return

@@ -160,7 +160,7 @@ def test_an_invalid_filter_is_refused_with_its_place(value: Any, code: str, wher
     assert (error.code, error.extra["where"]) == (code, where)
     assert error.detail.startswith(f"{where}: ")
     assert len(error.detail) < 400
-    orjson.dumps(error.detail)  # what cannot be sent is not in it
+    orjson.dumps(error.detail)  # the detail can be written as JSON
 
 
 def test_refusals_list_the_declared_fields() -> None:
@@ -209,7 +209,7 @@ def test_any_json_is_refused_or_becomes_valid_clauses(value: Any) -> None:
         orjson.dumps(error.detail)
         return
     sent = orjson.dumps(clauses)
-    assert b"null" not in sent  # what orjson makes of NaN and infinity
+    assert b"null" not in sent  # orjson writes NaN and infinity as null
     assert json.loads(sent) == clauses
 
 

@@ -1,4 +1,4 @@
-"""Filters on a single document against the oracle of the congruence tests."""
+"""Filters on a single document, compared with the oracle of the congruence tests."""
 
 from typing import Any
 

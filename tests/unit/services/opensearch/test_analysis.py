@@ -1,4 +1,4 @@
-"""Tests of text analysis: splitting, the calls of the analyser, and their answers."""
+"""Tests of text analysis: the splitting of text, and the requests and answers of the analyser."""
 
 import pytest
 from hypothesis import given
@@ -56,7 +56,7 @@ def test_offsets_of_terms_are_characters() -> None:
 
 def test_no_more_terms_are_requested_than_opensearch_returns() -> None:
     assert max_terms("slipstream") == 1
-    assert max_terms("a-b.c") == 5  # (two of them are punctuation)
+    assert max_terms("a-b.c") == 5  # two terms are punctuation
     assert max_terms("русский") == 1
     assert max_terms("中文字") == 3
     assert max_terms("a" * 1000) == 4

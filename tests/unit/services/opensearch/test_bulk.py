@@ -1,4 +1,4 @@
-"""Tests of bulk writes: sizes of requests, verdicts, retries, order."""
+"""Tests of bulk writes: sizes of requests, verdicts, retries and order."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tests of calls: their paths."""
+"""Tests of the paths of OpenSearch requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of paging: cursors survive a round trip, changed ones are refused, and one point in time is closed."""
+"""Tests of paging: cursors survive a round trip, changed cursors are refused, and a point in time is closed."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ def test_cursors_round_trip(values: object) -> None:
 @given(st.lists(st.integers(0, 1000), max_size=5), st.data())
 def test_a_changed_character_invalidates_the_seal(values: list[int], data: st.DataObject) -> None:
     cursor = seal_cursor(values, KEY)
-    at = data.draw(st.integers(0, len(cursor) - 2))  # (some bits of the last one are of no byte)
+    at = data.draw(st.integers(0, len(cursor) - 2))  # the last character has unused bits
     other = data.draw(st.sampled_from([one for one in "ABCXYZ019-_" if one != cursor[at]]))
     with pytest.raises(ValueError):
         unseal_cursor(cursor[:at] + other + cursor[at + 1 :], KEY)

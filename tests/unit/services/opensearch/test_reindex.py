@@ -1,4 +1,4 @@
-"""Tests of reindexing: the copies of a document in each state, and the changes that are read."""
+"""Tests of reindexing: a document's copy in each state, and the changes that a reindex reads."""
 
 from typing import Any
 
@@ -175,7 +175,7 @@ def test_search_fields_of_talk_are_built_again_from_the_source() -> None:
     first, second = source["chapters"]
     assert (first["words"], first["sparse"]) == ("Whales\none tw", {"3": 4.0, "5": 2.0, "9": 0.5})
     assert (second["words"], second["sparse"]) == ("Sea\noxy", {"3": 4.0})
-    # (a window of the title and of the text: offsets count in both)
+    # The windows cover the title and the text, so offsets count both.
     assert [window["words"] for window in source["window_vectors"]] == ["t\none", "e tw", "oxy"]
     assert source["sparse"] == {"3": 4.0, "5": 2.0, "9": 0.5}
 

@@ -161,7 +161,7 @@ def test_the_order_of_documents_does_not_matter(
 
 
 def test_a_document_is_weighted_by_the_table_and_has_unit_length() -> None:
-    # as queries: {1: 4, 2: 3} and {1: 3}, of lengths 5 and 3
+    # Weighted as queries, the documents are {1: 4, 2: 3} and {1: 3}, of lengths 5 and 3.
     centroid = compute_centroid([vector(p1=4.0, p2=1.5, p7=9.0), vector(p1=3.0)], table)
     assert centroid == {1: pytest.approx((0.8 + 1.0) / 2), 2: pytest.approx(0.6 / 2)}
     assert compute_centroid([], table) == {}
@@ -189,7 +189,7 @@ def test_unliked_documents_subtract_weight_and_add_no_pieces() -> None:
     blend = apply_rocchio(
         query_blend({1: 6.0, 2: 4.0}), RocchioParameters(gamma=0.2), table, MAX_PIECES, unliked=[vector(p2=1.0, p3=1.0)]
     )
-    # 2.0 are subtracted: 2/5 from piece 2, the rest from a piece that is not in the query
+    # 2.0 is subtracted: 2/5 of it from piece 2, the rest from a piece that is not in the query.
     assert blend.vector.by_id() == {1: 6.0, 2: pytest.approx(3.2)}
     assert blend.origins[2] == {"query": 4.0, "unlike": pytest.approx(-0.8)}
 
@@ -249,7 +249,7 @@ def test_pruning_keeps_the_heaviest_piece_and_is_monotone(query: QueryVector, on
 def test_pruning_does_not_depend_on_the_scale_of_the_weights(query: QueryVector, share: float, unit: float) -> None:
     least = share * max(query.weights, default=0.0)
     if any(weight == pytest.approx(least, rel=1e-9) for weight in query.weights):
-        return  # rounding decides
+        return  # the result depends on rounding
     scaled = QueryVector(query.ids, tuple(unit * weight for weight in query.weights), query.pieces)
     assert prune_query(scaled, share).ids == prune_query(query, share).ids
 

@@ -19,7 +19,7 @@ from services.query.fusion import (
 )
 
 SCORES = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.floats(0, 100), max_size=8)
-# Whole numbers: differences and their quotients are then exact, and properties hold to the bit.
+# Integers have exact differences and quotients, so the properties hold exactly.
 WHOLE = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 20).map(float), max_size=8)
 SHARES = st.floats(0.01, 1)
 METHODS: list[FusionMethodName] = ["min_max", "z_score", "rrf"]
@@ -152,7 +152,7 @@ def test_a_higher_score_never_lowers_the_rank(
 
 
 def test_with_z_scores_a_higher_score_may_lower_the_rank() -> None:
-    """`z_score` states the reason. A random search found the example."""
+    """The docstring of `z_score` states the reason. A random search found this example."""
     lexical = {"a": 0.0, "b": 7.0, "c": 2.0}
 
     def first(score: float) -> str:

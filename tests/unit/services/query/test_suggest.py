@@ -37,17 +37,17 @@ def parts(text: str, typed: str) -> list[str]:
         ("The Time Machine", "TIME mach", ["Time", "Mach"]),
         ("The Time Machine", "machine ti", ["Ti", "Machine"]),
         ("The Time Machine", "time ", ["Time"]),
-        ("The Times of Time", "time ", ["Time"]),  # a whole word now
+        ("The Times of Time", "time ", ["Time"]),  # the typed word is complete
         ("Café society", "cafe so", ["Café", "so"]),
         ("Cafe\u0301 society", "CAFÉ", ["Cafe\u0301"]),
         ("🫖 Tea", "te", ["Te"]),
         ("Zürich, Straße 5", "strasse", ["Straße"]),
-        ("Straße", "stras", ["Straß"]),  # half of a letter is marked whole
+        ("Straße", "stras", ["Straß"]),  # a half-matched letter is marked as a whole
         ("Smørrebrød", "smorre", ["Smørre"]),
         ("State-of-the-art", "of-the-a", ["of", "the", "a"]),
         ("時間機械", "時間", ["時間"]),
         ("Time and time again", "time ag", ["time", "ag"]),
-        ("A time to kill time", "kill ti", ["kill", "ti"]),  # the words as they stand side by side
+        ("A time to kill time", "kill ti", ["kill", "ti"]),  # adjacent words are preferred
         ("The Time Machine", "tmie", []),
         ("The Time Machine", "", []),
         ("The Time Machine", "?! ", []),
@@ -117,7 +117,7 @@ def test_counts_halve_and_add_up() -> None:
     assert decayed_count(first, NOW + HALF_LIFE) == pytest.approx(4)
     again = update_rank(first, 2, NOW + HALF_LIFE)
     assert decayed_count(again, NOW + HALF_LIFE) == pytest.approx(6)
-    # what is more today is more at any time
+    # Ranks of different times are comparable.
     assert popularity_rank(6, NOW + HALF_LIFE) == pytest.approx(again)
     assert popularity_rank(11.9, NOW) < again < popularity_rank(12.1, NOW)
 
@@ -133,7 +133,7 @@ def test_a_full_counter_takes_no_new_queries() -> None:
     assert counts.drain() == {}
     counts.count("books", "l", "a")
     counts.count("films", "m", "a")
-    counts.forget("films", "à")  # as what is stored is removed
+    counts.forget("films", "à")  # a removal of stored queries normalises too
     counts.count("films", "m", "a")
     counts.forget("books", None)
     assert counts.drain() == {("films", "m", "a"): 1}

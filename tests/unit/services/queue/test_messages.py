@@ -19,7 +19,7 @@ def published(name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_the_published_schema_equals_the_models(name: str) -> None:
-    # python -m services.queue.messages docs/contracts writes them anew; a change of meaning is a new version instead
+    # python -m services.queue.messages docs/contracts writes the schemas. A change of meaning needs a new version.
     assert published(name) == message_schemas()[name]
 
 

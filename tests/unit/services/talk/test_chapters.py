@@ -10,7 +10,7 @@ from services.index_spec import IndexSpec
 from services.talk.model import Talk
 
 SPEC = IndexSpec.model_validate({"talk": {}})
-SEGMENTS = [{"start": 10 * i, "end": 10 * i + 9, "text": f"w{i}"} for i in range(10)]  # three characters each
+SEGMENTS = [{"start": 10 * i, "end": 10 * i + 9, "text": f"w{i}"} for i in range(10)]  # 3 characters each
 
 
 def talk(chapters: Any, **members: Any) -> Talk:
@@ -56,7 +56,7 @@ def test_the_segment_wins_over_a_contradicting_time() -> None:
     one = talk(
         [{"segment": 1, "startTime": 80, "endTime": 85, "title": "A"}, {"segment": 5, "startTime": 46, "title": "B"}]
     )
-    assert rows(one) == [("A", 3, 15, 10.0, 46.0), ("B", 15, 29, 46.0, 99.0)]  # (46 is rounded, or nearly)
+    assert rows(one) == [("A", 3, 15, 10.0, 46.0), ("B", 15, 29, 46.0, 99.0)]  # 46 is within the tolerance
     assert repairs(one) == {"chapter_times": 1}
 
 
@@ -74,7 +74,7 @@ def test_a_chapter_may_begin_within_a_long_segment() -> None:
 def test_segment_numbers_count_the_sent_segments() -> None:
     segments = [{"text": " "}, {"text": "b", "start": 5}, {"text": "a", "start": 1}, {"text": "c", "start": 9}]
     one = talk([{"segment": 0, "title": "A"}, {"segment": 3, "title": "C", "startTime": 8.5}], segments=segments)
-    # (what begins with the segment that is left out begins with the next one of those sent)
+    # Segment 0 is omitted, so its chapter begins with the next segment in the request.
     assert rows(one) == [("A", 2, 4, 5.0, 8.5), ("C", 4, 5, 8.5, 9.0)]
 
 

@@ -49,7 +49,7 @@ def talk(**members: Any) -> Document:
 
 
 def spoken(document: Document) -> list[tuple[str, int, int, str | None]]:
-    """Each segment as (text, start, end, speaker)."""
+    """Return each segment as (text, start, end, speaker)."""
     assert document.talk is not None
     segments = document.talk.segments
     ends = [*segments.offsets[1:], len(document.text)]

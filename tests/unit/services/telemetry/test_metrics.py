@@ -20,7 +20,7 @@ def test_without_a_setting_there_is_no_port() -> None:
         assert port is None
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of the library's server, when it cannot listen
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the library's server leaks its socket
 def test_a_taken_port_is_a_configuration_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         settings = Settings(metrics_port=other.getsockname()[1])
@@ -41,7 +41,7 @@ def test_metrics_are_served_until_the_end_of_the_block() -> None:
 
 
 def test_sharing_must_precede_the_import_of_the_library() -> None:
-    with pytest.raises(RuntimeError), share_metrics():  # this process has imported the library
+    with pytest.raises(RuntimeError), share_metrics():  # this process has the library
         pass
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 

@@ -1,4 +1,4 @@
-"""Tracing: when it is enabled, how it is refused, and what spans contain."""
+"""Tracing: conditions, refused settings, and content of spans."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in (ENDPOINT | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("OTEL_BSP_EXPORT_TIMEOUT", "1")
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # nothing is sent, so nothing is waited for at the end
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # without spans, the end does not wait
     with tracing.tracing_session("test"):
         yield
 

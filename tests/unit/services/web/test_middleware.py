@@ -86,7 +86,7 @@ async def test_the_access_log_names_the_route_instead_of_the_path(
 ) -> None:
     caplog.set_level(logging.INFO)
     lines: list[str] = []
-    # formatted where it is said: what it belongs to is known there and then
+    # Format each record when it is logged, because its context is known only then.
     monkeypatch.setattr(caplog.handler, "emit", lambda record: lines.append(JsonFormatter("api").format(record)))
     await client.get("/v1/indexes/Not%20One/things/hidden?q=query+text", headers={"x-request-id": "mine"})
     (line,) = [json.loads(line) for line in lines if "sparsewell.access" in line]
@@ -94,5 +94,5 @@ async def test_the_access_log_names_the_route_instead_of_the_path(
     assert (line["method"], line["route"], line["status"]) == ("GET", ROUTE, 200)
     assert line["ms"] > 0
     assert "index" not in line, "a name that no index can have is not repeated"
-    ours = [line for line in lines if '"httpx"' not in line]  # the client of this test says what it asks for
+    ours = [line for line in lines if '"httpx"' not in line]  # httpx is the client of this test
     assert not any(word in str(ours) for word in ("hidden", "query", "Not One"))
