@@ -22,7 +22,7 @@ VALUES = {"index": "i", "document_id": "d", "key_id": "k", "job_id": "j", "name"
 def app(tmp_path: Path) -> FastAPI:
     file = tmp_path / "key"
     file.write_text(KEY)
-    # (nothing is behind this address, and nothing is asked of it)
+    # No server listens on this address, and the test sends no request there.
     return create_app(Settings(encoder="standin", admin_key_file=str(file), opensearch_url="http://127.0.0.1:9"))
 
 
@@ -32,7 +32,7 @@ def routes(app: FastAPI) -> Iterator[APIRoute]:
             if isinstance(one, APIRoute):
                 yield one
             else:
-                # the framework's own, of which the document is the only one; or what holds included ones
+                # The framework's own route (only the OpenAPI document), or a container of included routes.
                 inner = getattr(getattr(one, "original_router", None), "routes", None)
                 if inner is None:
                     assert getattr(one, "path", None) == "/openapi.json", one

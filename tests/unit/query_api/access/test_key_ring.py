@@ -23,7 +23,7 @@ KEY = ApiKey("a" * 16, "shop", ("search",), ("*",), None, 1, (KeySecret("d", 1),
 
 
 class Store:
-    """Answers with keys; counts how often it was asked, and is away when told."""
+    """A store that returns keys, counts requests, and fails when `away` is set."""
 
     def __init__(self, *hits: dict[str, Any]) -> None:
         self.hits, self.asked, self.away = list(hits), 0, False
@@ -88,7 +88,7 @@ async def test_an_older_reading_does_not_undo_a_revocation() -> None:
 
 @pytest.mark.parametrize("more", [{"allowed_networks": ["10.0.0.0/8"]}, {"secrets": 3}, {"scopes": None}])
 def test_a_key_with_unknown_members_is_invalid_and_affects_no_other(more: dict[str, Any]) -> None:
-    """A limit that this version does not know must not be left out."""
+    """A key with an unknown limit must not be accepted without the limit."""
     other = replace(KEY, id="b" * 16)
     first, second = read_stored_keys({"hits": {"hits": [hit(KEY, 1, **more), hit(other, 2)]}})
     assert not first.key.accepts("d", 2)

@@ -13,7 +13,7 @@ from services.opensearch.client import Call
 
 
 class Store:
-    """Answers as OpenSearch would, with the keys that it is given."""
+    """A store that returns the given keys as OpenSearch does."""
 
     def __init__(self) -> None:
         self.keys: dict[str, tuple[ApiKey, int]] = {}
@@ -43,7 +43,7 @@ async def test_keys_are_cached_and_dropped_by_a_full_reload(
     store.put("a")
     ring = KeyRing(store, IndexNames("p"))  # type: ignore[arg-type]
     assert await ring.look_up("a") is not None
-    for _ in range(100):  # keys that are tried ask nobody
+    for _ in range(100):  # unknown keys cause no request
         assert await ring.look_up("unknown") is None
     assert len(store.asked) == 1
     now += 1.5

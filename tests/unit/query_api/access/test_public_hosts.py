@@ -40,7 +40,7 @@ def test_an_open_service_refuses_public_hosts_unless_configured_as_open() -> Non
 
 
 def test_with_keys_any_host_is_accepted(tmp_path: Path) -> None:
-    """A browser that another page leads here has no key."""
+    """If another page makes a browser send requests, they have no key."""
     file = tmp_path / "key"
     file.write_text(generate_key("a" * 16))
     settings = Settings(encoder="standin", admin_key_file=str(file), opensearch_url="http://127.0.0.1:9")

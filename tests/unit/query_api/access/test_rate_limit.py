@@ -15,7 +15,7 @@ def test_a_bucket_never_exceeds_burst_and_rate(rate: float, burst: int, asked: l
         wait = bucket.take(amount, now)
         if wait == 0:
             taken += amount
-        else:  # it says when there is enough, and means it
+        else:  # the stated wait is exact
             assert bucket.take(amount, now + wait * 0.99) > 0
             bucket.at = now if bucket.at < now else bucket.at
             now = bucket.at

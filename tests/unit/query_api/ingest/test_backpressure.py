@@ -41,7 +41,7 @@ def test_at_a_limit_the_code_says_which(look: BacklogSample, code: str, limit: i
 
 
 def test_the_wait_is_told_from_how_fast_it_shrinks() -> None:
-    # 100 a second; 500 too many, and a hundredth of the limit shall be free
+    # The backlog shrinks by 100 a second. It is 500 over the limit, and a hundredth of the limit must be free.
     error = backlog_refusal(looks(1700, 1600, 1500), 1000, 10)
     assert error is not None
     assert error.extra["retry_after"] == 6
@@ -59,9 +59,9 @@ def test_documents_that_are_not_counted_yet_are_added() -> None:
     before, after = (
         BacklogSample(10, 100, 0, journalled=0),
         BacklogSample(12, 100, 0, journalled=500),
-    )  # 500 came, no refresh yet
+    )  # 500 documents arrived before a refresh
     assert count_waiting_documents([before, after], 12.5, 520) == 620
-    assert count_waiting_documents([before, after], 15.0, 520) == 120  # by then the last count has seen them
+    assert count_waiting_documents([before, after], 15.0, 520) == 120  # the last count includes them
     assert count_waiting_documents([BacklogSample(0, 100, 0, 0)], 60, 7) == 107
     assert count_waiting_documents([before, BacklogSample(12, None, 0, 500)], 12.5, 520) is None
 
@@ -88,7 +88,7 @@ def test_bytes_at_once_are_bounded_except_for_one_alone() -> None:
     with fleet.slot() as first, fleet.slot() as second:
         first.reserve(60)
         second.reserve(40)
-        second.reserve(10)  # never less than was promised
+        second.reserve(10)  # a smaller amount keeps the reservation
         assert fleet.bytes == 100
         with pytest.raises(Overloaded):
             first.reserve(61)

@@ -1,4 +1,4 @@
-"""Lines are cut the same however the stream is chunked."""
+"""The lines of a body do not depend on the chunks of the stream."""
 
 import tracemalloc
 from itertools import pairwise

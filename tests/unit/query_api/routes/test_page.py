@@ -1,4 +1,4 @@
-"""The page's files without a server: which are served, and how a client validates the copy that it has."""
+"""The page's files without a server: the served files, and the validation of a client's copy."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Searches that share an engine: as many requests as the longest search has rounds, and each search its own results."""
+"""Searches that share an engine send as many requests as the longest search has rounds. Each gets its own results."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from services.opensearch.queries import SearchPlan
 
 
 class RecordingEngine:
-    """A substitute for `DirectEngine` that records its requests; the answer of a list names its index."""
+    """A substitute for `DirectEngine` that records its requests. The answer of a list names its index."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []

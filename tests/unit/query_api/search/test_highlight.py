@@ -1,4 +1,4 @@
-"""Words that matched, as spans of a text, and excerpts."""
+"""Matched words as spans of a text, and excerpts."""
 
 import itertools
 

@@ -29,7 +29,7 @@ def test_an_unsupported_member_is_refused_unless_it_has_its_default() -> None:
 
 
 def test_every_member_is_supported_or_left_out_on_purpose() -> None:
-    """A new member of a search fails here: support it for several indexes, or name it below."""
+    """If a new member of a search makes the test fail, support it for several indexes or add it below."""
     refused = {"rerank", "feedback", "like", "unlike", "include_liked", "unit", "per_document"}
     assert AcrossRequest.model_fields.keys() - SUPPORTED_MEMBERS == refused
 

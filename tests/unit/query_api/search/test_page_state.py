@@ -1,4 +1,4 @@
-"""Pages of a ranking, whatever their sizes."""
+"""Pages of any size show the same ranking."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The best passage, by vectors or by words, and links to it within web pages."""
+"""The best passage, by vectors or by words, and links to the passage within web pages."""
 
 from urllib.parse import unquote
 
@@ -17,7 +17,7 @@ def window(start: int, end: int, **weights: float) -> EncodedWindow:
 
 def test_the_passage_is_the_window_with_the_highest_score() -> None:
     text = "first part. second part."
-    windows = [window(0, 14, p1=2.0), window(14, 26, p1=1.0, p2=3.0)]  # of "T\n" + text
+    windows = [window(0, 14, p1=2.0), window(14, 26, p1=1.0, p2=3.0)]  # offsets in "T\n" + text
     passage = best_passage("T", text, windows, {1: 1.0, 2: 1.0}, "")
     assert passage == {"text": "second part.", "start": 12, "end": 24, "window": 1, "windows": 2, "score": 4.0}
 

@@ -35,7 +35,7 @@ def test_the_window_covers_the_page_of_a_single_list() -> None:
 
 
 def test_a_filtered_list_has_one_phase() -> None:
-    """Heavy pieces find too few of the filtered documents, and the list would be sent twice."""
+    """Heavy pieces would find too few of the filtered documents, and a second request would be necessary."""
     assert window({"mode": "sparse"}, 10, None) == 200
     assert window({"mode": "sparse", "filter": {"field": "year", "is": 1851}}, 10, None) == 0
 
@@ -45,5 +45,5 @@ def test_a_filter_requires_a_match_of_an_optional_clause() -> None:
     assert add_filter(optional, [NOT_DELETED]) == {
         "bool": {"should": [{"term": {"a": 1}}], "filter": [NOT_DELETED], "minimum_should_match": 1}
     }
-    # A query without optional clauses would match nothing if a match of one were required.
+    # Without optional clauses, a query that required a match of one would match nothing.
     assert add_filter(NOT_DELETED, [NOT_DELETED]) == {"bool": {"must": [NOT_DELETED], "filter": [NOT_DELETED]}}

@@ -1,4 +1,4 @@
-"""Sort keys: the order that OpenSearch is given, and the same order of candidates."""
+"""Sort keys give the same order in OpenSearch and among candidates."""
 
 import random
 from typing import Any
