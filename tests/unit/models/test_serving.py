@@ -99,7 +99,7 @@ async def test_surrogate_halves_are_refused(client: httpx.AsyncClient) -> None:
 async def test_requests_beyond_the_queue_are_refused(held: ModelPool) -> None:
     answered = threading.Event()
     waiting = [asyncio.create_task(held.compute(answered.wait)) for _ in range(MAX_WAITING_REQUESTS)]
-    await asyncio.sleep(0)  # each begins
+    await asyncio.sleep(0)  # start each task
     with pytest.raises(Overloaded, match="model_busy"):
         await held.compute(lambda: 1)
     answered.set()

@@ -1,4 +1,4 @@
-"""A generator that writes what a test says, and talks to give it."""
+"""A generator with given answers, and talks as its input."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from services.talk.model import UNKNOWN_TIME, Segments
 
 
 class Written:
-    """A generator that answers by a function and records its prompts; a piece is a word."""
+    """A generator that calls a function for its answers and records its prompts. A piece is a word."""
 
     fingerprint = "written"
 

@@ -1,4 +1,4 @@
-"""Episodes with chapters by people."""
+"""Episodes with chapters made by people."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def test_an_episode_is_read(tmp_path: Path) -> None:
     assert segments.speaker_at(0) == "Ann"
     assert segments.speaker_at(len(text) - 1) is None
     assert segments.second_at(text.index("And")) == 9.0
-    # two words before the first chapter are no chapter
+    # Two words before the first chapter belong to the first chapter.
     assert [(c.start, c.title) for c in one.chapters] == [(0, "Soil"), (text.index("And"), "Rain")]
 
 

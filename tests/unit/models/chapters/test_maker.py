@@ -93,7 +93,7 @@ def test_a_long_beginning_without_a_chapter_becomes_one() -> None:
         (" \n\x00 ", "titles_empty"),
         ("SOIL", "titles_repeated"),
         ("Quantum computers", "titles_invented"),
-        ("The soil of a vineyard", "titles_invented"),  # is said, but in the other chapter
+        ("The soil of a vineyard", "titles_invented"),  # the phrase is in the other chapter
     ],
 )
 def test_an_invalid_title_is_replaced_by_words_of_the_chapter(title: str, code: str) -> None:

@@ -1,4 +1,4 @@
-"""The engine podtile: chunks, context, carried titles, time, and errors of models that cannot be opened."""
+"""The engine podtile: chunks, context, carried titles, time, and errors when a model cannot be opened."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ SENTENCES = [f"Sentence number {i} says something about farming and about what i
 
 
 def marked(prompt: str, prefix: str) -> str:
-    """Answer with a chapter at each line with the word `new`; its title is the word after it."""
+    """Answer with a chapter at each line with the word `new`. The title is the word after `new`."""
     found = re.findall(r"\n\[(\d+)\][^\n]*?\bnew (\w+)", prompt)
     if prefix:
         return f" {found[0][1] if found and found[0][0] == '1' else 'Opening'}" + "".join(
@@ -104,7 +104,7 @@ def test_a_line_longer_than_a_chunk_is_truncated() -> None:
 
 
 class Quarters:
-    """Boundaries at every quarter of the text."""
+    """An engine that proposes a boundary at each quarter of the text."""
 
     fingerprint = "quarters"
 

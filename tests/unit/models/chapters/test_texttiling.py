@@ -1,4 +1,4 @@
-"""The engine tiling: blocks, cues, cohesion, division."""
+"""The engine tiling: blocks, cues, cohesion and division."""
 
 import itertools
 import random
@@ -138,12 +138,12 @@ def test_blocks_cover_the_text_and_are_not_long(said: list[str], words: int) -> 
     assert all(a.end == b.start and a.start < a.end for a, b in itertools.pairwise(found))
     offsets = set(episode.segments.offsets)
     assert all((block.start in offsets) == block.opens for block in found)
-    # letters that nothing separates are cut anywhere; a cut may be a third of a block away from even
+    # Text without spaces is cut anywhere. A cut may be a third of a block away from an even division.
     assert all(count_words(episode.text, block.start, block.end) <= 2 * words + 2 for block in found)
 
 
 def best_division(values: np.ndarray, sizes: np.ndarray, price: np.ndarray) -> float:
-    """Return the cost of the cheapest division, by trying all."""
+    """Try all divisions, and return the cost of the cheapest."""
 
     def apart(a: int, b: int) -> float:
         middle = (values[a:b] * sizes[a:b, None]).sum(0) / sizes[a:b].sum()

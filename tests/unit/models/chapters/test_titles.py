@@ -1,4 +1,4 @@
-"""Titles of phrases from a chapter."""
+"""Chapter titles made of phrases from the chapter."""
 
 import pytest
 

@@ -34,7 +34,7 @@ def _metaspace() -> str:
     )  # fmt: skip
     tokenizer.train_from_iterator([word for text in TEXTS for word in text.split()] * 3, trainer)
     content = json.loads(tokenizer.to_str())
-    # (the trainer knows no other way to put the bytes into the vocabulary, where they are ordinary pieces)
+    # The trainer can add bytes to the vocabulary only as special tokens. Models have them as ordinary pieces.
     content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
     return json.dumps(content)
 

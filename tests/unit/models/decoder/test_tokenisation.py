@@ -32,7 +32,7 @@ def test_a_word_has_the_same_pieces_in_every_position(kind: str, text: str) -> N
 
 @kinds
 def test_the_unchanged_tokeniser_does_not_match(kind: str) -> None:
-    """Without the normaliser, capitals and the character before a word change its pieces."""
+    """Without the normaliser, capitals and the character before a word change the word's pieces."""
     tokenizer = make(kind)
     alone = tokenizer.encode("cat", add_special_tokens=False).ids
     for text in ("Cat", "a cat" if kind == "byte level" else "(cat)"):

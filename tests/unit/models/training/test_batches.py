@@ -1,4 +1,4 @@
-"""Mask of false negatives in a batch, mixture weights and caps, reproducible epoch orders."""
+"""The mask of false negatives in a batch, mixture weights and caps, and reproducible epoch orders."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ from models.training.batches import (
 from models.training.pairs import Pair, PairSet, write_pairs
 from services.errors import InvalidInput
 
-# query 0 answers: passages 0 and 1; query 1: passage 2; query 2: passage 0
+# Relevant passages: 0 and 1 for query 0, 2 for query 1, 0 for query 2.
 PAIRS = PairSet.of([Pair("a", "p0"), Pair("a", "p1"), Pair("b", "p2"), Pair("c", "p0")])
 POSITIVES = PositiveLinks(PAIRS)
 
@@ -48,7 +48,7 @@ def test_other_answers_of_the_query_are_masked() -> None:
 
 
 def test_later_copies_of_a_passage_are_masked() -> None:
-    # queries 0 and 2 share passage 0: each keeps its own column, the third query sees it once
+    # Queries 0 and 2 share passage 0. Each keeps its own column; query 1 sees the passage once.
     assert masked([0, 2, 1], [0, 0, 2]) == [[1], [0], [1]]
 
 

@@ -1,4 +1,4 @@
-"""Consistency filter: pairs whose passage the teachers rank high for its query."""
+"""The consistency filter keeps pairs whose passage the teachers rank high for the query."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ PAIR_COUNT = 40
 
 
 def with_scores(pairs: PairSet, scores: np.ndarray) -> DenseTeacherVectors:
-    """Vectors whose products are these scores [queries, passages]."""
+    """Return vectors whose dot products are these scores [queries, passages]."""
     return DenseTeacherVectors("told", scores.astype(np.float16), np.eye(len(pairs.passages), dtype=np.float16))
 
 

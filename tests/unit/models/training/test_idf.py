@@ -34,10 +34,10 @@ def test_the_formula_matches_the_published_tables() -> None:
 
 
 def test_unseen_pieces_get_no_weight_by_default() -> None:
-    """The known defect: an unseen quotation mark at 1.0 outweighs "the"."""
+    """With weight 1.0 (a known defect), an unseen quotation mark would outweigh "the"."""
     idf = inverse_document_frequency(np.array([0, 3, 1, 0, 0, 1]), 4, PIECES, {0})
     assert idf[PIECES['"']] == idf[PIECES["the"]] == idf[1:].min()
-    # an unseen word is as rare as the rarest
+    # An unseen word gets the weight of the rarest word.
     assert idf[PIECES["zebra"]] == idf[PIECES["cat"]]
 
 

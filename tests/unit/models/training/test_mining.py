@@ -19,12 +19,12 @@ COUNT = 30
 
 
 def numbered(count: int = COUNT) -> PairSet:
-    """Query i has passage i; query 0 has passage 1 as well."""
+    """Return pairs: query i has passage i, and query 0 also has passage 1."""
     return PairSet.of([*(Pair(f"q{n}", f"p{n}") for n in range(count)), Pair("q0", "p1")])
 
 
 def vectors(queries: int = COUNT, passages: int = COUNT, seed: int = 0) -> DenseTeacherVectors:
-    """Cosines that grow with nearness of numbers, so the own passage is first and its neighbours follow."""
+    """Return vectors whose cosine is higher for nearer numbers: a query's own passage is first."""
     angles = np.linspace(0.1, 1.2, max(queries, passages))
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
     return DenseTeacherVectors("near", points[:queries], points[:passages])
@@ -78,7 +78,7 @@ def test_candidates_above_the_ceiling_are_rejected() -> None:
         query, own = int(PAIRS.query_rows[link]), int(PAIRS.passage_rows[link])
         assert (scores[query, row[row >= 0]] <= 0.99 * scores[query, own] + 1e-6).all()
     assert found.counts["too_good"] > 0
-    # (the control: without a teacher such candidates are drawn)
+    # Control: without a teacher, such candidates are drawn.
     loose = mine_negatives(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99)).rows
     links = np.arange(len(PAIRS))
     assert (

@@ -125,7 +125,7 @@ def test_the_table_shows_points() -> None:
 def test_committed_recipes_can_be_read(path: Path) -> None:
     found = read_recipe(path)
     assert found.pairs[0].path.parent == path.parent / "pairs"
-    assert not found.collections  # what is reported as a result chooses nothing
+    assert not found.collections  # reported collections choose no checkpoint
 
 
 def test_teachers_beside_the_recipe_are_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stored arrays: complete or absent, resumed by block, never reused for other data."""
+"""Stored arrays are complete or absent, resume by block, and are never reused for other data."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from services.errors import ConfigurationError
 
 
 class Killed(BaseException):
-    """As a signal ends a process."""
+    """Represent the end of the process by a signal."""
 
 
 def maker(calls: list[int], die_at: int | None = None) -> Callable[[int, int], NamedArrays]:

@@ -1,4 +1,4 @@
-"""Teachers' vectors: dot products of any rows, kept under names that identify texts and teacher."""
+"""Teachers' vectors: dot products of any rows, stored under names that identify texts and teacher."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Letters:
 
 @dataclass
 class Numbers:
-    """Dense vectors that are told."""
+    """A teacher with given dense vectors."""
 
     values: np.ndarray
     name: str = "numbers"
@@ -80,7 +80,7 @@ def test_sparse_scores_are_dot_products(
     assert found.dtype == np.float32
     assert found.shape == (len(query_rows), len(passage_rows))
     assert stored.passages_count == len(passages)
-    # (stored weights are truncated to nine bits, at most 0.4 % low)
+    # Stored weights are truncated to nine bits: they are at most 0.4 % too low.
     wanted = matrix(queries)[np.array(query_rows, dtype=int)] @ matrix(passages)[np.array(passage_rows, dtype=int)].T
     np.testing.assert_allclose(found, wanted.reshape(found.shape), rtol=0.01)
 

@@ -131,7 +131,7 @@ def tokens() -> PieceIdTokeniser:
 
 
 def by_the_book(tokens: PieceIdTokeniser, query: str, passage: str, k1: float, b: float) -> float:
-    """The formula, term by term."""
+    """Compute BM25 by its formula, term by term."""
     collection = tokens(PASSAGES)
     average = sum(map(len, collection)) / len(collection)
     (asked,), (read,) = tokens([query]), tokens([passage])

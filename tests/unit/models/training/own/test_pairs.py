@@ -107,7 +107,7 @@ def test_cut_out_queries_drop_function_words_by_default() -> None:
 
 def test_keywords_prefer_rare_words_of_the_passage() -> None:
     common = [Document(str(n), f"alpha beta gamma delta unique{n} rare{n} seldom{n} odd{n}") for n in range(100)]
-    # (below 200 passages no word is dropped for being common)
+    # With fewer than 200 passages, common words are not dropped.
     pairs = of_kind(made(common, kinds=(PairKind.KEYWORDS,)), PairKind.KEYWORDS)
     assert len(pairs) == 100
     drawn = [word for pair in pairs for word in pair.query.split()]
@@ -123,7 +123,7 @@ def test_the_same_seed_makes_the_same_pairs() -> None:
 
 
 def test_an_added_document_changes_no_earlier_pair() -> None:
-    # (keywords follow the corpus: a word that another document has is less rare)
+    # Without keywords: they depend on the corpus, because another document makes a word less rare.
     kinds = (PairKind.TITLE, PairKind.HEADING, PairKind.INVERSE_CLOZE, PairKind.BODY_FIRST)
     fewer, more = made(DOCUMENTS[:30], kinds=kinds), made(DOCUMENTS[:31], kinds=kinds)
     assert [fewer.pair(link) for link in range(len(fewer))] == [more.pair(link) for link in range(len(fewer))]

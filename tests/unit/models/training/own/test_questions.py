@@ -1,4 +1,4 @@
-"""Generated questions: asked once, kept, resumed, filtered by the round trip."""
+"""Generated questions: generated once, stored, resumed, and filtered by the round trip."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ PASSAGES = [f"passage number {number} about wings" for number in range(10)]
 
 
 class Killed(BaseException):
-    """As a signal ends a process."""
+    """Represent the end of the process by a signal."""
 
 
 class Asking:
-    """Asks two questions a passage, and dies when it is told to."""
+    """A generator that makes two questions a passage, and fails after `die_at` passages."""
 
     name = "asking"
 
