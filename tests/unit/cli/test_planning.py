@@ -1,4 +1,4 @@
-"""Plans grow with the need, state their formulas, and refuse an impossible need."""
+"""Plans grow with the requirements, state their formulas, and refuse impossible requirements."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Output of `sparsewell search` for a hit in a talk."""
+"""The output of `sparsewell search` for a hit in a talk."""
 
 import io
 from typing import Any

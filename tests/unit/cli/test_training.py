@@ -1,4 +1,4 @@
-"""Errors of the disk become one line; other errors do not change."""
+"""Disk errors become one line; other errors do not change."""
 
 import errno
 

@@ -11,7 +11,7 @@ from services.web.http_server import ConnectionLimits, DrainingServer, run_serve
 
 
 def test_an_idle_connection_outlives_the_connection_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nginx and Amazon's load balancers keep a connection for 60 s, uvicorn for 5 s: closing first loses requests."""
+    """Proxies keep an idle connection for 60 s, uvicorn for 5 s by default. The first to close may lose a request."""
     configured: list[uvicorn.Config] = []
     monkeypatch.setattr(DrainingServer, "run", lambda self, **_: configured.append(self.config))
     with socket.socket() as listener:

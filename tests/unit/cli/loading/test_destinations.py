@@ -22,7 +22,7 @@ class Died(Exception):
 
 
 class Door:
-    """A destination that takes batches until it dies, and refuses documents whose text is "bad"."""
+    """A destination that accepts a number of batches, then fails, and refuses documents whose text is "bad"."""
 
     def __init__(self, lives: int = 10**9) -> None:
         self.lives = lives
@@ -96,7 +96,7 @@ def test_a_load_resumes_after_any_batch(paths: list[Path], tmp_path: Path, size:
 
 
 def test_positions_of_a_job_are_located_in_files_and_lines(paths: list[Path], tmp_path: Path) -> None:
-    """The queue reports refusals at the end, by their positions in the job."""
+    """At the end, the queue reports refusals by their positions in the job."""
     door, record = Door(), LoadCheckpoint(tmp_path / "r.json", "c")
     run(paths, record, door, 4)
     found = {

@@ -48,7 +48,7 @@ def test_a_checkpoint_round_trips(tmp_path: Path) -> None:
     record = LoadCheckpoint(tmp_path / "r.json", "c", SourcePosition(1, 7, 99), [0, 40], ["j1"], 7, 5)
     record.refuse([Refusal(3, "x", "missing_text", "A document needs a `text`.", "a.csv")])
     record.save()
-    assert LoadCheckpoint.open(record.path, "other") == record  # the caller sees that the content is another
+    assert LoadCheckpoint.open(record.path, "other") == record  # the caller notices the other content
     record.forget()
     assert not LoadCheckpoint.open(record.path, "c").resumed
 
@@ -60,7 +60,7 @@ def test_a_damaged_checkpoint_starts_anew(tmp_path: Path, content: str) -> None:
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Represent the end of the process by a signal."""
 
 
 def killed(*_: object) -> None:
@@ -148,7 +148,7 @@ def test_the_key_of_a_batch_depends_on_load_line_and_content() -> None:
 @pytest.mark.parametrize(
     ("messages", "held", "expected"),
     [
-        (0, 10**9, False),  # an empty queue has room whatever is said of its memory
+        (0, 10**9, False),  # an empty queue has room, whatever its memory
         (1, None, False),
         (MAX_WAITING_MESSAGES, MAX_QUEUE_BYTES, False),
         (MAX_WAITING_MESSAGES + 1, None, True),

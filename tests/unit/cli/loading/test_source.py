@@ -1,4 +1,4 @@
-"""Rows of files with their positions, for any batch size, start position and damage."""
+"""Rows of files and their positions, for any batch size, start position and damage."""
 
 import bz2
 import codecs
@@ -66,7 +66,7 @@ def codes(path: Path, make: DocumentMaker | None = None) -> list[tuple[int, str]
 
 
 def goes_on_from_anywhere(path: Path, make: DocumentMaker, size: int) -> None:
-    """From the end of each batch on, what comes is the rest, exactly."""
+    """Check that a read that starts at the end of any batch gives exactly the remaining rows."""
     whole = batches(path, make, size)
     for at, batch in enumerate(whole):
         later = batches(path, make, size, batch.end)
@@ -123,7 +123,7 @@ def test_a_damaged_archive_is_refused_after_what_it_gave(tmp_path: Path, compres
     path.write_bytes(damaged[damage])
     found = batches(path)
     given = [line for batch in found for _, line in batch.lines]
-    # (gzip notices only at its end, by a checksum, that what it gave after the damage was wrong)
+    # gzip detects damage at the end of the file by a checksum, so rows after the damage may be wrong.
     assert given[:5000] == rows.splitlines()[: len(given[:5000])]
     (refusal,) = [refusal for batch in found for refusal in batch.refusals]
     assert refusal.code == "damaged_file"
@@ -132,7 +132,7 @@ def test_a_damaged_archive_is_refused_after_what_it_gave(tmp_path: Path, compres
 
 @pytest.mark.parametrize("compression", PACKERS)
 def test_a_line_without_end_does_not_take_the_memory(tmp_path: Path, compression: str) -> None:
-    """The control: whoever reads the line as one holds 80 MB, here the limit is 8 MiB a line."""
+    """A reader of the whole line would hold 80 MB; the limit is 8 MiB a line."""
     path = tmp_path / f"bomb.jsonl{compression}"
     path.write_bytes(PACKERS[compression](b'{"id":"1"}\n' + b"x" * 80_000_000 + b'\n{"id":"2"}\n'))
     tracemalloc.start()
@@ -166,7 +166,7 @@ def test_what_export_wrote_is_read_without_its_state(tmp_path: Path) -> None:
     )
     assert documents(path) == [
         (1, {"id": "1", "text": "a", "version": 3}),
-        (2, {"id": "2", "text": "a", "state": "Bavaria", "version": 3}),  # a member that the service refuses
+        (2, {"id": "2", "text": "a", "state": "Bavaria", "version": 3}),  # the service refuses the member
     ]
 
 
@@ -278,7 +278,7 @@ def test_a_header_that_cannot_be_is_found_out_first(tmp_path: Path, text: bytes,
     assert str(path) in caught.value.detail
     good = tmp_path / "b.csv"
     good.write_text("id,text\n1,a\n")
-    bad, fine = open_sources([path, good], None, None, FieldMap())  # of several, the others are loaded
+    bad, fine = open_sources([path, good], None, None, FieldMap())  # the other files are loaded
     assert [r.code for b in read_batches(bad, SourcePosition(), mapper(), 9, 999) for r in b.refusals] == [code]
     assert [n for b in read_batches(fine, SourcePosition(), mapper(), 9, 999) for n, _ in b.lines] == [2]
 
@@ -364,7 +364,7 @@ def test_an_export_s_own_words_are_no_metadata() -> None:
     fields: dict[str, FieldType] = {"state": "keyword", "encoder": "keyword", "year": "number"}
     row = {"id": "1", "text": "a", "state": "encoded", "encoder": "0123", "metadata": '{"state": "Ohio"}', "year": "7"}
     assert orjson.loads(mapper(fields=fields)(row))["metadata"] == {"state": "Ohio", "year": 7}
-    # the control: in a table of the user's own the same column is a field's
+    # Control: in a user's own table, the same columns are metadata fields.
     del row["metadata"]
     assert orjson.loads(mapper(fields=fields)(row))["metadata"] == {"state": "encoded", "encoder": "0123", "year": 7}
 

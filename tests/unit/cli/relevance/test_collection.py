@@ -1,4 +1,4 @@
-"""Collections in BEIR's layout, and the file and line of an error."""
+"""Collections in BEIR's layout. An error states its file and line."""
 
 import gzip
 import json

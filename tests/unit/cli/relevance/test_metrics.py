@@ -60,7 +60,7 @@ def test_percentiles_are_nearest_ranks() -> None:
 
 
 def test_without_the_extra_the_error_names_the_package() -> None:
-    """The base installation has no ir_measures. It can read a collection, and measuring raises a clear error."""
+    """The base installation has no ir_measures. It can read a collection; a measurement raises a clear error."""
     program = (
         "import sys; sys.modules['ir_measures'] = None\n"
         "import cli.relevance.evaluate, cli.relevance.live\n"

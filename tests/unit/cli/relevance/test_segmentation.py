@@ -24,7 +24,7 @@ from tests.unit.models.chapters.episodes import talk
 
 
 def by_definition(human: set[int], made: set[int], count: int) -> tuple[float, float]:
-    """Pk and WindowDiff, window by window."""
+    """Compute Pk and WindowDiff window by window."""
     window = max(2, round(count / (len(human) + 1) / 2))
     wrong_pk = wrong_count = 0
     for first in range(count - window):
@@ -38,7 +38,7 @@ def by_definition(human: set[int], made: set[int], count: int) -> tuple[float, f
 def test_pk_and_window_diff_follow_their_definitions(count: int, data: st.DataObject) -> None:
     places = st.sets(st.integers(1, count - 1), max_size=8)
     human, made = data.draw(places), data.draw(places)
-    # a half is rounded to the even number there and here
+    # Both implementations round a half to the even number.
     found = score_segmentation(sorted(human), sorted(made), count)
     assume(found is not None)
     assert found is not None
