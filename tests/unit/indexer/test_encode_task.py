@@ -1,4 +1,4 @@
-"""Triage of the documents of a message by the isolation that they need."""
+"""Triage of a message's documents by the isolation that they need."""
 
 from indexer.encode_task import triage_documents
 from services.documents.document import VERSION_STRIDE, next_transition, raw_version
@@ -57,11 +57,11 @@ def test_a_document_without_free_versions_can_only_die() -> None:
         [stored("a", transitions=last), stored("b", transitions=last - 1)], redelivered=False, max_attempts=MAX
     )
     assert (names(found.exhausted), names(found.suspected)) == (["a"], ["b"])
-    next_transition(found.exhausted[0].external)  # dying is a transition as well
+    next_transition(found.exhausted[0].external)  # the failure is a transition too
 
 
 def test_talk_is_attempted_twice_at_least() -> None:
-    """The second time it goes without the engine of chapters that may have killed the worker."""
+    """The second attempt omits the chapter engine, which may have killed the worker."""
     talk = StoredDocument("t", raw_version(7), {"state": "pending", "attempts": 0, "text": "words", "kind": "talk"})
     found = triage_documents([talk], redelivered=True, max_attempts=1)
     assert (names(found.alone), found.exhausted) == (["t"], [])

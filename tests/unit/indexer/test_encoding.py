@@ -28,7 +28,7 @@ def encoder() -> Encoder:
 
 
 class FailsAt:
-    """The encoder, but windows with a certain piece raise."""
+    """An encoder that raises an error for windows with a certain piece."""
 
     def __init__(self, encoder: Encoder, word: str, error: Exception) -> None:
         self._encoder, self._error = encoder, error
@@ -90,7 +90,7 @@ def test_one_failure_does_not_touch_its_neighbours(encoder: Encoder) -> None:
     failing = FailsAt(encoder, "poison", RuntimeError("broken"))
     outcomes = encode_run(failing, cuts(encoder, "apple", "some poison here", "pear"))
     assert [type(outcome) for outcome in outcomes] == [EncodedDocument, EncodingFailure, EncodedDocument]
-    assert failing.runs == 4  # together, then each alone
+    assert failing.runs == 4  # one common run, then one for each document
     failed = outcomes[1]
     assert isinstance(failed, EncodingFailure)
     assert (failed.code, failed.reason, failed.final) == ("encoding_failed", "RuntimeError: broken", False)
@@ -122,7 +122,7 @@ def test_runs_are_bounded_and_longest_first(encoder: Encoder) -> None:
     texts = ["word " * n for n in (1, 9, 3, 60, 5, 2)]
     groups = list(group_into_runs(cuts(encoder, *texts), max_windows=4))
     assert [[one.stored.id for one in group] for group in groups] == [["3"], ["1", "4", "2", "5"], ["0"]]
-    assert len(groups[0][0].windows) > 4  # more than a run may have, so it is alone
+    assert len(groups[0][0].windows) > 4  # more windows than a run may have, so it is alone
 
 
 def test_no_documents_are_no_run() -> None:
@@ -130,7 +130,7 @@ def test_no_documents_are_no_run() -> None:
 
 
 class GivesTooMuch(FailsAt):
-    """The encoder, but windows with a certain piece have a weight for every piece there is."""
+    """An encoder that gives windows with a certain piece a weight for every piece of the vocabulary."""
 
     def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
         vectors = self._encoder.encode(windows)

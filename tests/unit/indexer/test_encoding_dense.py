@@ -1,4 +1,4 @@
-"""Dense vectors of documents: all in one run, and a failure that costs only one document its own."""
+"""Dense vectors of documents: all documents in one run; a failure affects only one document."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_the_title_counts(model: DenseModel) -> None:
 
 
 class Fails:
-    """The encoder, but windows with an unwanted piece raise."""
+    """A dense encoder that raises an error for windows with a certain piece."""
 
     def __init__(self, model: DenseModel, word: str, error: Exception) -> None:
         self._model, self._error = model, error

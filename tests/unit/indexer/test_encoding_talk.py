@@ -1,4 +1,4 @@
-"""Chapters before encoding: who makes them, what happens when nobody can, and windows within them."""
+"""Chapters before encoding: their source, failures of the engine, and windows within chapters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def talk(text: str = TEXT, title: str = "A title", **more: Any) -> StoredDocumen
 
 
 class Halves:
-    """Makes two chapters, or raises."""
+    """An engine that makes two chapters, or raises an error."""
 
     fingerprint = "halves"
 

@@ -1,4 +1,4 @@
-"""A message that waits is told from one that is lost."""
+"""The sweeper distinguishes a waiting message from a lost message."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,18 +28,18 @@ def test_with_an_empty_queue_every_lease_that_has_ended_is_overdue() -> None:
 
 
 def test_a_long_backlog_is_never_overdue() -> None:
-    # For an hour the next message is one that was sent at the very beginning: no worker runs.
+    # No worker runs, so for an hour the head of the queue is a message from the beginning.
     head = watched(*((now, 5_000) for now in range(10_000, 3_600_000, 10_000)))
     bound = head.overdue_before(3_590_000)
     assert bound is not None
     lease_of_a_later_one = 6_000 + LEASE
-    lease_of_the_head_itself = 5_000 - 200 + LEASE  # journalled a moment before its message was sent
+    lease_of_the_head_itself = 5_000 - 200 + LEASE  # its journal entry precedes its message
     assert bound < lease_of_the_head_itself < lease_of_a_later_one
 
 
 def test_what_the_queue_has_passed_is_overdue_one_lease_later() -> None:
     head = watched((0, 0), *((now, 50_000) for now in range(60_000, 160_000, 10_000)))
-    assert head.overdue_before(150_000) == LEASE - GRANTED  # one lease ago we had seen the head of time 0
+    assert head.overdue_before(150_000) == LEASE - GRANTED  # one lease ago, the head had time 0
     head.record(160_000, 50_000)
     assert head.overdue_before(160_000) == 50_000 + LEASE - GRANTED
 

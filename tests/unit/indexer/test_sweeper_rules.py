@@ -1,4 +1,4 @@
-"""When an overdue document is tried again, and when it is not."""
+"""The rules that decide whether an overdue document is tried again."""
 
 import pytest
 

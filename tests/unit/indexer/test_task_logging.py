@@ -13,7 +13,7 @@ from services.telemetry.logs import current_log_context
         ("encode", {"request_id": "r1", "job": "j1"}, {"index": "notes"}, {"request_id": "r1", "job": "j1"}),
         ("encode", {}, {"index": "notes", "job": "of no use here"}, {}),
         ("ingest", {}, {"index": "notes", "job": "mine"}, {"job": "mine"}),
-        ("ingest", {}, {"index": "notes"}, {"job": "m1"}),  # a job that is named after its message
+        ("ingest", {}, {"index": "notes"}, {"job": "m1"}),  # the message's id names the job
         ("ingest", {"request_id": "a b\n"}, {"index": "notes", "job": ["x"]}, {}),
     ],
 )
