@@ -1,4 +1,4 @@
-"""Fixtures of several unit tests."""
+"""Fixtures for several unit tests."""
 
 import shutil
 from pathlib import Path

@@ -19,7 +19,7 @@ _WORDS_OF = {"-X": 1, "-H": 1, "-d": 1, "--data-binary": 1}
 
 @dataclass(frozen=True)
 class Example:
-    """A `curl` of a page."""
+    """A `curl` command of a page."""
 
     place: str
     method: str

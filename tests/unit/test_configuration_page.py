@@ -1,4 +1,4 @@
-"""docs/configuration.md against the settings that the processes read."""
+"""docs/configuration.md lists the settings that the processes read."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 def listed() -> dict[str, str]:
-    """The documented default of each setting."""
+    """Return the documented default of each setting."""
     found = {}
     for names, defaults in ROWS:
         variables = re.findall(r"`([A-Z_]+)`", names)

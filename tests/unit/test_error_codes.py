@@ -9,16 +9,16 @@ from services import errors
 
 ROOT = Path(__file__).parents[2]
 _CODE = re.compile(r"`([a-z0-9_]+)`")
-# A configuration's are said where a process starts, not in an answer.
+# A process reports errors of its configuration when it starts, and not in an answer.
 _CLASSES = {
     name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.SparsewellError)
 } - {"ConfigurationError"}
 ELSEWHERE = {
-    # said in an answer that is none of an error
+    # in a successful answer
     "model_not_configured",
-    # nobody is there to read it
+    # the client is gone and gets no answer
     "client_disconnected",
-    # of the worker, the sweeper and the command line
+    # codes of the worker, the sweeper and the command line
     "bad_vector",
     "damaged_file",
     "redis_full",
@@ -26,7 +26,7 @@ ELSEWHERE = {
     "reindex_exists",
     "reindex_taken_over",
     "shard_unavailable",
-    # of the command that applies declared indexes
+    # a code of the command that applies declared indexes
     "cannot_reindex",
 }
 
@@ -34,12 +34,12 @@ ELSEWHERE = {
 def listed() -> set[str]:
     text = (ROOT / "docs" / "api" / "errors.md").read_text()
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
-    column = {4: 1, 6: 2}  # codes of documents; codes of requests, behind a status
+    column = {4: 1, 6: 2}  # document codes; request codes, after a status
     return {code for row in rows for code in _CODE.findall(row[column[len(row)]])}
 
 
 def raised() -> Iterator[str]:
-    """First arguments of the errors of `query_api` and `services`, as patterns."""
+    """Yield the first argument of each error of `query_api` and `services`, as a pattern."""
     for package in ("query_api", "services"):
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):

@@ -1,4 +1,4 @@
-"""The table of faults in docs/guarantees.md is the one that was measured."""
+"""The table of faults in docs/guarantees.md equals the measured table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The query side works where no model library is installed."""
+"""The query side works without a model library."""
 
 import subprocess
 import sys
@@ -45,6 +45,6 @@ raise SystemExit(f"loaded: {loaded}" if loaded else 0)
 
 
 def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:
-    """A second of imports before each command is a second before each start of a worker as well."""
+    """Each second of imports delays each command and each start of a worker."""
     done = subprocess.run([sys.executable, "-c", COMMAND_LINE], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

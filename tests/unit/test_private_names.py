@@ -1,4 +1,4 @@
-"""Tests patch public names only. Ruff (SLF001, PLC2701) sees imports and attributes; this sees the names in strings."""
+"""Tests patch public names only. Ruff (SLF001, PLC2701) checks imports and attributes; this test checks strings."""
 
 import ast
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def patched(tree: ast.AST) -> Iterator[ast.Constant]:
-    """The strings that a call of `setattr`, `delattr` or the like is given."""
+    """Yield the string arguments of calls of `setattr`, `delattr` and similar functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id

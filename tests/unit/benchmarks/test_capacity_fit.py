@@ -1,4 +1,4 @@
-"""Fitted coefficients equal those that made the points, and bad points are refused."""
+"""Fitted coefficients equal the coefficients that made the points. Bad points are refused."""
 
 from dataclasses import astuple
 
@@ -68,7 +68,7 @@ def test_a_wrong_prediction_is_reported() -> None:
 
 
 def test_no_cost_is_negative() -> None:
-    """Noise can make a larger index look cheaper. The slope is 0 then, and not negative."""
+    """If noise makes a larger index look cheaper, the slope is 0 and not negative."""
     small, large = observed(10_000, 64), observed(100_000, 64)
     swapped = [
         ObservedIndex(10_000, 64, 1, 50, small.stored, small.searched, large.modes),

@@ -126,8 +126,8 @@ def test_any_name_is_one_segment_of_the_path(index: str, document: str) -> None:
 @pytest.mark.parametrize("name", STEPS)
 def test_a_name_that_is_a_path_step_is_refused(name: str) -> None:
     for make in (
-        lambda: operations.delete_document("books", name, None),  # .. would be the index
-        lambda: operations.delete_queries(name, None, True),  # . would be the index named queries
+        lambda: operations.delete_document("books", name, None),  # ".." would address the index
+        lambda: operations.delete_queries(name, None, True),  # "." would address an index named queries
     ):
         with pytest.raises(InvalidInput, match="which cannot be part of an address") as caught:
             make()
@@ -272,7 +272,7 @@ def check_generated(generator: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_blocking_client_is_generated_from_the_asynchronous_client(tmp_path: Path) -> None:
-    """Fails when `async_client.py` was changed and `make client` was not run."""
+    """The test fails if `async_client.py` changed without a run of `make client`."""
     package = ROOT / "clients" / "python"
     done = check_generated(package / "generate_sync.py")
     assert done.returncode == 0, done.stderr

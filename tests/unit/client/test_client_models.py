@@ -15,22 +15,22 @@ from sparsewell_client.search_request import RequestModel
 SCHEMAS: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/api/openapi.json").read_text())["components"][
     "schemas"
 ]
-# OpenAPI shows one model twice where its schema differs between requests and answers.
+# OpenAPI lists a model twice if its schema differs between requests and answers.
 SENT, RECEIVED = "-Input", "-Output"
-# The client has no type of its own for a filter and a range: they are JSON objects.
+# The client has no types for filters and ranges: they are JSON objects.
 OBJECTS = {"FilterAll", "FilterAny", "FilterNot", "FilterCondition", "Range"}
 # Members that describe or limit values. The API checks limits, the client does not.
 IGNORED = {
     "title", "description", "examples", "additionalProperties", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "pattern",
 }  # fmt: skip
-# Requests that the client makes from arguments, the administration of keys, which it has no methods for, and bodies
-# that it has other models for.
+# Models that the client lacks: it makes requests from arguments, has no methods for the administration of keys, and
+# has other models for some bodies.
 WITHOUT_MODEL = {
     "AcrossRequest", "BatchRequest", "BatchSearch", "CurationBody", "DryRunBody", "KeyList", "KeyModel", "KeyRequest",
     "KeyRights", "NewKey", "QueriesBody", "QueryCount", "RetryRequest", "RotateRequest", "SecretModel",
 }  # fmt: skip
-# Classes of the client that have another name than the model of the API.
+# Client classes by the name of the API's model, where the names differ.
 OTHER_NAMES = {
     "Cause": "DeadLetterError", "Earlier": "EarlierAttempts", "Entered": "AddedHit", "FedBack": "FeedbackDocuments",
     "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop", "TypedPart": "TypedRange",
@@ -81,7 +81,7 @@ def simplified(schema: Any, *, members: bool = False) -> Any:
         found["enum"] = sorted(found["enum"])
     if "required" in found:
         found["required"] = sorted(found["required"])
-    # Defaults that are empty are made anew for each instance, and then are in no schema.
+    # The schema has no empty defaults, because a factory makes them for each instance.
     if found.get("default") in (None, [], {}) or isinstance(found.get("default"), dict):
         found.pop("default", None)
     return found

@@ -1,4 +1,4 @@
-"""The benchmarks that documents name exist, and every benchmark is in their list."""
+"""All benchmarks that documents name exist, and the list of benchmarks is complete."""
 
 import ast
 import re

@@ -40,7 +40,7 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
     assert max(len(line) for line in lines) <= 80
     assert "    signal.pause           * time.sleep               -" in lines
     assert "  Further down: lexical at 4." in lines
-    assert "pause the [program]" in printed(plain)  # brackets are the question's own, not markup
+    assert "pause the [program]" in printed(plain)  # brackets of the question are not markup
     assert "answered by lexical and sparse (1 of 1 questions)" in printed(plain)
 
 

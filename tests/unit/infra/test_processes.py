@@ -119,7 +119,7 @@ def test_a_tied_child_dies_with_its_parent(tmp_path: Path, eventually: Eventuall
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts children as somebody else")
 @pytest.mark.parametrize("enters_all", [False, True])
 def test_a_child_of_root_runs_as_the_account(tmp_path: Path, eventually: Eventually, enters_all: bool) -> None:
-    # tmp_path is closed to others, as / is on a machine that needs `enters_all`.
+    # tmp_path is closed to other accounts, like / on a machine that needs `enters_all`.
     (tmp_path / "file").write_text("read it")
     tmp_path.chmod(0o700)
     account = child_account("nobody")

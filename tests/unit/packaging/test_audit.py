@@ -31,7 +31,7 @@ ADVISORY = {
 
 
 class Osv(BaseHTTPRequestHandler):
-    """The query endpoint of OSV: some-package 2.2 has one advisory, everything else has none."""
+    """The query endpoint of OSV. some-package 2.2 has one advisory; other packages have none."""
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -43,7 +43,7 @@ class Osv(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Stay silent."""
+        """Write no log line."""
 
 
 @pytest.fixture(scope="module")

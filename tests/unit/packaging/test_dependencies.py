@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CLIENT: dict[str, Any] = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-# Which extras the code of a folder may import from, beside the base install.
+# Extras from which the code of a folder may import, beside the base install.
 USES = {
     "services": {"aws", "load", "tracing"},
     "query_api": {"oidc"},
@@ -28,11 +28,11 @@ USES = {
     "benchmarks": set(EXTRAS),
 }
 OURS = {*USES, "sparsewell_client", "tests"}
-# Modules whose distribution has another name, for extras that are not installed here.
+# Distributions with another name than their module, for extras that are not installed here.
 OTHER_NAMES = {"Stemmer": "pystemmer", "jwt": "pyjwt", "yaml": "pyyaml"}
-# torch brings it, in the version that it needs, where there is one.
+# Installed with torch, in the required version, on platforms that have it.
 BROUGHT = {"triton"}
-# Declared and never imported: uvicorn loads both.
+# Declared but not imported: uvicorn loads both.
 LOADED_BY_NAME = {"httptools", "uvloop"}
 
 
@@ -41,7 +41,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the top-level name of each import that is neither ours nor the standard library's."""
+    """Yield the top-level name of each third-party import."""
     for file in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
@@ -57,7 +57,7 @@ def imported(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def undeclared(folder: Path, declared: set[str]) -> set[str]:
-    """Return the imported modules that no declared distribution has, each with a file."""
+    """Return the imported modules that are in no declared distribution, each with a file."""
     installed = packages_distributions()
     found = set()
     for module, file in imported(folder):

@@ -1,4 +1,4 @@
-"""The corpus of the standard library: content, names, and equal output every time."""
+"""The corpus of the standard library: content, names, and the same output in each run."""
 
 import os
 import stat
@@ -100,7 +100,7 @@ def test_modules_with_side_effects_or_a_screen_are_excluded(by_id: dict[str, Any
 def test_text_is_the_call_and_then_the_docstring(by_id: dict[str, Any]) -> None:
     text = by_id["tempfile.mkdtemp"]["text"]
     assert text.startswith("mkdtemp(suffix=None, prefix=None, dir=None)\n\nUser-callable function to create")
-    # Of a method without self; a default that differs between machines is not shown.
+    # A method's signature has no self, and no default that differs between machines.
     assert by_id["pathlib.Path.mkdir"]["text"].startswith("mkdir(mode=511, parents=False, exist_ok=False)\n\n")
     assert "copy_function=...," in by_id["shutil.copytree"]["text"]
 

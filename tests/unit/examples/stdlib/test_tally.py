@@ -61,7 +61,7 @@ def test_record_keeps_the_failures() -> None:
 
 
 class Clock:
-    """A clock that only sleeping advances."""
+    """A clock that advances only when the program sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -1,4 +1,4 @@
-"""OpenSearch distribution: pinned version, Java releases, and modules of the 2.x line."""
+"""The OpenSearch distribution: pinned version, Java releases, and modules of the 2.x line."""
 
 from xml.etree import ElementTree
 

@@ -1,4 +1,4 @@
-"""Mount table lookup, and the data directory that follows from it."""
+"""Lookup in the mount table, and the resulting data directory."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CHROOT = "proc /proc proc rw 0 0\ndevtmpfs /dev devtmpfs rw 0 0\n/dev/vda /with\
 
 
 def device(path: Path) -> int:
-    """A machine with three file systems."""
+    """Return the device number of a path, on a machine with three file systems."""
     parts = path.parts[1:2]
     return {"dev": 2, "with space": 3}.get(parts[0] if parts else "", 1)
 
