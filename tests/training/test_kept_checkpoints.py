@@ -1,4 +1,4 @@
-"""Checkpoints from which a run resumes: the newest complete one, in the run or its copy."""
+"""A run resumes from the newest complete checkpoint, in its directory or its copy."""
 
 from pathlib import Path
 

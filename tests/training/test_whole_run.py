@@ -1,4 +1,4 @@
-"""Pipeline: one command for each directory, one start for each run, several devices for one encoder."""
+"""The pipeline: one command at a time in a directory, one start for each run, and an encoder on several devices."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Decoder checkpoints: Mistral and Llama, tied and untied heads, refused ones."""
+"""Decoder checkpoints: Mistral and Llama, tied and untied heads, and refused checkpoints."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes of encoders: valid and invalid ones."""
+"""Valid and invalid recipes of encoders."""
 
 from itertools import product
 from pathlib import Path
