@@ -28,7 +28,7 @@ RulesArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="file with rules as JSON, or the output of show; - is standard input")
 ]
 NoteOption = Annotated[str, typer.Option("--note", help="reason of the change, shown in the history")]
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 
 
 @app.command()

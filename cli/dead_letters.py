@@ -24,7 +24,7 @@ _PAGE_DOCUMENTS = 100  # documents that the API lists in one answer
 _BATCH_DOCUMENTS = 1000  # ids that the API takes in one request
 _MAX_PRINTED_IDS = 20
 
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 
 

@@ -38,7 +38,7 @@ def apply(
     skip_unreachable: Annotated[
         bool, typer.Option("--skip-unreachable", help="with --check: succeed if the API is unavailable")
     ] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")] = None,
 ) -> None:
     """Create the declared indexes that are missing. Exit status 1: an existing index differs.
 
@@ -137,7 +137,7 @@ def rollback(
         float, typer.Option("--patience", min=1, help="seconds without progress before the command gives up")
     ] = 300.0,
     api: Annotated[
-        str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
+        str | None, typer.Option(help="address of the API that must have the query table; default: from the settings")
     ] = None,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke API keys.")
 
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 IdArgument = Annotated[str, typer.Argument(help="id of the key, between the first two underscores of its text")]
 

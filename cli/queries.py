@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="List, add and delete the frequent 
 _BATCH_QUERIES = 1000  # queries that the API lists in one answer, and takes in one request
 
 IndexArgument = Annotated[str, typer.Argument(help="index of the queries")]
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 
 
 @app.command("list")

@@ -60,7 +60,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         float, typer.Option("--patience", min=1, help="seconds without progress before the command gives up")
     ] = 300.0,
     api: Annotated[
-        str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
+        str | None, typer.Option(help="address of the API that must have the query table; default: from the settings")
     ] = None,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
 ) -> None:

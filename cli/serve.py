@@ -51,7 +51,7 @@ def worker(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="name of a shipped encoder, or path of a model directory; default: of the settings"),
+        typer.Option(help="name of a shipped encoder, or path of a model directory; default: from the settings"),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
 ) -> None:

@@ -95,7 +95,7 @@ def up(
     stack = _open_stack()
     if not stack.up(_print_message, wait=wait):
         _print_message("Everything runs already.")
-    _print_message("The search page and the API (sparsewell down stops all):")
+    _print_message("The search page and the API (`make down` or `sparsewell down` stops all):")
     typer.echo(stack.api_url)
 
 

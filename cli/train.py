@@ -27,7 +27,7 @@ CopyToOption = Annotated[
     Path | None, typer.Option(help="second directory for the curve and the best checkpoint of every evaluation")
 ]
 ApiOption = Annotated[
-    str | None, typer.Option(help="address of the API, for negatives.index; default: of the settings")
+    str | None, typer.Option(help="address of the API, for negatives.index; default: from the settings")
 ]
 NameOption = Annotated[str | None, typer.Option(help="name of the encoder; default: of the directory")]
 
@@ -84,7 +84,7 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     ],
     out: OutOption,
     judgements: Annotated[Path | None, typer.Option(help="judged collection (BEIR layout) for the report only")] = None,
-    start: Annotated[str | None, typer.Option(help="encoder to start from; default: of the settings")] = None,
+    start: Annotated[str | None, typer.Option(help="encoder to start from; default: from the settings")] = None,
     teacher: Annotated[
         str, typer.Option(help="dense teacher, see sparsewell train teachers; none: learn from BM25 and the start only")
     ] = "bge-small-en-v1.5-int8",

@@ -50,7 +50,7 @@ def export(
     state: Annotated[list[ExportState] | None, typer.Option(help="only documents in this state; repeatable")] = None,
     format: Annotated[ExportFormat | None, typer.Option(help="format; default: by the file name")] = None,  # noqa: A002
     page: Annotated[int, typer.Option(min=1, max=10_000, help="maximum number of documents per request")] = 1000,
-    api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
+    api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
     retry_seconds: Annotated[
         float, typer.Option("--patience", min=0, help="seconds to wait for an unavailable service")
     ] = 300.0,

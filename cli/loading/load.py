@@ -51,7 +51,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         ),
     ],
     index: Annotated[str, typer.Option("--index", "-i", help="index to load into")],
-    api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
+    api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
     via: Annotated[
         DestinationName, typer.Option(help="send to the API, or to the bulk queue at REDIS_URL")
     ] = DestinationName.api,

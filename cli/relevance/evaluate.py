@@ -61,7 +61,7 @@ class _DefaultCommandGroup(TyperGroup):
 def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     directory: Annotated[Path, typer.Argument(help="folder with corpus.jsonl (or .gz), queries.jsonl and qrels.tsv")],
     modes: Annotated[str, typer.Option(help="modes, separated by commas")] = "sparse,lexical,hybrid",
-    api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
+    api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
     index: Annotated[str | None, typer.Option(help="name of the new index; default: a generated name")] = None,
     json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="directory for a TREC run file of each mode")] = None,
@@ -131,9 +131,9 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         list[Path], typer.Argument(metavar="EPISODES...", help="files of episodes with chapters (.jsonl, .gz)")
     ],
     engines: Annotated[str, typer.Option(help="engines, separated by commas: tiling, podtile")] = "tiling",
-    model: Annotated[str | None, typer.Option(help="model directory for podtile; default: of the settings")] = None,
+    model: Annotated[str | None, typer.Option(help="model directory for podtile; default: from the settings")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="name or directory of the encoder; default: of the settings")
+        str | None, typer.Option(help="name or directory of the encoder; default: from the settings")
     ] = None,
     baselines: Annotated[
         bool, typer.Option(help="measure the baselines as well: one chapter, equal lengths, chance, TextTiling")

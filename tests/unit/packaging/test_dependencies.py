@@ -26,6 +26,7 @@ USES = {
     "cli": {"cli", "eval", "load", "train", "worker"},
     "examples": {"cli", "dev", "frameworks", "worker"},
     "benchmarks": set(EXTRAS),
+    "tests": set(EXTRAS),
 }
 OURS = {*USES, "sparsewell_client", "tests"}
 # Distributions with another name than their module, for extras that are not installed here.
