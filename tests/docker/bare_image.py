@@ -1,8 +1,8 @@
-"""Lays an image's file system out in a bare folder, by doing what the Dockerfile says without an engine.
+"""Build an image's file system in a folder without a container engine, from the instructions of the Dockerfile.
 
-What is real: the build context after .dockerignore, every COPY, every RUN of the build stages with its absolute
-paths moved below the folder, the variables of ENV, the installed packages. What is not: the base image (the Python
-that runs the tests stands in for it, so other wheels may be chosen), users, and the isolation of a container.
+Real parts: the build context after .dockerignore, every COPY, every RUN of the build stages (with absolute paths moved
+below the folder), the variables of ENV and the installed packages. Simulated parts: the base image (the Python that
+runs the tests replaces it, so pip may choose other wheels), users, and the isolation of a container.
 """
 
 import os
@@ -15,20 +15,20 @@ from pathlib import Path
 
 from tests.docker import dockerfile_text as dockerfile
 
-# Where images keep things of ours; a RUN or ENV that names them means the copy below the folder.
+# The product's directories in an image. A RUN or ENV that names such a directory means the copy below the folder.
 OURS = re.compile(r"(?<![\w./-])/(opt/sparsewell|build)\b")
 
 
 @dataclass(frozen=True)
 class BareImage:
-    """A stage laid out below `root`, and the environment that a process in it would see."""
+    """A stage built below `root`, and the environment of a process in it."""
 
     root: Path
     environment: dict[str, str]
     directory: Path
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs a command with the image's environment only, in its working directory."""
+        """Run a command with only the image's environment, in its working directory."""
         program = shutil.which(command[0], path=self.environment["PATH"]) or command[0]
         return subprocess.run(
             [program, *command[1:]],
@@ -41,10 +41,10 @@ class BareImage:
 
 
 def included(patterns: list[str], path: str) -> bool:
-    """Whether .dockerignore lets a path of the context through: the last matching pattern decides, `!` lets in.
+    """Return whether .dockerignore includes a path of the context. The last matching pattern decides; `!` includes.
 
-    As the engine does it: a pattern is anchored at the top, matches a path or any directory above it, and `**/`
-    stands for any number of directories.
+    As in the engine, a pattern is anchored at the top and matches a path or any directory above it. `**/` stands for
+    any number of directories.
     """
     keep = True
     parents = [path, *(str(parent) for parent in Path(path).parents)]
@@ -61,12 +61,12 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def ignore_patterns(file: Path) -> list[str]:
-    """The patterns of a .dockerignore in their order."""
+    """Return the patterns of a .dockerignore in their order."""
     return [line.strip() for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
 
 
 def context(repository: Path) -> list[str]:
-    """The files, relative to the top, that the engine would be sent."""
+    """Return the files that the engine would receive, relative to the top."""
     patterns = ignore_patterns(repository / ".dockerignore")
     allowed = {pattern.removeprefix("!").split("/")[0] for pattern in patterns if pattern.startswith("!")}
     files: list[str] = []
@@ -78,7 +78,7 @@ def context(repository: Path) -> list[str]:
 
 
 def lay_out(repository: Path, file: Path, target: str, folder: Path) -> BareImage:
-    """Builds `target` below `folder`/root, the stages that it copies from under `folder`/stages."""
+    """Build `target` below `folder`/root, and the stages that it copies from below `folder`/stages."""
     stages = dockerfile.read(file)
     sent = context(repository)
     root = folder / "root"
@@ -96,7 +96,7 @@ def lay_out(repository: Path, file: Path, target: str, folder: Path) -> BareImag
                     _copy(dockerfile.copy_of(each), repository, sent, root, directory, folder / "stages")
                 elif each.word == "RUN" and not each.rest.startswith("groupadd"):  # no accounts on the host
                     _run(each.rest, root, directory, environment)
-        if name != target:  # every stage is built at the same path: scripts in it name their interpreter in full
+        if name != target:  # scripts contain the stage's path, so all stages share it
             (folder / "stages").mkdir(exist_ok=True)
             root.rename(folder / "stages" / name)
     final = _moved(dockerfile.environment(stages, target), root)
@@ -117,7 +117,7 @@ def _copy(copy: dockerfile.Copy, repository: Path, sent: list[str], root: Path, 
         if not matching:
             raise FileNotFoundError(f"COPY {source}: not in the build context (see .dockerignore)")
         for path in matching:
-            # A file lands under its name; of a directory, the contents do.
+            # COPY writes a file under its name, and of a directory only the contents.
             inner = Path(path).name if path == source else str(Path(path).relative_to(source))
             (target / inner).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(repository / path, target / inner)
@@ -125,10 +125,10 @@ def _copy(copy: dockerfile.Copy, repository: Path, sent: list[str], root: Path, 
 
 def _run(command: str, root: Path, directory: Path, environment: dict[str, str]) -> None:
     moved = OURS.sub(lambda match: str(root) + match[0], command)
-    # --no-cache-dir is right in an image, where it would only make the layer larger; here it would download anew.
+    # In an image --no-cache-dir keeps the layer small. Here it would download every package again.
     moved = moved.replace(" --no-cache-dir", "")
     outside = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "HTTP", "http", "SSL_"))}
-    # The environment of the tests stands in for the base image: it has `python` and pip, which a bare Debian lacks.
+    # The environment of the tests replaces the base image: it has `python` and pip, which a bare Debian lacks.
     path = f"{Path(sys.prefix, 'bin')}:/usr/local/bin:/usr/bin:/bin"
     home = os.environ.get("HOME", "/tmp")  # noqa: S108  (where pip's settings and its cache are)
     done = subprocess.run(
@@ -140,7 +140,7 @@ def _run(command: str, root: Path, directory: Path, environment: dict[str, str])
 
 
 def _moved(environment: dict[str, str], root: Path) -> dict[str, str]:
-    """ENV with our paths moved; HOME is the folder's /tmp."""
+    """Return ENV with the product's paths moved. HOME is the folder's /tmp."""
     moved = {
         key: ":".join(OURS.sub(lambda match: str(root) + match[0], part) for part in value.split(":"))
         for key, value in environment.items()

@@ -1,4 +1,4 @@
-"""The two images, laid out once for all tests of a run that ask for them, in whichever process."""
+"""Build the two images once for all tests of a run, whichever process asks first."""
 
 import os
 import pickle
@@ -14,8 +14,8 @@ DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
 
 
 def laid_out(target: str, factory: pytest.TempPathFactory) -> bare_image.BareImage:
-    """Return the image of a target; of several test processes the first lays it out and the others wait for it."""
-    # (the base directory of a process of pytest-xdist lies in the run's own)
+    """Return the image of a target. The first test process builds it and the others wait."""
+    # (the base directory of a pytest-xdist process lies in that of the run)
     run = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
     folder = run / f"image-{target}"
     record = run / f"image-{target}.pickle"

@@ -1,4 +1,4 @@
-"""Reads a Dockerfile as far as ours uses the format: stages with their instructions, arguments put in."""
+"""Parse the parts of the Dockerfile format that this project uses: stages, instructions and expanded arguments."""
 
 import json
 import re
@@ -8,32 +8,32 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction: its word in capitals, and its arguments with continuation lines joined."""
+    """An instruction: its keyword in capitals, and its arguments with continuation lines joined."""
 
     word: str
     rest: str
 
     def listed(self) -> list[str] | None:
-        """The JSON form (`CMD ["a"]`) as a list, None for the shell form."""
+        """Return the list of the JSON form (`CMD ["a"]`), or None for the shell form."""
         return json.loads(self.rest) if self.rest.startswith("[") else None
 
 
 @dataclass
 class Stage:
-    """`FROM parent AS name` and what follows it."""
+    """The line `FROM parent AS name` and the instructions after it."""
 
     name: str
     parent: str
     instructions: list[Instruction] = field(default_factory=list)
 
     def all(self, word: str) -> list[Instruction]:
-        """The stage's own instructions of that kind, in order."""
+        """Return the stage's own instructions of a kind in order."""
         return [each for each in self.instructions if each.word == word]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A COPY: sources and the target as written, and the stage that it copies from (None: the build context)."""
+    """A COPY instruction: its sources and target as written, and its source stage (None: the build context)."""
 
     sources: tuple[str, ...]
     target: str
@@ -41,7 +41,7 @@ class Copy:
 
 
 def copy_of(instruction: Instruction) -> Copy:
-    """Takes a COPY apart; no flag but `--from` is known."""
+    """Parse a COPY instruction. `--from` is the only supported flag."""
     words = instruction.rest.split()
     stage = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else None
     if any(word.startswith("--") for word in words):
@@ -50,7 +50,7 @@ def copy_of(instruction: Instruction) -> Copy:
 
 
 def read(path: Path) -> dict[str, Stage]:
-    """The stages by name, in the order of the file. ARG defaults are put into FROM, LABEL and ENV."""
+    """Return the stages by name in the order of the file. FROM, LABEL and ENV contain the expanded ARG defaults."""
     stages: dict[str, Stage] = {}
     arguments: dict[str, str] = {}
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Stage]:
 
 
 def ancestry(stages: dict[str, Stage], name: str) -> list[Stage]:
-    """The stage and those that it is built on, the oldest first."""
+    """Return the stage and its parent stages, the oldest first."""
     chain: list[Stage] = []
     while name in stages:
         chain.insert(0, stages[name])
@@ -79,13 +79,13 @@ def ancestry(stages: dict[str, Stage], name: str) -> list[Stage]:
 
 
 def environment(stages: dict[str, Stage], name: str) -> dict[str, str]:
-    """The variables that ENV sets in a stage, its ancestors' included."""
+    """Return the variables that ENV sets in a stage and its parents."""
     pairs = (pair for stage in ancestry(stages, name) for each in stage.all("ENV") for pair in each.rest.split())
     return {name: value.strip('"') for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def last(stages: dict[str, Stage], name: str, word: str) -> Instruction:
-    """The instruction of that kind which holds in a stage: its own last one, else an ancestor's."""
+    """Return the effective instruction of a kind: the stage's last one, or else that of a parent."""
     return [each for stage in ancestry(stages, name) for each in stage.all(word)][-1]
 
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml without an engine: it follows the specification, our rules, and the programs that it starts."""
+"""Check docker-compose.yml without an engine: the specification, the project's rules and the programs' options."""
 
 import json
 import re
@@ -24,7 +24,7 @@ STAGES = dockerfile.read(REPOSITORY / "infra" / "docker" / "Dockerfile")
 
 
 def interpolated(text: str) -> str:
-    """`${NAME:-default}` as compose fills it in when nothing is set. Without a default there is nothing to fill in."""
+    """Expand `${NAME:-default}` as compose does when the variable is unset. A variable without a default stays."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
@@ -105,7 +105,7 @@ def test_ports_are_those_of_the_local_stack() -> None:
 
 @each_service
 def test_volumes_are_named_and_declared(name: str) -> None:
-    """Or files of this repository, or models of this machine, read-only."""
+    """A volume may also be a read-only mount of a file of this repository or of models of this machine."""
     for volume in SERVICES[name].get("volumes", []):
         if isinstance(volume, dict):
             assert (volume["type"], volume["read_only"]) == ("bind", True)
@@ -149,7 +149,7 @@ def test_the_environment_names_settings(name: str) -> None:
 @each_of_ours
 def test_the_environment_is_accepted_by_the_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in SERVICES[name]["environment"].items():
-        monkeypatch.setenv(variable, value or "")  # YAML says nothing of what is empty
+        monkeypatch.setenv(variable, value or "")  # YAML gives None for an empty value
     settings = Settings.read()
     assert settings.opensearch_url == "http://opensearch:9200"
     assert settings.redis_url == "redis://redis:6379/0"
@@ -191,7 +191,7 @@ def test_a_heap_fits_its_container() -> None:
 
 
 def test_a_prometheus_reads_its_configuration_and_our_rules(tmp_path: Path) -> None:
-    """Debian's promtool, with the rules where they lie here."""
+    """Run Debian's promtool on the configuration with the rules of this repository."""
     text = (REPOSITORY / "infra" / "docker" / "prometheus.yml").read_text()
     rules = REPOSITORY / "infra" / "monitoring" / "rules.yml"
     assert "/etc/prometheus/rules.yml" in text

@@ -1,7 +1,7 @@
-"""The project's services of docker-compose.yml, as processes in the images' bare folders, encode and find a document.
+"""Run the services of docker-compose.yml as processes in the images' folders, and encode and find a document.
 
-Commands, environments, health checks and the time to stop are those of the file. Addresses and ports are of this
-machine, and the model process holds the dense encoder that needs no files.
+Commands, environments, health checks and stop times come from the file. Addresses and ports are those of this machine.
+The model process holds the dense encoder that needs no files.
 """
 
 import re
@@ -47,7 +47,7 @@ class Service:
 
 @pytest.fixture
 def addresses(opensearch_url: str, redis_url: str) -> dict[str, str]:
-    """Values of the file that are others on this machine."""
+    """Return the values of the file that differ on this machine."""
     api, models = find_free_port(), find_free_port()
     return {
         "http://opensearch:9200": opensearch_url,
@@ -68,7 +68,7 @@ def system(
     tmp_path: Path,
 ) -> Iterator[dict[str, Service]]:
     text = (REPOSITORY / "docker-compose.yml").read_text()
-    # as a user would set them, beside the file
+    # set beside the file, as a user would
     text = text.replace("${SPARSEWELL_MODEL_URL:-}", "http://models:8020")
     text = re.sub(r"\$\{SPARSEWELL_MODEL_ENCODERS:-[^}]*\}", "standin-dense", text)
     told = yaml.safe_load(interpolated(text))["services"]
@@ -119,11 +119,11 @@ def test_a_document_is_encoded_found_and_reranked(
 
 
 def test_the_worker_image_can_reindex(worker_image: bare_image.BareImage) -> None:
-    """The chart's Job and people in a worker's pod reindex there. The libraries of training are not in the image."""
+    """The chart's Job and users in a worker's pod reindex there. The libraries of training are not in the image."""
     code = "import cli.reindex, cli.relevance.reindex_gate, cli.indexes, indexer.reindex.run, indexer.reindex.plan"
     assert worker_image.run("python", "-c", code, check=False).stderr == ""
     assert "torch" in worker_image.run("python", "-c", "import torch", check=False).stderr
-    # and of the chart's pod for commands: they get as far as an API that is not there
+    # the chart's pod for commands uses the same image: the command fails only because the API is away
     keys = ["keys", "create", "shop", "--scope", "search", "--filter", '{"field": "a", "is": 1}']
     for command in (keys, ["dead-letters", "list", "notes"], ["keys", "list"]):
         said = worker_image.run("sparsewell", *command, "--api", "http://127.0.0.1:9", check=False).stderr

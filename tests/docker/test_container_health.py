@@ -1,4 +1,4 @@
-"""The health check of the containers, against real processes: it says healthy, and it notices what is wrong."""
+"""Test the health check of the containers against real processes: it reports health, and it notices each fault."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ from services.settings import Settings
 
 Started = tuple[Settings, subprocess.Popen[bytes]]
 
-# Named as the installed command is, so that /proc shows what it would show in the container.
+# The script has the name of the installed command, so that /proc shows the same as in the container.
 SWEEPER = "import time\nwhile True: time.sleep(0.05)\n"
 
 
 @pytest.fixture
 def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that looks like the sweeper and wakes up twenty times a second."""
+    """Start a process that looks like the sweeper and wakes up twenty times a second."""
     program = tmp_path / "sparsewell"
     program.write_text(SWEEPER)
     with subprocess.Popen([sys.executable, program, "sweeper"]) as process:
@@ -35,8 +35,8 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
 
 
 def see_only(process: subprocess.Popen[bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container of its own: other sweepers of this machine are not in sight."""
-    while b"sparsewell" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # empty for a moment after exec
+    """Show the check only one process, as in a container. Other sweepers of this machine are hidden."""
+    while b"sparsewell" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # empty just after exec
         assert process.poll() is None
     (folder / "proc").mkdir()
     (folder / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
@@ -58,7 +58,7 @@ class _Answer(BaseHTTPRequestHandler):
 def test_the_apis_check_asks_whether_it_is_ready(
     status: int, complaint: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A proxy in the environment is none of its business.
+    # The check must ignore a proxy in the environment.
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{find_free_port()}")
     monkeypatch.setattr(_Answer, "status", status)
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
@@ -76,7 +76,7 @@ def test_the_model_processs_check_asks_whether_it_is_alive() -> None:
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        try:  # this one knows /readyz alone
+        try:  # this server only has /readyz
             assert health.check_models(Settings(model_port=server.server_port)) == "/healthz answered 404"
         finally:
             server.shutdown()
@@ -89,7 +89,7 @@ def test_the_apis_check_notices_that_nobody_listens() -> None:
 
 @pytest.fixture
 def running(settings: Settings) -> Iterator[Callable[[str], Started]]:
-    """Starts `sparsewell COMMAND` as a container would; gives the settings, this test's own, and the process."""
+    """Start `sparsewell COMMAND` as a container would. Yield the settings of this test and the process."""
     settings = settings.model_copy(update={"encoder": "standin", "worker_concurrency": 1, "sweep_interval": 1.0})
     started: list[subprocess.Popen[bytes]] = []
 
@@ -133,7 +133,7 @@ def test_the_workers_check_notices_that_redis_is_away() -> None:
 def test_a_worker_whose_redis_is_away_is_alive(
     running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or it would be started anew for as long as Redis is away, and no worker were there when it comes back."""
+    """Otherwise the engine would restart the worker while Redis is away, and no worker would run when Redis returns."""
     settings, process = running("worker")
     see_only(process, tmp_path, monkeypatch)
     while health.check_worker(settings):
@@ -172,7 +172,7 @@ def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[byte
 
 
 def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sleeps for as long as one request may take, and a restart would not make OpenSearch answer."""
+    """The sweeper sleeps for as long as one request may take. A restart would not make OpenSearch answer."""
     waited: dict[str, float] = {}
     monkeypatch.setattr(health, "runs", waited.__setitem__)
     for asked, settings in ((35, Settings(sweep_interval=1)), (65, Settings(sweep_interval=1, opensearch_timeout=60))):
@@ -181,7 +181,7 @@ def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatc
 
 
 def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the one that serves metrics."""
+    """The other thread stands for the thread that serves metrics."""
     program = tmp_path / "sparsewell"
     busy = "threading.Thread(target=lambda: [time.sleep(0.05) for _ in range(10_000)], daemon=True).start()"
     program.write_text(f"import threading, time\n{busy}\nthreading.Event().wait()\n")

@@ -1,4 +1,4 @@
-"""The api image, laid out in a bare folder from the Dockerfile: it holds no model, and the base install suffices."""
+"""Build the api image in a folder from the Dockerfile. It holds no model, and the base installation suffices."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def image(api_image: bare_image.BareImage) -> bare_image.BareImage:
 
 @pytest.fixture
 def serving(image: bare_image.BareImage) -> Iterator[dict[str, str]]:
-    """The image's own command, without OpenSearch and Redis behind it; gives the environment that it runs in."""
+    """Run the image's command without OpenSearch and Redis. Yield the environment of the process."""
     closed = find_free_port()
     environment = image.environment | {
         "SPARSEWELL_API_HOST": "127.0.0.1",
@@ -76,7 +76,7 @@ def test_the_bill_of_materials_names_what_is_in_it(image: bare_image.BareImage) 
     assert named == set(python(image, code).split())
     assert all("purl" in one for one in bill["components"])
     assert bill["metadata"]["component"]["type"] == "application"
-    # what changes from one build to the next is left out
+    # ignore the parts that differ between builds
     assert "serialNumber" not in bill
     assert "timestamp" not in bill["metadata"]
 
@@ -96,7 +96,7 @@ def test_the_tools_of_the_build_stay_behind(image: bare_image.BareImage) -> None
 def test_bytecode_does_not_depend_on_the_time_of_the_build(image: bare_image.BareImage) -> None:
     compiled = list((image.root / "opt/sparsewell/lib").rglob("*.pyc"))
     assert len(compiled) > 1000
-    # bytes 4 to 8: bit 0 says that a hash of the source follows and not its time (PEP 552)
+    # bytes 4 to 8: bit 0 says that the file records a hash of the source instead of its time (PEP 552)
     assert {file.read_bytes()[4] for file in compiled} == {1}
 
 
@@ -150,6 +150,6 @@ def test_it_serves_the_page_and_tells_its_health(image: bare_image.BareImage, se
     started = time.monotonic()
     check = dockerfile.last(dockerfile.read(DOCKERFILE), "api", "HEALTHCHECK").rest.partition("CMD ")[2]
     asked = bare_image.BareImage(image.root, serving, image.directory).run(*json.loads(check), check=False)
-    # OpenSearch is away: alive, but not fit to answer searches.
+    # OpenSearch is away: the API is alive but not ready.
     assert (asked.returncode, asked.stdout.strip()) == (1, "api: /readyz answered 503")
     assert time.monotonic() - started < 20

@@ -1,4 +1,4 @@
-"""No image holds a package whose licence nobody has looked at."""
+"""Every package in an image has a reviewed licence."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def installed() -> dict[str, dict[str, str]]:
 
 
 def test_what_the_images_install_is_allowed(installed: dict[str, dict[str, str]]) -> None:
-    """Of the packages that are installed here: all but those of other systems and Pythons."""
+    """Check the packages that are installed here: all except those of other systems and Python versions."""
     wanted = names("base") | names("worker")
     found = [one for name, one in installed.items() if name in wanted]
     assert len(found) > 0.9 * len(wanted)
@@ -38,7 +38,7 @@ def test_what_the_images_install_is_allowed(installed: dict[str, dict[str, str]]
 
 
 def test_what_the_image_for_gpus_installs_is_allowed_or_has_a_reason(installed: dict[str, dict[str, str]]) -> None:
-    """Of the packages that are installed here: all of them where torch is."""
+    """Check the packages that are installed here. This covers all of them if torch is installed."""
     found = [one for name, one in installed.items() if name in names("gpu")]
     assert find_refused_packages(found, EXEMPTION_REASONS) == []
     assert all(any(name.startswith(reason) for name in names("gpu")) for reason in EXEMPTION_REASONS)

@@ -1,4 +1,4 @@
-"""The requests of infra/docker/README.md do what it says, run as written but for the address."""
+"""Run the requests of infra/docker/README.md as written, except for the address. Each does as the text says."""
 
 import json
 import subprocess
