@@ -1,4 +1,4 @@
-"""A client of the real node that these tests compare with."""
+"""Provide a client of the real node that these tests compare with the oracle."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +19,6 @@ def search_client(opensearch_url: str) -> Iterator[SyncSearchClient]:
 
 @pytest.fixture(scope="session")
 def shelf_index(search_client: SyncSearchClient) -> Iterator[NodeIndex]:
-    """The documents of `shelf` with their metadata."""
+    """Index the documents of `shelf` with their metadata."""
     with shelf.filled_index(search_client) as index:
         yield index

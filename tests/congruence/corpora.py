@@ -1,4 +1,4 @@
-"""Random vectors and queries, each family made to break something else. Everything follows from the seed."""
+"""Generate random vectors and queries. Each family tests another way to fail. The seed determines everything."""
 
 from collections.abc import Callable
 
@@ -7,33 +7,34 @@ import numpy as np
 Vectors = dict[str, dict[int, float]]
 
 VOCABULARY = 30_522
-# Lucene takes no weight below the smallest normal float; its largest is the largest float.
+# Lucene accepts no weight below the smallest normal float. Its largest weight is the largest float.
 SMALLEST = float(np.finfo(np.float32).tiny)
-# 1,000 products of these two stay below the largest float; an infinite score is no number in OpenSearch's answer.
+# The sum of 1,000 products of these two stays below the largest float. OpenSearch cannot return an infinite score as a
+# number.
 LARGEST_WEIGHT, LARGEST_BOOST = 1e30, 1e5
 
 
 def _zipfian(rng: np.random.Generator, count: int, vocabulary: int) -> list[int]:
-    """`count` distinct ids; low ids are in many vectors, as common pieces are."""
+    """Return `count` distinct ids. Low ids occur in many vectors, as frequent tokens do."""
     drawn = (vocabulary ** rng.random(count * 4)).astype(np.int64) - 1
     distinct = list(dict.fromkeys(drawn.tolist()))[:count]
     return [int(i) for i in distinct]
 
 
 def ordinary(rng: np.random.Generator) -> dict[int, float]:
-    """Like an encoder's: 20 to 300 weights around 0.5."""
+    """Return a vector like an encoder's: 20 to 300 weights around 0.5."""
     ids = _zipfian(rng, int(rng.integers(20, 300)), VOCABULARY)
     return dict(zip(ids, np.exp(rng.normal(-1, 0.8, len(ids))).tolist(), strict=True))
 
 
 def tied(rng: np.random.Generator) -> dict[int, float]:
-    """Few ids, two weights: nearly every score occurs many times."""
+    """Return a vector of few ids and two weights, so that nearly every score occurs many times."""
     ids = rng.choice(12, size=int(rng.integers(1, 5)), replace=False)
     return {int(i): float(rng.choice([0.5, 1.0])) for i in ids}
 
 
 def extreme(rng: np.random.Generator) -> dict[int, float]:
-    """Weights from the smallest that Lucene takes to 1e30, many of them at the edges of a truncation step."""
+    """Return weights between Lucene's smallest and 1e30, many of them at the edges of a truncation step."""
     ids = _zipfian(rng, int(rng.integers(1, 40)), 500)
     weights = np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST_WEIGHT), len(ids))).astype(np.float32)
     edges = weights.view(np.uint32)
@@ -45,17 +46,17 @@ def extreme(rng: np.random.Generator) -> dict[int, float]:
 
 
 def single(rng: np.random.Generator) -> dict[int, float]:
-    """Return a vector of a single piece."""
+    """Return a vector of a single token."""
     return {int(rng.integers(0, 65_536)): float(rng.uniform(0.01, 3))}
 
 
 def empty(_rng: np.random.Generator) -> dict[int, float]:
-    """No piece at all: never a hit."""
+    """Return a vector without tokens, which is never a hit."""
     return {}
 
 
 def long(rng: np.random.Generator) -> dict[int, float]:
-    """A hundred times longer than usual."""
+    """Return a vector that is a hundred times longer than usual."""
     ids = rng.choice(65_536, size=5_000, replace=False)
     return dict(zip(map(int, ids), rng.uniform(0.001, 3, 5_000).tolist(), strict=True))
 
@@ -71,14 +72,14 @@ FAMILIES: dict[str, tuple[Callable[[np.random.Generator], dict[int, float]], int
 
 
 def documents(seed: int) -> Vectors:
-    """All families together, about three thousand vectors, in mixed order."""
+    """Return about three thousand vectors of all families in mixed order."""
     rng = np.random.default_rng(seed)
     made = [(f"{family}-{n}", make(rng)) for family, (make, count) in FAMILIES.items() for n in range(count)]
     return dict(made[int(i)] for i in rng.permutation(len(made)))
 
 
 def queries(seed: int) -> list[dict[int, float]]:
-    """Six hundred queries of 1 to 1,000 pieces: usual weights, equal ones, extreme ones, unknown ids."""
+    """Return six hundred queries of 1 to 1,000 tokens with usual, equal and extreme weights and with unknown ids."""
     rng = np.random.default_rng(seed)
     made: list[dict[int, float]] = []
     for n in range(600):

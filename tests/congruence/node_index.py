@@ -1,4 +1,4 @@
-"""Vectors written to a real node and searched there, through the service's own calls only."""
+"""Write vectors to a real node and search them there through the service's own functions."""
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,24 +27,24 @@ SECONDS = 60.0
 
 
 def query_vector(query: Mapping[int, float]) -> QueryVector:
-    """Query weights as the query table gives them."""
+    """Return query weights in the form of the query table."""
     return QueryVector(tuple(query), tuple(query.values()), len(query))
 
 
 def vector(weights: Mapping[int, float]) -> SparseVector:
-    """Weights as the encoder gives them."""
+    """Return weights in the form of the encoder's output."""
     return SparseVector.of(list(weights), list(weights.values()))
 
 
 @dataclass(frozen=True)
 class NodeIndex:
-    """An index on the node, with its generation."""
+    """An index on the node with its generation."""
 
     client: SyncSearchClient
     generation: Generation
 
     def put(self, documents: Mapping[str, Sequence[SparseVector]], version: int = 1) -> list[Verdict]:
-        """Writes documents as the indexer does: name to the vectors of its windows."""
+        """Write documents as the indexer does. `put` maps a name to the vectors of its windows."""
         writes = []
         for name, vectors in documents.items():
             source = {"text": name, "state": PENDING, "job": "congruence", "version": version}
@@ -55,7 +55,7 @@ class NodeIndex:
         return verdicts
 
     def put_all(self, documents: Mapping[str, Mapping[int, float]], version: int = 1) -> None:
-        """Writes one vector a document and expects that each is stored."""
+        """Write one vector a document and assert that each is stored."""
         verdicts = self.put({name: [vector(weights)] for name, weights in documents.items()}, version)
         refused = {v for v in verdicts if v.outcome is not WriteOutcome.STORED}
         assert not refused, f"OpenSearch refused vectors that SparseVector let through: {refused}"
@@ -67,15 +67,15 @@ class NodeIndex:
         self.client.send(refresh_call(physical))
 
     def search(self, queries: Sequence[Mapping[int, float]], size: int) -> list[Hits]:
-        """The hits of each query, as the API asks for them."""
+        """Return the hits of each query. The queries are those of the API."""
         return self.ask([sparse_query(query_vector(query)) for query in queries], size)
 
     def ask(self, queries: Sequence[dict[str, Any]], size: int) -> list[Hits]:
-        """The hits of each OpenSearch query."""
+        """Return the hits of each OpenSearch query."""
         return self.send([build_search_body(query, size, False, SECONDS) for query in queries])
 
     def send(self, searches: Sequence[dict[str, Any]]) -> list[Hits]:
-        """The hits of each body."""
+        """Return the hits of each request body."""
         found: list[Hits] = []
         for start in range(0, len(searches), 100):
             some = [SearchPlan(self.generation.physical, one) for one in searches[start : start + 100]]
@@ -83,7 +83,7 @@ class NodeIndex:
             for response in answer["responses"]:
                 assert response["status"] == 200, response
                 assert not response["timed_out"]
-                # printed with as many digits as a float32 needs, and infinity as a string
+                # OpenSearch prints as many digits as a float32 needs, and infinity as a string
                 found.append([(hit["_id"], float(np.float32(hit["_score"]))) for hit in response["hits"]["hits"]])
         return found
 
@@ -96,7 +96,7 @@ def fresh_index(
     fields: Mapping[str, FieldType] | None = None,
     windows: WindowStorage = "merged",
 ) -> Iterator[NodeIndex]:
-    """A new empty index, deleted at the end."""
+    """Create an empty index and delete it at the end."""
     names = IndexNames(f"t{uuid.uuid4().hex[:12]}")
     generation = Generation(
         index="congruence",
@@ -115,13 +115,13 @@ def fresh_index(
 
 
 def raw_feature(index: NodeIndex, feature: str) -> Hits:
-    """The hits of a single feature by its name, whatever it is."""
+    """Return the hits of a single feature by its name, whatever the name is."""
     query = {"rank_feature": {"field": f"sparse.{feature}", "boost": 1.0, "linear": {}}}
     return index.ask([query], 10)[0]
 
 
 def put_raw(index: NodeIndex, name: str, features: Mapping[str, float]) -> int:
-    """Writes features by name as they are; the HTTP status of the item."""
+    """Write features under the given names unchanged. Return the HTTP status of the item."""
     action = orjson.dumps({"index": {"_index": index.generation.physical, "_id": name}})
     source = orjson.dumps({"text": name, "state": "encoded", "sparse": features})
     answer = index.client.send(Call("POST", "/_bulk", action + b"\n" + source + b"\n", ndjson=True))

@@ -1,12 +1,12 @@
 """Predict the scores of OpenSearch from the definition alone.
 
-`score` is the definition in plain Python. `Oracle` computes the same scores of many documents by arrays, and
+`score` implements the definition in plain Python. `Oracle` computes the scores of many documents with arrays.
 test_oracle.py compares the two.
 
 Sources, Lucene 10: FeatureField (a weight is the frequency `floatToIntBits(w) >>> 15`), FeatureField.LinearFunction
 (`boost * weight` in float32), DisjunctionSumScorer, WANDScorer and MaxScoreBulkScorer (clause scores are added in
-double and the sum is cast to float32). The order of addition is the scorer's business, so a predicted score is the
-short interval of float32 values that some order can give: of a single value nearly always.
+double and the sum is cast to float32). The scorer chooses the order of addition. A predicted score is therefore the
+short interval of float32 values that the orders can give, nearly always a single value.
 """
 
 import math
@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 Vector = Mapping[int, float]
 
-# Largest relative error of one addition of doubles.
+# The largest relative error of one addition of doubles.
 _HALF_ULP = 2.0**-53
 
 
 def float32(value: float) -> float:
-    """The nearest float32, ties to even, as Java's `(float)` of a double; too large becomes infinite."""
+    """Return the nearest float32, ties to even, as Java's `(float)` cast of a double does.
+
+    A value that is too large becomes infinite.
+    """
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:
@@ -32,13 +35,13 @@ def float32(value: float) -> float:
 
 
 def stored(weight: float) -> float:
-    """The weight that comes back from Lucene: 8 bits of exponent and 8 of mantissa."""
+    """Return the weight that Lucene stores: 8 bits of exponent and 8 of mantissa."""
     bits: int = struct.unpack("<I", struct.pack("<f", weight))[0]
     return float(struct.unpack("<f", struct.pack("<I", bits >> 15 << 15))[0])
 
 
 class Score(NamedTuple):
-    """A predicted score: every float32 from `low` to `high` is right; `nearest` is the exact sum, rounded once."""
+    """A predicted score: every float32 from `low` to `high` is right. `nearest` is the exact sum, rounded once."""
 
     nearest: float
     low: float
@@ -49,14 +52,17 @@ class Score(NamedTuple):
 
 
 def score(query: Vector, document: Vector) -> Score | None:
-    """The score of a document for query weights by id; None when they share no id, because then it is no hit."""
+    """Return the score of a document for query weights by id.
+
+    Return None if they share no id, because the document is then no hit.
+    """
     small, large = sorted((query, document), key=len)
     shared = [i for i in small if i in large]
     if not shared:
         return None
     parts = [float32(float32(query[i]) * stored(document[i])) for i in shared]
     total = math.fsum(parts)
-    # n positive numbers, in any order: n - 1 roundings.
+    # The sum of n positive numbers has n - 1 roundings in any order.
     slack = 1.0 + (len(parts) - 1) * _HALF_ULP
     return Score(float32(total), float32(total / slack), float32(total * slack))
 
@@ -77,11 +83,12 @@ class Oracle:
         }
 
     def scores(self, query: Vector) -> dict[str, Score]:
-        """Return the score of every document that shares a piece with the query, as `score` computes it."""
+        """Return the score of every document that shares a token with the query, as `score` computes it."""
         shared = [(*self._postings[i], weight) for i, weight in query.items() if i in self._postings]
         if not shared:
             return {}
-        # A product beyond float32 is infinite, and one below its normal numbers is denormal: both are Java's results.
+        # A product beyond float32 is infinite, and a product below its normal numbers is denormal. Java gives the same
+        # results.
         with np.errstate(over="ignore", under="ignore"):
             products = np.concatenate([np.float32(weight) * stored for _, stored, weight in shared])
         holders = np.concatenate([positions for positions, _, _ in shared])
@@ -105,10 +112,10 @@ def _stored_all(weights: Sequence[float]) -> NDArray[np.float32]:
 
 
 def check(expected: Mapping[str, Score], hits: Sequence[tuple[str, float]], size: int) -> None:
-    """Asserts that `hits` (id and score in the order of the answer) are the `size` best of `expected`.
+    """Assert that `hits` (id and score in the order of the response) are the `size` best documents of `expected`.
 
-    Every score is right to the bit (up to the order of addition), the order is right up to ties, nothing better was
-    left out, and nothing is there twice.
+    Every score is exact up to the order of addition. The order is right up to ties. No better document is missing, and
+    no document occurs twice.
     """
     names = [name for name, _ in hits]
     assert len(hits) == min(size, len(expected)), f"{len(hits)} hits of {len(expected)}, asked for {size}"

@@ -1,6 +1,6 @@
-"""Documents with every kind of metadata, filters over them, and what a filter finds, worked out document by document.
+"""Provide documents with every kind of metadata and filters over them, and compute the matches one document at a time.
 
-Nothing of the service's own reading of filters is used: dates come with the moments that they stand for.
+The module uses none of the service's filter parsing. Each date comes with the moments that it stands for.
 """
 
 import random
@@ -33,7 +33,7 @@ WORDS = ["sea", "whale", "captain", "obsession", "time"]
 
 @dataclass(frozen=True)
 class Moment:
-    """A date as it is written, and the first and the last millisecond that it stands for."""
+    """A date in its written form, with the first and the last millisecond that it stands for."""
 
     text: str
     first: int
@@ -41,7 +41,7 @@ class Moment:
 
 
 def moment(when: datetime, precision: str, offset: int | None) -> Moment:
-    """`when` in UTC, to the day, minute, second or millisecond; `offset` in minutes, None: none is written."""
+    """Return `when` in UTC to the day, minute, second or millisecond. `offset` is in minutes; None writes no offset."""
     length = {"day": 86_400_000, "minute": 60_000, "second": 1000, "milli": 1}[precision]
     spec = {"minute": "minutes", "second": "seconds", "milli": "milliseconds"}
     if precision == "day":
@@ -61,7 +61,7 @@ def moment(when: datetime, precision: str, offset: int | None) -> Moment:
 
 def _moments(seed: int, count: int) -> list[Moment]:
     chosen = random.Random(seed)
-    # around two New Years' Eves, so that many dates share a day, an hour or a minute
+    # around two New Year's Eves, so that many dates share a day, an hour or a minute
     centres = [datetime(1969, 12, 31, 23, 59, 58, tzinfo=UTC), datetime(2024, 2, 29, 12, tzinfo=UTC)]
     far = [datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)]
     found = []
@@ -81,7 +81,7 @@ _BY_TEXT = {one.text: one for one in MOMENTS}
 
 
 def documents(count: int, seed: int = 2) -> dict[str, dict[str, Any]]:
-    """Metadata by id: each field missing, empty, null, with one value or with several."""
+    """Return metadata by document id. Each field is missing, empty, null, or has one or several values."""
     chosen = random.Random(seed)
     pools: dict[str, Callable[[], Any]] = {
         "genre": lambda: chosen.choice(GENRES),
@@ -114,13 +114,13 @@ TEXT = "a common word"
 
 
 def values(metadata: dict[str, Any], field: str) -> list[Any]:
-    """The values of a field as a list."""
+    """Return the values of a field as a list."""
     value = metadata.get(field)
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def holds(written: dict[str, Any], name: str, state: str, metadata: dict[str, Any]) -> bool:
-    """Whether a document satisfies a filter."""
+    """Return whether a document satisfies a filter."""
     if "all" in written:
         return all(holds(part, name, state, metadata) for part in written["all"])
     if "any" in written:
@@ -202,7 +202,7 @@ def _conditions() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def filters() -> st.SearchStrategy[dict[str, Any]]:
-    """Filters that are right in form; a range may be contradictory."""
+    """Return well-formed filters. A range may be contradictory."""
 
     def grown(part: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
         parts = st.lists(part, min_size=1, max_size=4)
@@ -217,7 +217,10 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
 
 @contextmanager
 def filled_index(client: SyncSearchClient) -> Iterator[NodeIndex]:
-    """Two shards, several segments, tombstones between the documents; every other document has the piece 6."""
+    """Fill an index of two shards and several segments, with tombstones between the documents.
+
+    Every other document has token 6.
+    """
     with fresh_index(client, shards=2, fields=FIELDS) as made:
         writes = []
         for number, (name, metadata) in enumerate(DOCUMENTS.items()):

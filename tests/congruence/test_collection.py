@@ -1,4 +1,4 @@
-"""The shipped encoder on a real collection: what the live service answers is what its vectors say."""
+"""Compare the live service with in-memory scores of the same vectors, on a real collection with the shipped encoder."""
 
 import itertools
 import json
@@ -25,21 +25,21 @@ from tests.congruence import oracle
 CRANFIELD = Path(__file__).resolve().parents[3] / "shared" / "data" / "collections" / "cranfield"
 ENCODER = "bootstrap-minilm-l6"
 SIZE = 100
-# Of 1,398: these take a third of the time, and each of the 225 queries still scores hundreds of them.
+# Of 1,398 documents. This part takes a third of the time, and each of the 225 queries still scores hundreds of them.
 DOCUMENTS = 500
-# What the issue allows between live figures and the same vectors scored in memory.
+# The allowed difference between the live figures and the in-memory figures of the same vectors.
 TOLERANCE = 0.002
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    # (whole queries: what pruning leaves out is no part of these scores)
+    # (whole queries, because the tests do not measure the effect of pruning)
     return settings.model_copy(update={"encoder": ENCODER, "prune": 0.0})
 
 
 @pytest.fixture(scope="module")
 def cranfield(tmp_path_factory: pytest.TempPathFactory) -> JudgedCollection:
-    """Cranfield's first documents, with the judgements of these and their queries."""
+    """Load Cranfield's first documents with their judgements and the judged queries."""
     if not CRANFIELD.is_dir():
         pytest.skip("the collection cranfield is not there (../shared/data/collections)")
     whole = open_collection(CRANFIELD)
@@ -71,7 +71,10 @@ def vectors(cranfield: JudgedCollection) -> dict[str, SparseVector]:
 def test_cranfield_live_is_cranfield_in_memory(
     cranfield: JudgedCollection, vectors: Mapping[str, SparseVector], api: httpx.Client, worker: ChildProcess
 ) -> None:
-    """Every score of every list, then the figures. The vectors here are made in another process than the worker's."""
+    """Compare every score of every list, then the figures.
+
+    Another process than the worker computes the vectors here.
+    """
     table = QueryTable.load(resolve_model_directory(ENCODER))
     queries = {query: table.encode(text, 1000).by_id() for query, text in cranfield.judged.items()}
     index = LiveIndex(api, "cranfield")
@@ -84,7 +87,7 @@ def test_cranfield_live_is_cranfield_in_memory(
     whole = oracle.Oracle({name: _plain(vector) for name, vector in vectors.items()})
     sparse = live["sparse"].answers.rankings
     for query, pieces in queries.items():
-        # the answer has as many digits as a float32 needs
+        # the response has as many digits as a float32 needs
         hits = [(name, oracle.float32(score)) for name, score in sparse[query]]
         oracle.check(whole.scores(pieces), hits, SIZE)
 
@@ -103,7 +106,7 @@ def test_cranfield_live_is_cranfield_in_memory(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_exact_search_agrees_with_the_oracle(vectors: Mapping[str, SparseVector], cranfield: JudgedCollection) -> None:
-    """The in-memory figures stand on this search: every score of every query."""
+    """Compare every score of every query: the in-memory figures depend on the exact search."""
     table = QueryTable.load(resolve_model_directory(ENCODER))
     index = ExactIndex(vectors)
     whole = oracle.Oracle({name: _plain(vector) for name, vector in vectors.items()})

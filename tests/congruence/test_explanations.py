@@ -1,4 +1,4 @@
-"""Explanations and fusion through the live API: contributions add up to the score of each list."""
+"""Explanations and fusion through the live API: the contributions add up to the score of each list."""
 
 import itertools
 from typing import Any
@@ -73,7 +73,7 @@ def test_contributions_add_up_to_the_score(api: httpx.Client, index: LiveIndex) 
 
 @pytest.mark.parametrize("fusion", ["min_max", "z_score", {"method": "rrf", "k": 7}])
 def test_a_fused_score_is_the_sum_of_what_the_lists_gave(api: httpx.Client, index: LiveIndex, fusion: Any) -> None:
-    """From the pieces to the score, by hand: each list's contributions, scaled, times its share."""
+    """Compute the fused score by hand from the token weights: each list's scaled contributions times its share."""
     for query, weights in itertools.product(QUERIES[:3], ({"sparse": 3, "lexical": 1}, {"sparse": 0, "lexical": 1})):
         options = {"fusion": fusion, "weights": weights, "candidates": 20, "explain": True}
         for hit in search(api, query, size=20, **options)["hits"]:
@@ -89,7 +89,7 @@ def test_a_fused_score_is_the_sum_of_what_the_lists_gave(api: httpx.Client, inde
 
 
 def test_a_list_that_does_not_name_a_document_adds_nothing(api: httpx.Client, index: LiveIndex) -> None:
-    """With short lists many documents are in one of them only; their other list must not pretend to have helped."""
+    """With short lists many documents are in only one list. The other list must contribute nothing to them."""
     one_sided = 0
     for query in QUERIES[:3]:
         for hit in search(api, query, mode="hybrid", size=10, candidates=5, explain=True)["hits"]:
@@ -99,7 +99,7 @@ def test_a_list_that_does_not_name_a_document_adds_nothing(api: httpx.Client, in
 
 
 def test_hybrid_is_the_fusion_of_the_two_lists(api: httpx.Client, index: LiveIndex) -> None:
-    """Min-max by hand from the lists that the other two modes answer, with the default weights and with others."""
+    """Compute min-max fusion by hand from the lists of the other two modes, with several weights."""
     given = (None, {"sparse": 1, "lexical": 1}, {"sparse": 0, "lexical": 2}, {"sparse": 9, "lexical": 1})
     for query, weights in itertools.product(QUERIES, given):
         lists = {
@@ -129,6 +129,6 @@ def _scaled(scores: dict[str, float], document: str) -> float:
 
 
 def _default_weights(api: httpx.Client) -> dict[str, float]:
-    """As the API's own description says."""
+    """Return the default weights from the API's description."""
     fields = api.get("/openapi.json").json()["components"]["schemas"]["FusionWeights"]["properties"]
     return {name: fields[name]["default"] for name in ("sparse", "lexical")}

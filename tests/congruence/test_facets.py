@@ -1,4 +1,4 @@
-"""Facets and order on a real node and out of a list's values: the same numbers, and those of a naive reading."""
+"""Compare facets and order on a real node with those from a list of values and with a naive implementation."""
 
 import random
 from collections import Counter
@@ -70,7 +70,7 @@ def documents_of(client: SyncSearchClient, index: NodeIndex, group: FacetGroup) 
 
 
 def both_ways(client: SyncSearchClient, index: NodeIndex, selection: Selection) -> dict[str, Any]:
-    """The counts, which the engine and the list of candidates agree on."""
+    """Return the counts after asserting that the engine and the list of candidates agree."""
     counted = read_among_matches(
         [ask(client, index, count_among_matches(NOT_DELETED, selection, SECONDS))], selection, MOST
     )
@@ -161,7 +161,7 @@ def test_stretches_of_the_calendar(search_client: SyncSearchClient, shelf_index:
             naive.update({_begun(moments[text], unit) for text in shelf.values(one, "printed")})
         assert {_read(bucket["range"]["gte"]): bucket["count"] for bucket in facet["buckets"]} == naive
         for bucket in facet["buckets"]:
-            # what is shown is a filter that finds as many
+            # a displayed value is a filter that matches as many documents
             selection = chosen({"field": "printed", "range": bucket["range"]}, {})
             answer = ask(search_client, shelf_index, count_among_matches(NOT_DELETED, selection, SECONDS))
             assert read_among_matches([answer], selection, MOST)["counted"]["documents"] == bucket["count"]
@@ -185,14 +185,14 @@ def _read(text: str) -> datetime:
 
 
 def test_order_in_the_engine_and_here(search_client: SyncSearchClient, shelf_index: NodeIndex) -> None:
-    # (in the years are both zeros of floating point, which differ to OpenSearch alone)
+    # (the years include both zeros of floating point, which differ only in OpenSearch)
     orders: list[list[dict[str, Any]]] = [
         [{"field": field, "order": order}, {"field": "_score"}]
         for field in sorted(COLUMNS.keys() - {"year"})
         for order in ("asc", "desc")
     ]
     orders += [[{"field": "lent"}, {"field": "genre", "order": "desc"}, {"field": "_score", "order": "asc"}], []]
-    # a score of each document's own, so that there are no ties beyond it
+    # each document has its own score, so that only the asserted ties exist
     scored = {"bool": {"should": [{"rank_feature": {"field": f"sparse.{n}", "linear": {}}} for n in (5, 6)]}}
     for written in orders:
         keys: tuple[SortField, ...] = parse_sort(

@@ -1,4 +1,4 @@
-"""Filters on a real node find exactly the documents that satisfy them, one looked at after the other."""
+"""Filters on a real node match exactly the documents that satisfy them when checked one by one."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ def unfiltered(shelf_index: NodeIndex) -> dict[str, float]:
 def test_a_filter_finds_exactly_what_satisfies_it(
     shelf_index: NodeIndex, unfiltered: dict[str, float], some: list[dict[str, Any]]
 ) -> None:
-    """Eight filters a request, each alone and with a list of either kind."""
+    """Send eight filters a request, each alone and with each kind of list."""
     read = []
     for written in some:
         try:
             read.append((written, build_filter_clauses(parse_filter(written, shelf.FIELDS, LIMITS))))
         except InvalidInput as error:
-            # as it says, no document satisfies that range (though a `not` around it may)
+            # no document satisfies a contradictory range (but a `not` around it may match)
             assert error.code == "contradictory_range"
     lists = found(shelf_index, *(query for _, clauses in read for query in _queries(clauses)))
     for (written, _), alone, lexical, sparse in zip(read, lists[::3], lists[1::3], lists[2::3], strict=True):

@@ -1,7 +1,8 @@
-"""A real node against the oracle.
+"""Compare a real node with the oracle.
 
-Tolerance: none, but for the order in which the engine adds doubles. A score is the float32 that the oracle predicts,
-or its neighbour where the exact sum lies within the rounding of that addition from halfway between them.
+The only tolerance is the order in which the engine adds doubles. A score must be the float32 that the oracle predicts.
+It may be the neighbouring float32 where the exact sum lies halfway between the two, within the rounding of that
+addition.
 """
 
 import itertools
@@ -40,7 +41,7 @@ def expected(documents: corpora.Vectors, queries: list[dict[int, float]]) -> lis
 
 @pytest.fixture(scope="module")
 def index(search_client: SyncSearchClient, documents: corpora.Vectors) -> Iterator[NodeIndex]:
-    """The random vectors in several segments, a third of them written twice: deleted copies lie between them."""
+    """Index the random vectors in several segments. A third is written twice, so deleted copies lie between them."""
     names = list(documents)
     with fresh_index(search_client) as made:
         made.put({name: [vector({7: 9.0})] for name in names[::3]})
@@ -53,7 +54,7 @@ def index(search_client: SyncSearchClient, documents: corpora.Vectors) -> Iterat
 def test_thousands_of_random_vectors_score_as_predicted(
     index: NodeIndex, queries: list[dict[int, float]], expected: list[dict[str, oracle.Score]]
 ) -> None:
-    """Whole lists: each hit's score, and that no other document is a hit."""
+    """Compare whole lists: the score of each hit, and that no other document is a hit."""
     hits = 0
     exact = 0
     for predicted, found in zip(expected[::3], index.search(queries[::3], 10_000), strict=True):
@@ -68,7 +69,7 @@ def test_thousands_of_random_vectors_score_as_predicted(
 def test_short_lists_are_the_best_of_the_whole(
     index: NodeIndex, queries: list[dict[int, float]], expected: list[dict[str, oracle.Score]], size: int
 ) -> None:
-    """With a short list the engine skips documents that cannot win; it must skip none that does."""
+    """With a short list the engine skips documents that cannot be among the best. It must skip no other document."""
     for predicted, found in zip(expected, index.search(queries, size), strict=True):
         oracle.check(predicted, found, size)
 
@@ -123,7 +124,7 @@ def test_one_segment_and_several_shards_change_nothing(
 def test_without_linear_scores_are_others(
     index: NodeIndex, queries: list[dict[int, float]], expected: list[dict[str, oracle.Score]]
 ) -> None:
-    """The trap, as a control: OpenSearch takes the query without a word and computes saturation instead."""
+    """Show the pitfall as a control: OpenSearch accepts the query without `linear` and computes saturation instead."""
     bare = []
     for query in queries[:200]:
         built = sparse_query(query_vector(query))
@@ -140,7 +141,7 @@ def test_without_linear_scores_are_others(
 
 
 def test_every_id_is_safe_as_a_feature_name(search_client: SyncSearchClient) -> None:
-    """All ids that two bytes hold, each found by itself with its own weight."""
+    """Search all ids that fit two bytes. Each is found alone with its own weight."""
     weights = {i: float(1 + i % 256) / 256 for i in range(65_536)}
     with fresh_index(search_client) as made:
         for start in range(0, 65_536, 8_192):
@@ -152,7 +153,10 @@ def test_every_id_is_safe_as_a_feature_name(search_client: SyncSearchClient) -> 
 
 @pytest.mark.parametrize("piece", [".", "...", "##.", "e.g.", "3.14"])
 def test_pieces_with_dots_are_lost_as_feature_names(search_client: SyncSearchClient, piece: str) -> None:
-    """Why ids are the names: OpenSearch indexes such a piece without complaint and never finds it again."""
+    """Show why ids are the feature names:
+
+    OpenSearch indexes a token with a dot without an error and never finds it again.
+    """
     with fresh_index(search_client) as made:
         assert put_raw(made, "named", {piece: 1.0, "word": 1.0}) == 201
         assert raw_feature(made, "word") == [("named", 1.0)]
@@ -160,7 +164,7 @@ def test_pieces_with_dots_are_lost_as_feature_names(search_client: SyncSearchCli
 
 
 def test_weights_too_small_for_lucene_are_left_out_and_the_rest_is_stored(search_client: SyncSearchClient) -> None:
-    """FeatureField takes no denormal float: a single one would lose the whole document."""
+    """FeatureField accepts no denormal float: a single such weight would lose the whole document."""
     normal = corpora.SMALLEST
     denormal = float(np.nextafter(np.float32(normal), np.float32(0)))
     with fresh_index(search_client) as made:
@@ -170,7 +174,7 @@ def test_weights_too_small_for_lucene_are_left_out_and_the_rest_is_stored(search
 
 
 def test_the_largest_weights(search_client: SyncSearchClient) -> None:
-    """A score beyond float32 is infinite and comes as a string; encoders stay 36 powers of ten below."""
+    """A score beyond float32 is infinite and arrives as a string. Encoders stay 36 powers of ten below."""
     largest = float(np.finfo(np.float32).max)
     with fresh_index(search_client) as made:
         made.put_all({"huge": {1: largest, 2: largest}, "small": {1: 1.0}})
@@ -187,7 +191,7 @@ def test_an_empty_query_matches_nothing_and_an_empty_document_is_no_hit(search_c
 def test_a_document_of_windows_scores_by_the_largest_weight_of_each_piece(
     search_client: SyncSearchClient, documents: corpora.Vectors, queries: list[dict[int, float]]
 ) -> None:
-    """Windows are packed, read back, merged and pruned on the way; the oracle takes the maximum by hand."""
+    """The product packs, reads, merges and prunes the windows. The oracle computes the maximum directly."""
     names = [name for name in documents if name.startswith(("ordinary", "tied"))][:1_500]
     groups = {f"g{n}": names[n : n + 3] for n in range(0, len(names), 3)}
     merged: corpora.Vectors = {}

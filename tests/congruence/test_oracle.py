@@ -1,4 +1,4 @@
-"""The oracle itself: against numpy's float32, and that its check can fail."""
+"""Test the oracle itself: it agrees with numpy's float32, and its check can fail."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_float32_rounds_as_numpy_does(value: float) -> None:
 
 @given(VECTORS, VECTORS)
 def test_the_service_scores_as_the_oracle_does(query: dict[int, float], document: dict[int, float]) -> None:
-    """SparseVector.dot works in double throughout, so it may differ by the rounding of each float32 product."""
+    """SparseVector.dot computes in double throughout, so it may differ by the rounding of each float32 product."""
     predicted = score(query, document)
     dot = SparseVector.of(list(document), list(document.values())).dot(query)
     if predicted is None:
@@ -66,7 +66,7 @@ def test_arrays_predict_what_the_definition_predicts(
 
 
 def test_the_smallest_weight_of_the_service_is_the_smallest_that_lucene_takes() -> None:
-    """FeatureField wants a normal float; test_node.py shows it on the engine."""
+    """FeatureField requires a normal float. test_node.py shows this on the engine."""
     assert float(np.finfo(np.float32).tiny) == SMALLEST_WEIGHT
 
 

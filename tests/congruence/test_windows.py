@@ -1,4 +1,7 @@
-"""Scores by the best window on a real node: the oracle's, window by window, and OpenSearch names the same window."""
+"""Compare scores by the best window on a real node with the oracle, window by window.
+
+OpenSearch names the same window.
+"""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -37,7 +40,7 @@ def queries() -> list[dict[int, float]]:
 
 @pytest.fixture(scope="module", params=["nested", "both"])
 def index(request: pytest.FixtureRequest, search_client: SyncSearchClient, documents: Windowed) -> Iterator[NodeIndex]:
-    """Every third document is written twice: the windows of the first copy must be gone."""
+    """Write every third document twice: the windows of the first copy must be gone."""
     with fresh_index(search_client, windows=request.param) as made:
         made.put({name: [vector({7: 9.0})] * 9 for name in list(documents)[::3]})
         made.put(documents, version=2)
@@ -49,7 +52,10 @@ def weights(one: SparseVector) -> dict[int, float]:
 
 
 def predicted(query: dict[int, float], windows: Sequence[SparseVector]) -> oracle.Score | None:
-    """That of the best window. Of two that are within a rounding of each other, what either may give."""
+    """Return the predicted score of the best window.
+
+    If two windows are within a rounding of each other, either may be the best.
+    """
     scores = [one for window in windows if (one := oracle.score(query, weights(window))) is not None]
     if not scores:
         return None
@@ -73,7 +79,7 @@ def test_a_document_has_the_score_of_its_best_window(
 def test_the_window_that_opensearch_names_is_the_one_that_is_best_by_its_packed_vector(
     index: NodeIndex, documents: Windowed, queries: list[dict[int, float]]
 ) -> None:
-    """So a search need not ask for inner hits: the passage is the window that scored."""
+    """The passage is the window that scored, so a search does not need inner hits."""
     for query in queries[:20]:
         asked = sparse_query(query_vector(query), "window")
         asked["nested"]["inner_hits"] = {"size": 1, "_source": False}
@@ -90,7 +96,7 @@ def test_the_window_that_opensearch_names_is_the_one_that_is_best_by_its_packed_
 def test_two_phases_give_the_score_of_the_window_that_is_best_for_all_pieces(
     index: NodeIndex, queries: list[dict[int, float]], threshold: float
 ) -> None:
-    """The sum of two largest sums would be larger than the largest sum."""
+    """The sum of the two maxima would be larger than the maximum of the sums."""
     for query in queries:
         whole = query_vector(query)
         (one_phase,) = index.ask([sparse_query(whole, "window")], 1000)
