@@ -1,4 +1,4 @@
-"""An OpenSearch 2.19 with TLS, users and our roles; and each part of sparsewell as its user."""
+"""Start an OpenSearch 2.19 with TLS, users and the shipped roles, and connect each component as its user."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def secured_node(local_settings: LocalSettings, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def client_of(secured_node: Secured) -> Iterator[Callable[[str], SyncSearchClient]]:
-    """`client_of(role)`: a client with that role."""
+    """Provide `client_of(role)`: a client with that role."""
     made: list[SyncSearchClient] = []
 
     def make(role: str) -> SyncSearchClient:

@@ -1,4 +1,4 @@
-"""A secured node as the tests hold it."""
+"""Hold a secured node for the tests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ ROLES = ("api", "worker", "operator", "backup")
 
 @dataclass(frozen=True)
 class Secured:
-    """A running node, its administrator, and what it takes to be one of its users."""
+    """A running node, its administrator, and the credentials of its users."""
 
     url: str
     authority: Authority
@@ -22,7 +22,7 @@ class Secured:
     repositories: Path
 
     def settings(self, role: str, **further: object) -> Settings:
-        """Settings of a part that has this role, with user and password."""
+        """Return the settings of a component with this role, with user and password."""
         given = {
             "opensearch_url": self.url,
             "opensearch_ca": self.authority.ca,

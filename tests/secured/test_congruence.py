@@ -1,4 +1,4 @@
-"""A part of the congruence suite on 2.19, over TLS: the whole of it runs with `make test-2.19`."""
+"""Run a part of the congruence suite on 2.19 over TLS. `make test-2.19` runs the whole suite."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +16,7 @@ SEED = 20_240_602
 
 @pytest.fixture(scope="module")
 def administrator(secured_node: Secured) -> Iterator[SyncSearchClient]:
-    """Its indexes have names that no role covers."""
+    """Connect as the administrator, because the test's indexes have names that no role covers."""
     cert, key = secured_node.authority.sign("the-admin")
     settings = Settings(
         opensearch_url=secured_node.url,
@@ -42,7 +42,7 @@ def test_scores_are_those_that_the_oracle_predicts(administrator: SyncSearchClie
                 oracle.check(predicted, found, size)
                 hits += len(found)
         assert hits > 1_000
-        # the control: a query of another weight is found out
+        # the control: the check detects a query with another weight
         (wrong,) = made.search([{i: weight * 2 for i, weight in queries[0].items()}], 10)
         with pytest.raises(AssertionError):
             oracle.check(expected[0], wrong, 10)

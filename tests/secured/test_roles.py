@@ -1,4 +1,4 @@
-"""The shipped roles: sparsewell works with them, on 2.19 with TLS, and each part is refused what is not its own."""
+"""Test the shipped roles on 2.19 with TLS: sparsewell works with them, and each component has no other rights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
@@ -32,7 +32,7 @@ DOCUMENTS = [
 
 @pytest.fixture
 def chosen(redis_url: str) -> dict[str, Any]:
-    """Settings that all parts of the test share."""
+    """Return the settings that all components of the test share."""
     return {"redis_url": redis_url, "api_port": find_free_port(), "worker_concurrency": 1, "learn_queries": "*"}
 
 
@@ -40,7 +40,7 @@ def chosen(redis_url: str) -> dict[str, Any]:
 def api(
     secured_node: Secured, chosen: dict[str, Any], live_api: Callable[[Settings], AbstractContextManager[str]]
 ) -> Iterator[httpx.Client]:
-    """An API with its own user; what it made is gone at the end."""
+    """Run an API with its own user. The fixture deletes its indexes at the end."""
     with (
         live_api(secured_node.settings("api", **chosen)) as url,
         httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False) as client,  # noqa: S501 - plain HTTP
@@ -57,7 +57,7 @@ def lose_indexes(secured_node: Secured) -> None:
 
 @pytest.fixture
 def worker(secured_node: Secured, chosen: dict[str, Any], tmp_path: Path) -> Iterator[Settings]:
-    """A worker that shows a certificate instead of a password."""
+    """Start a worker that authenticates with a certificate instead of a password."""
     cert, key = secured_node.authority.sign("sparsewell-worker")
     without = {"opensearch_user": None, "opensearch_password": None}
     settings = secured_node.settings("worker", **chosen, **without, opensearch_cert=cert, opensearch_key=key)
@@ -88,7 +88,7 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
     secured_node: Secured, api: httpx.Client, worker: Settings, chosen: dict[str, Any], eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """A round through all doors: documents, searches, rules, queries, exports, expiry, another generation."""
+    """Use every operation once: documents, searches, rules, queries, exports, expiry and a reindexing."""
     assert api.get("/readyz").status_code == 200
     asked(api, "PUT", "/indexes/books", json={"fields": {"year": "number"}})
     job = asked(api, "POST", "/indexes/books/documents", json=DOCUMENTS, headers={"idempotency-key": "one"})["job"][
@@ -167,7 +167,7 @@ EVERY = ("api", "worker", "operator", "backup")
 CLUSTER = b'{"persistent": {"action.auto_create_index": null}}'
 TEMPLATE = b'{"index_patterns": ["sparsewell-*"], "priority": 7}'
 ALIAS = b'{"actions": [{"add": {"index": "sparsewell-kept.g000001", "alias": "sparsewell-other"}}]}'
-# Requests that OpenSearch answers, and who must not make them.
+# Requests that OpenSearch answers, and the components that must not send them.
 REFUSED = [
     (EVERY, Call("GET", f"/{FOREIGN}/_search")),
     (EVERY, Call("PUT", f"/{FOREIGN}/_doc/1", b"{}")),
@@ -211,7 +211,7 @@ def test_each_role_is_refused_what_is_not_its_own(
             with pytest.raises(BackendUnavailable) as caught:
                 clients[role].send(call)
             assert caught.value.code == "opensearch_forbidden", (role, call)
-        # the control: it is the roles that forbid it
+        # the control: the request is valid, so the roles forbid it
         headers = {"content-type": "application/json"}
         answer = secured_node.admin.request(call.method, call.path, content=call.body, headers=headers)
         assert answer.is_success, (call, answer.text)
@@ -219,7 +219,7 @@ def test_each_role_is_refused_what_is_not_its_own(
 
 @pytest.mark.usefixtures("somebodys_indexes")
 def test_a_missing_role_refuses_no_document_for_good(client_of: Callable[[str], SyncSearchClient]) -> None:
-    """Of a bulk request each item is refused alone, with a status that else means that the document is no good."""
+    """OpenSearch refuses each item of a bulk request separately, with a status that otherwise means a bad document."""
     verdicts = write_bulk(client_of("worker"), [Write("sparsewell_curation", "1", 5, {})], 1000, 0.5)
     assert [(one.outcome, one.reason) for one in verdicts] == [(WriteOutcome.NOT_STORED, "security_exception")]
 
@@ -263,7 +263,7 @@ def test_a_password_that_is_changed_is_read_from_its_file(secured_node: Secured,
 def test_who_takes_backups_reads_the_cluster_and_writes_over_nobodys_index(
     secured_node: Secured, client_of: Callable[[str], SyncSearchClient]
 ) -> None:
-    """OpenSearch has no permission to snapshot some indexes alone, and docs/opensearch-access.md says so."""
+    """OpenSearch has no permission for snapshots of some indexes only. docs/opensearch-access.md says so."""
     client = client_of("backup")
 
     def send(method: str, path: str, **body: object) -> Any:
