@@ -1,4 +1,4 @@
-"""A private authority and what it signs, for tests of TLS."""
+"""Sign certificates with a private authority, for tests of TLS."""
 
 import datetime
 import ipaddress
@@ -13,7 +13,7 @@ _NOW = datetime.datetime.now(datetime.UTC)
 
 
 class Authority:
-    """Signs certificates for a day; `ca` is its own, in a directory that is given."""
+    """A certificate authority in the given directory. It signs certificates for a day; `ca` is its own certificate."""
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
         self._directory = directory
@@ -30,7 +30,10 @@ class Authority:
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def sign(self, name: str, *, host: str | None = None, days: int = 1) -> tuple[Path, Path]:
-        """Files of a certificate and its key; `host`: an address of a server's, `days` below 0: it has expired."""
+        """Write a certificate and its key and return the paths.
+
+        `host` is the server's address; negative `days` make an expired certificate.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(name), self._name, key.public_key(), days=days)
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]

@@ -1,7 +1,7 @@
-"""Real services for every test that asks: an OpenSearch node and a Redis of this run's own, a live API, a worker.
+"""Provide real services to the tests: an OpenSearch node and a Redis of the run, a live API and a worker.
 
-Nothing is faked and nothing is skipped: where a server cannot be started, the tests that need it end in an error that
-says what is missing. OPENSEARCH_URL, when set, is used instead of a node of our own.
+Nothing is faked and nothing is skipped. Where a server cannot be started, the tests that need it fail with an error
+that names the missing program. If OPENSEARCH_URL is set, the tests use that node and start none.
 """
 
 import itertools
@@ -31,38 +31,40 @@ from infra.stack import ServiceProcess, service_processes, settings_environment,
 from services.settings import Settings
 from services.web.http_server import ConnectionLimits, bounded_protocol
 
-# hypothesis' own limit of 200 ms for an example says something of the machine and nothing of the code.
+# The limit of 200 ms that Hypothesis sets for an example measures the machine, not the code.
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("untimed")
 
-# A shell that runs us in the background leaves us deaf to SIGINT, and so were the children that tests interrupt.
+# A shell that runs the tests in the background makes them ignore SIGINT. Their child processes would inherit that, and
+# tests could not interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tracing doubles the time of a test. Coverage is that of the folders whose tests are to reach every line; the others
-# ask whether the whole holds together.
+# Tracing doubles the time of a test. Coverage is measured in the folders whose tests must reach every line. The other
+# folders test whole systems.
 TRACED = ("unit", "integration")
 
-# Made once: reading the certificates takes longer than the requests of most tests, all of them over plain HTTP.
+# The context is created once: loading the certificates takes longer than the requests of most tests, which use plain
+# HTTP.
 TLS = httpx.create_ssl_context()
 
-# The processor may be away for seconds where others use the machine: a search of six documents once took more than the
-# five that are a search's own deadline. Deadlines have tests of their own, which set them.
+# On a shared machine a process may wait seconds for the processor: a search of six documents once exceeded the default
+# deadline of five seconds. Tests of deadlines set their own.
 PATIENCE = 30.0
 
-# Most nodes of a run live for seconds or minutes: without the optimising compiler a start takes a third less of the
-# processor, and 46 tests of searches took 78 s of it instead of 112.
+# Most nodes of a run live for seconds or minutes. Without the optimising compiler a start takes a third less processor
+# time, and 46 tests of searches took 78 s instead of 112 s.
 os.environ.setdefault("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
 
-# Celery's queues have fixed names, so tests that share a Redis get a database each.
+# Celery's queues have fixed names, so each test that shares a Redis gets its own database.
 REDIS_DATABASES = 4096
 
 
-# In several processes the folders with the longest modules come first: a long module that began last would leave the
-# other processes without work. (In one process the quick ones come first, as `testpaths` has them.)
+# With several processes the folders with the longest modules come first, because a long module that starts last leaves
+# the other processes idle. With one process the quick folders come first, as in `testpaths`.
 LONGEST_FIRST = (
     "training", "faults", "docker", "secured", "helm",
-    "docker/test_image_contents.py",  # the second module that needs the images would wait for the first to make them
+    "docker/test_image_contents.py",  # a second module that needs the images would wait until the first has built them
     "e2e", "congruence", "integration", "unit",
 )  # fmt: skip
 
@@ -89,13 +91,13 @@ def folder_of(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session")
 def local_settings() -> LocalSettings:
-    """Where the machine keeps the distribution, which Java it has: the environment's own settings."""
+    """Return the local settings of the environment: the location of the distribution and of Java."""
     return LocalSettings.read()
 
 
 @pytest.fixture(scope="session")
 def opensearch_url(local_settings: LocalSettings) -> Iterator[str]:
-    """A node that lives as long as the test run (or the one of OPENSEARCH_URL)."""
+    """Start a node for the whole test run, or return the address in OPENSEARCH_URL."""
     if local_settings.opensearch_url:
         yield local_settings.opensearch_url
         return
@@ -105,20 +107,20 @@ def opensearch_url(local_settings: LocalSettings) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_server_url(local_settings: LocalSettings) -> Iterator[str]:
-    """A Redis that lives as long as the test run, without a database number."""
+    """Start a Redis for the whole test run. Return its address without a database number."""
     with temporary_redis(local_settings, databases=REDIS_DATABASES) as server:
         yield server.url.rsplit("/", maxsplit=1)[0]
 
 
 @pytest.fixture(scope="session")
 def redis_database_numbers() -> Iterator[int]:
-    """The numbers of databases that no test has used."""
+    """Yield the numbers of unused databases."""
     return itertools.count(1)
 
 
 @pytest.fixture
 def redis_url(redis_server_url: str, redis_database_numbers: Iterator[int]) -> Iterator[str]:
-    """An empty database of the run's Redis, this test's alone."""
+    """Return the address of an empty database of the run's Redis, which only this test uses."""
     url = f"{redis_server_url}/{next(redis_database_numbers)}"
     yield url
     with closing(redis.Redis.from_url(url)) as client:
@@ -127,14 +129,14 @@ def redis_url(redis_server_url: str, redis_database_numbers: Iterator[int]) -> I
 
 @pytest.fixture
 def index_prefix(opensearch_url: str) -> Iterator[str]:
-    """A prefix of this test's own; what was created under it is deleted at the end."""
+    """Return an index prefix of this test. The fixture deletes all indexes with the prefix at the end."""
     prefix = f"t{secrets.token_hex(6)}"
     yield prefix
     delete_indexes(opensearch_url, prefix)
 
 
 def delete_indexes(opensearch_url: str, prefix: str) -> None:
-    """Deletes the indexes of a prefix by their full names, as a node that forbids wildcards demands."""
+    """Delete the indexes of a prefix by their full names, because a node may forbid wildcards."""
     with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False, verify=TLS) as client:
         listed = client.get("/_cat/indices", params={"format": "json", "expand_wildcards": "all"}).raise_for_status()
         for row in listed.json():
@@ -158,9 +160,9 @@ def service_settings(opensearch_url: str, redis_url: str, **chosen: Any) -> Sett
 
 @pytest.fixture
 def settings(opensearch_url: str, redis_url: str, index_prefix: str) -> Settings:
-    """Settings of a service of this test's own.
+    """Return the settings of a service of this test.
 
-    A test that wants others uses `settings.model_copy(update={...})`, or overrides this fixture in its module.
+    A test that needs other settings calls `settings.model_copy(update={...})` or overrides this fixture in its module.
     """
     return service_settings(opensearch_url, redis_url, index_prefix=index_prefix, sweep_interval=0.5)
 
@@ -169,7 +171,10 @@ def settings(opensearch_url: str, redis_url: str, index_prefix: str) -> Settings
 def new_settings(
     opensearch_url: str, redis_server_url: str, redis_database_numbers: Iterator[int]
 ) -> Callable[..., Settings]:
-    """`new_settings(**chosen)`: for a module whose service outlives a test; it deletes what lies under the prefix."""
+    """Provide `new_settings(**chosen)` for a module whose service outlives a test.
+
+    The fixture deletes the indexes with the prefix.
+    """
 
     def make(**chosen: Any) -> Settings:
         return service_settings(opensearch_url, f"{redis_server_url}/{next(redis_database_numbers)}", **chosen)
@@ -179,7 +184,7 @@ def new_settings(
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
-    """A live API in a thread of this process, so that its lines count as covered; its address."""
+    """Serve a live API in a thread of this process, so that coverage counts its lines. Yield its address."""
     import uvicorn
 
     from query_api.app import create_app
@@ -192,7 +197,7 @@ def serving(settings: Settings) -> Iterator[str]:
             http=bounded_protocol(ConnectionLimits.of(settings)),  # type: ignore[arg-type]  # called as a class is
             log_config=None,
             ws="none",
-            timeout_keep_alive=settings.idle_seconds,  # (uvicorn's own, 5 s, is when httpx lets a connection go)
+            timeout_keep_alive=settings.idle_seconds,  # (httpx drops idle connections at uvicorn's default, 5 s)
         )
     )
     thread = threading.Thread(target=server.run, name="api")
@@ -210,7 +215,10 @@ def serving(settings: Settings) -> Iterator[str]:
 def new_service(
     new_settings: Callable[..., Settings],
 ) -> Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]]:
-    """`with new_service(**chosen) as (client, settings)`: a live API while a module asks; then its indexes go."""
+    """Provide `with new_service(**chosen) as (client, settings)`: a live API for a module.
+
+    Its indexes are deleted afterwards.
+    """
 
     @contextmanager
     def make(**chosen: Any) -> Iterator[tuple[httpx.Client, Settings]]:
@@ -224,23 +232,23 @@ def new_service(
 
 @pytest.fixture
 def api_url(settings: Settings) -> Iterator[str]:
-    """The address of this test's own API."""
+    """Return the address of this test's API."""
     with serving(settings) as url:
         yield url
 
 
 @pytest.fixture
 def api(api_url: str) -> Iterator[httpx.Client]:
-    """A client of the live API."""
+    """Return a client of the live API."""
     with httpx.Client(base_url=api_url, timeout=30, trust_env=False, verify=TLS) as client:
         yield client
 
 
 @pytest.fixture
 def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], ChildProcess]]:
-    """Starts a process of the service (worker, sweeper, api) and returns once it is ready; stopped at the end.
+    """Start a process of the service (worker, sweeper or api), return it once it is ready, and stop it at the end.
 
-    For tests that kill one: `processes.stop`, or a signal to `child.pid`.
+    A test that kills a process calls `processes.stop` or sends a signal to `child.pid`.
     """
     parts = {part.name: part for part in service_processes(settings)}
     started: list[ChildProcess] = []
@@ -265,34 +273,34 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
 
 
 def end(child: ChildProcess) -> None:
-    """Ends a process that a test no longer needs: killed, for an idle worker takes seconds to end in order.
+    """Kill a process that a test no longer needs, because an idle worker takes seconds to stop.
 
-    What SIGTERM promises has tests of its own (test_worker_process, test_sweeper, faults/test_workers).
+    Other tests cover SIGTERM (test_worker_process, test_sweeper, faults/test_workers).
     """
     processes.stop_child(child, 0)
 
 
 @pytest.fixture
 def worker(start_part: Callable[[str], ChildProcess]) -> ChildProcess:
-    """A real Celery worker, a process of its own, that takes this test's messages."""
+    """Start a real Celery worker in its own process, which takes this test's messages."""
     return start_part("worker")
 
 
 @pytest.fixture
 def sweeper(start_part: Callable[[str], ChildProcess]) -> ChildProcess:
-    """A real sweeper, a process of its own."""
+    """Start a real sweeper in its own process."""
     return start_part("sweeper")
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Our environment, with the variables that make a child read the same settings."""
+    """Return the environment with the variables that give a child process the same settings."""
 
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
     return {**inherited, "PYTHONUNBUFFERED": "1", **settings_environment(settings)}
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Returns once the condition holds; fails, naming it, when it does not within the time."""
+    """Return once the condition holds. Fail and name the condition if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -302,25 +310,25 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[[Callable[[], object], float, str], None]:
-    """`eventually(condition, seconds, what)`: `wait_for`, for test modules."""
+    """Provide `eventually(condition, seconds, what)`, which is `wait_for`, to test modules."""
     return wait_for
 
 
 @pytest.fixture(scope="session")
 def live_api() -> Callable[[Settings], AbstractContextManager[str]]:
-    """`with live_api(settings) as address`: `serving`, for modules whose API outlives a test."""
+    """Provide `with live_api(settings) as address`, which is `serving`, to modules whose API outlives a test."""
     return serving
 
 
 @pytest.fixture(scope="session")
 def remove_indexes() -> Callable[[str, str], None]:
-    """`remove_indexes(opensearch_url, prefix)`: `delete_indexes`, for the same modules."""
+    """Provide `remove_indexes(opensearch_url, prefix)`, which is `delete_indexes`, to the same modules."""
     return delete_indexes
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left_running() -> Iterator[None]:
-    """The run ends with an error when a test left a process behind."""
+    """End the run with an error if a test left a process running."""
     yield
     left = [child for child in psutil.Process().children(recursive=True) if _is_a_server(child)]
     assert not left, f"still running after the tests: {left}"

@@ -1,4 +1,4 @@
-"""The work of a worker on the messages of a queue, in the process of the test."""
+"""Do the work of a worker on the messages of a queue, in the process of the test."""
 
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -15,12 +15,12 @@ from services.settings import Settings
 def encoding(settings: Settings) -> Callable[[], None]:
     """Return a function that takes every message of the encoder's queue and encodes its documents.
 
-    Searches find them at once: no test waits for a refresh. A worker process takes seconds to start; workers have their
-    tests in integration/indexer, in e2e and in faults.
+    Searches find the documents at once, so no test waits for a refresh. A worker process takes seconds to start; its
+    tests are in integration/indexer, e2e and faults.
     """
 
     def take_all() -> None:
-        # (one that is kept would remember an index that was deleted and made again)
+        # (a kept journal would remember an index that was deleted and created again)
         runtime = Runtime(settings, WorkerSettings())
         with (
             closing(runtime.search),
