@@ -1,1 +1,4 @@
-"""Promises under faults, on real processes, each beside the loss that it prevents. README.md says how to read it."""
+"""Test the service's promises under faults on real processes, each beside the loss that the protection prevents.
+
+README.md explains the results.
+"""

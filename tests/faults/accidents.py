@@ -1,15 +1,15 @@
-"""A worker like any other, but its encoder has accidents: run by the tests as a process of its own.
+"""Run a worker whose encoder fails at certain words. The tests start it as a separate process.
 
-A document with one of these words, when it is encoded,
+The encoding of a document with one of these words
     raisepoison      raises
     killpoison       kills its process
     stuckpoison      never ends
     slowpoison       takes SLOW_SECONDS (a second)
-    nanpoison        has a weight that is no number: the model's output, before the encoder's own checks
-    infpoison        has an infinite weight
-    negativepoison   has a negative weight
-    manypoison       has a weight for every piece of the vocabulary
-Each document that is encoded leaves a line in the file ENCODER_LOG: pid, a space, its text.
+    nanpoison        gives a NaN weight: the model's output, before the encoder's own checks
+    infpoison        gives an infinite weight
+    negativepoison   gives a negative weight
+    manypoison       gives a weight for every token of the vocabulary
+Each encoded document adds a line to the file ENCODER_LOG: pid, a space, its text.
 """
 
 import logging
@@ -40,7 +40,7 @@ BAD_WEIGHTS = {"nanpoison": float("nan"), "infpoison": float("inf"), "negativepo
 
 
 class Accidents:
-    """The encoder of the settings, with accidents."""
+    """The configured encoder with failures at certain words."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -98,9 +98,9 @@ def _spoilt(text: str, vector: SparseVector) -> SparseVector:
 
 
 def work(change: Callable[[object], None] = lambda app: None) -> int:
-    """Works until it is stopped. `change` is done to the Celery application before."""
+    """Work until stopped. `change` modifies the Celery application first."""
     logging.basicConfig(level=logging.INFO)
-    # "Task accepted" is logged: from then on the parent knows which process has it.
+    # Celery logs "Task accepted". From then on the parent knows which process has the task.
     logging.getLogger("celery.worker.request").setLevel(logging.DEBUG)
     request.__optimize__()
     settings = Settings.read()

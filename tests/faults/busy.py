@@ -1,4 +1,4 @@
-"""A client that goes on writing and searching while something breaks, and notes what it was answered."""
+"""Run a client that writes and searches during a fault and records the responses."""
 
 import threading
 from collections.abc import Iterator
@@ -13,29 +13,29 @@ WORD = "kept"
 
 
 class Busy:
-    """Writes ten documents at a time from one thread and searches from another, until `busy` ends.
+    """Write ten documents at a time from one thread and search from another until `busy` ends.
 
-    `kept` documents that hold the word "kept" are there before; every search is for them.
+    Before that, `kept` documents hold the word "kept". Every search is for them.
     """
 
     def __init__(self, url: str, *, kept: int = 40, timeout: float = 60) -> None:
         self.door = Door(url, timeout=timeout)
         self.kept = kept
         self.sent = 0
-        self.hits: list[int] = []  # of the searches that were answered
-        self.refused = 0  # searches that were answered by a 503
+        self.hits: list[int] = []  # of the successful searches
+        self.refused = 0  # searches with a 503 response
         self.seconds: list[float] = []  # of all searches
         self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
         self._over = threading.Event()
 
     def prepare(self) -> None:
-        """Makes the index and the documents that are searched for."""
+        """Create the index and the documents that the searches look for."""
         self.door.create_index()
         self.door.post({f"k{i}": f"{WORD} {i}" for i in range(self.kept)})
 
     @property
     def partial(self) -> int:
-        """Answers that lacked documents."""
+        """Return how many responses lacked documents."""
         return sum(hits != self.kept for hits in self.hits)
 
     def search(self) -> httpx.Response:
@@ -54,7 +54,7 @@ class Busy:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Inside the block it writes and searches."""
+        """Write and search inside the block."""
         threads = [threading.Thread(target=self._repeat, args=(one,)) for one in (self.write, self.search)]
         for thread in threads:
             thread.start()

@@ -1,4 +1,4 @@
-"""Stacks that can be broken, and the table of what broke."""
+"""Provide breakable stacks and the table of results."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ NewStack = Callable[..., Stack]
 
 @pytest.fixture
 def state_directory(local_settings: LocalSettings) -> Iterator[Path]:
-    """A directory that the servers' account can reach."""
+    """Return a directory that the servers' account can reach."""
     within = resolve_data_directory(Path("/tmp"))  # noqa: S108 (Java must be able to work on it)
     with temporary_state_directory(child_account(local_settings.run_as), within) as directory:
         yield directory
@@ -34,7 +34,7 @@ def state_directory(local_settings: LocalSettings) -> Iterator[Path]:
 
 @pytest.fixture
 def new_redis(state_directory: Path, local_settings: LocalSettings) -> Iterator[Callable[..., RedisProcess]]:
-    """Starts a Redis of this test's own; keywords as for RedisProcess."""
+    """Start a Redis for this test. Keywords are those of RedisProcess."""
     with ExitStack() as started:
 
         def start(**options: Any) -> RedisProcess:
@@ -51,7 +51,7 @@ def new_redis(state_directory: Path, local_settings: LocalSettings) -> Iterator[
 
 @pytest.fixture
 def new_node(state_directory: Path, local_settings: LocalSettings) -> Iterator[Callable[..., OpenSearchProcess]]:
-    """Starts an OpenSearch of this test's own, for tests that kill or pause it."""
+    """Start an OpenSearch for tests that kill or pause it."""
     with ExitStack() as started:
 
         def start(**options: Any) -> OpenSearchProcess:
@@ -68,7 +68,7 @@ def new_node(state_directory: Path, local_settings: LocalSettings) -> Iterator[C
 
 @pytest.fixture
 def new_stack(opensearch_url: str, tmp_path: Path, new_redis: Callable[..., RedisProcess]) -> Iterator[NewStack]:
-    """Makes installations. `redis`: the Redis to share, else one of its own; other keywords are settings."""
+    """Create installations. `redis` is a shared Redis; otherwise each has its own. Other keywords are settings."""
     with ExitStack() as made:
 
         def make(*, redis: RedisProcess | None = None, **settings: Any) -> Stack:
@@ -96,7 +96,7 @@ def new_stack(opensearch_url: str, tmp_path: Path, new_redis: Callable[..., Redi
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Hands in a row of the table, then holds it to what it says: a loss without the protection, none with it."""
+    """Record a row of the table. Assert a loss without the protection and none with it."""
     began = time.monotonic()
 
     def hand_in(**members: Any) -> None:

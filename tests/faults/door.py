@@ -1,4 +1,4 @@
-"""A client of the REST door that writes down what it was told."""
+"""A client of the REST API that records each response."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -9,12 +9,12 @@ import httpx
 from tests.faults.history import History, Written
 from tests.faults.stack import INDEX
 
-# What says for certain that nothing was stored, and will not be.
+# These codes say for certain that nothing was stored and nothing will be.
 CERTAIN = {"stale_version", "document_too_large", "bad_text"}
 
 
 class Door:
-    """Sends documents to an API (or to several, each in turn) and fills a history."""
+    """Send documents to one API (or to several in turn) and record the outcomes in a history."""
 
     def __init__(self, *urls: str, history: History | None = None, timeout: float = 30) -> None:
         self.history = history or History(INDEX)
@@ -33,7 +33,7 @@ class Door:
 
     @property
     def client(self) -> httpx.Client:
-        """The API whose turn it is."""
+        """Return the client of the next API in turn."""
         self._turn += 1
         return self._clients[self._turn % len(self._clients)]
 
@@ -42,7 +42,7 @@ class Door:
         assert answer.status_code in (200, 201), answer.text
 
     def post(self, texts: dict[str, str], *, version: int | None = None, **headers: str) -> httpx.Response | None:
-        """Documents by id, all of one version (None: the server's clock). None when no answer came."""
+        """Send documents by id, all with one version (None: the server's clock). Return None without a response."""
         written = [Written(one, self._order(version), text) for one, text in texts.items()]
         items: list[dict[str, Any]] = [{"id": one, "text": text} for one, text in texts.items()]
         if version is not None:
@@ -56,7 +56,7 @@ class Door:
         return answer
 
     def delete(self, one: str, *, version: int | None = None) -> httpx.Response | None:
-        """Deletes a document. None when no answer came."""
+        """Delete a document. Return None without a response."""
         written = Written(one, self._order(version), None)
         params = {} if version is None else {"version": version}
         try:
@@ -80,11 +80,11 @@ class Door:
 
     def _no_answer(self, error: httpx.TransportError, written: Sequence[Written]) -> None:
         if isinstance(error, httpx.ConnectError):
-            return  # it was never sent
+            return  # the request was never sent
         self.history.leave_unanswered(*written)
 
     def _record(self, written: Sequence[Written], answer: httpx.Response) -> None:
-        """Sorts what was sent into what the answer promises, refuses, and leaves open."""
+        """Record which writes the response acknowledges, refuses, or leaves open."""
         try:
             told = answer.json()
         except ValueError:

@@ -1,8 +1,8 @@
-"""The answers that clients got, and whether the index kept its promises. `check` is pure: history against final state.
+"""Record the responses to clients and check whether the index kept its promises.
 
-A document's writes are ordered by `order`: the client's version, or, for a client that lets the server's clock decide,
-the order in which it sent them (one sender a document). Every write of a document has a text of its own, so the text
-that is found says which write it was; None stands for a delete.
+`check` is a pure function: it compares the history with the final state. `order` orders a document's writes. It is the
+client's version or, where the server's clock decides, the order of sending (one sender a document). Every write of a
+document has a unique text, so the stored text identifies its write. None stands for a delete.
 """
 
 import threading
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Written:
-    """A write of a document. `text` None: a delete."""
+    """A write of a document. A delete has `text` None."""
 
     id: str
     order: int
@@ -22,10 +22,10 @@ class Written:
 
 @dataclass
 class History:
-    """The outcomes of writes from the sender's point of view. Several threads may fill it.
+    """The outcomes of writes from the sender's point of view. Several threads may add to it.
 
     acknowledged   the service promised to keep it
-    unanswered     no answer came, or one that promises nothing (503): it may be stored or not, both are right
+    unanswered     no response came, or it promises nothing (503): stored and not stored are both right
     refused        the service said that it will not be stored
     """
 
@@ -49,16 +49,16 @@ class History:
 
     @property
     def ids(self) -> set[str]:
-        """Documents of which anything was acknowledged."""
+        """Return the ids of documents with any acknowledged write."""
         return {written.id for written in self.acknowledged}
 
 
 @dataclass(frozen=True)
 class Final:
-    """A document as searches see it in the end.
+    """The final state of a document as searches see it.
 
-    `text` None: a tombstone. `state` as stored. `reason`: why it is dead. `vectors_fit`: the stored vectors are those
-    of this very text. `found`: a search for its own heaviest piece finds it.
+    A tombstone has `text` None. `state` is the stored state. `reason` says why the document is dead. `vectors_fit`: the
+    stored vectors belong to this text. `found`: a search for the document's heaviest token finds it.
     """
 
     state: str
@@ -70,12 +70,12 @@ class Final:
 
 @dataclass
 class Findings:
-    """Broken promises by kind, each a sentence that begins with the document's id.
+    """Broken promises by kind. Each is a sentence that begins with the document's id.
 
-    lost          acknowledged, and neither searchable by meaning nor dead with a reason nor replaced
-    resurrected   deleted, acknowledged, and there again
-    wrong         an older write, or a refused one, or foreign vectors stand where a newer write was acknowledged
-    dead          not broken: documents that are dead with a reason
+    lost          acknowledged, but not searchable by meaning, not dead with a reason and not replaced
+    resurrected   present again after an acknowledged delete
+    wrong         an older write, a refused write or foreign vectors replace an acknowledged newer write
+    dead          not a broken promise: documents that are dead with a reason
     """
 
     lost: list[str] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Findings:
 
 
 def check(history: History, final: Mapping[str, Final]) -> Findings:
-    """Compares each acknowledged document with what is there in the end (documents by id)."""
+    """Compare each acknowledged document with its final state (documents by id)."""
     findings = Findings()
     acknowledged, unanswered = _by_id(history.acknowledged), _by_id(history.unanswered)
     for one, writes in sorted(acknowledged.items()):
@@ -100,7 +100,7 @@ def check(history: History, final: Mapping[str, Final]) -> Findings:
 
 
 def _judge(one: str, newest: Written, perhaps: list[Written], found: Final | None, findings: Findings) -> None:
-    """`perhaps`: newer writes that nobody answered; each of them may be what is there, rightly."""
+    """Judge one document. Each of the unanswered newer writes in `perhaps` may rightly be the stored state."""
     there = None if found is None else found.text
     if any(there == written.text for written in perhaps):
         return

@@ -1,12 +1,12 @@
-"""`sparsewell reindex` that is killed at a certain step: `killed_reindex.py STEP ARGUMENT ...`
+"""Run `sparsewell reindex` and kill it at a step: `killed_reindex.py STEP ARGUMENT ...`
 
-planned      the plan is recorded, the new generation is not there
-made         the new generation is there, nothing is copied
-carrying     a page is copied, and the record does not know
+planned      the plan is recorded, the new generation does not exist
+made         the new generation exists, nothing is copied
+carrying     a page is copied, but not recorded
 decided      the record says "swapping", the alias points to the old generation
 blocked      the old generation is read-only, its last writes are not copied
-drained      everything is copied, the alias points to the old one
-swapped      the alias points to the new one, the record does not say that it is done
+drained      everything is copied, the alias points to the old generation
+swapped      the alias points to the new generation, the record does not say that the reindexing is done
 """
 
 import os
@@ -23,7 +23,7 @@ def die(*_: Any, **__: Any) -> Any:
 
 
 def after(module: Any, name: str) -> None:
-    """Dies once the function has returned."""
+    """Exit by SIGKILL once the function has returned."""
     whole = getattr(module, name)
 
     def then_die(*arguments: Any, **named: Any) -> Any:
@@ -34,7 +34,7 @@ def after(module: Any, name: str) -> None:
 
 
 def after_sending(builder: str) -> None:
-    """Dies once OpenSearch has answered the call that `run.builder` builds."""
+    """Exit by SIGKILL once OpenSearch has answered the call that `run.builder` builds."""
     build = getattr(run, builder)
     sent: list[Any] = []
 

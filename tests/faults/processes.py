@@ -1,4 +1,4 @@
-"""Real processes that can be killed, paused and started again: each in a process group of its own, stopped by pid."""
+"""Kill, pause and restart real processes. Each has its own process group, and tests stop it by pid."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from services.directories import child_account, make_directory
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Returns once the condition holds; fails, naming it, when it does not within the time."""
+    """Return once the condition holds. Fail and name the condition if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -33,7 +33,7 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 
 @dataclass(frozen=True)
 class Running:
-    """A started process and all that it started."""
+    """A process that a test started, with all its child processes."""
 
     child: ChildProcess
 
@@ -49,23 +49,23 @@ class Running:
 
     @property
     def log(self) -> str:
-        """The log of the process so far."""
+        """Return the log of the process so far."""
         return Path(self.child.log).read_text(errors="replace")
 
     @property
     def children(self) -> list[psutil.Process]:
-        """The processes that it started: a worker's pool."""
+        """Return the child processes, such as a worker's pool."""
         try:
             return psutil.Process(self.child.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
 
     def send(self, number: signal.Signals) -> None:
-        """To the process alone."""
+        """Send a signal to the process alone."""
         os.kill(self.child.pid, number)
 
     def send_all(self, number: signal.Signals) -> None:
-        """To the process and all that it started."""
+        """Send a signal to the process and all its children."""
         for process in [*self.children, psutil.Process(self.child.pid)]:
             try:
                 process.send_signal(number)
@@ -73,7 +73,7 @@ class Running:
                 continue
 
     def kill(self) -> None:
-        """kill -9, pool and all."""
+        """Send SIGKILL to the process and its pool."""
         self.send_all(signal.SIGKILL)
         wait_for(lambda: not self.alive, 60, f"{self.child.name} is dead")
         processes.stop_child(self.child, 0)
@@ -85,23 +85,23 @@ class Running:
         self.send_all(signal.SIGCONT)
 
     def terminate(self, seconds: float = 30) -> None:
-        """SIGTERM, and waits until it has ended by itself."""
+        """Send SIGTERM and wait until the process has ended."""
         self.send(signal.SIGTERM)
         wait_for(lambda: not self.alive, seconds, f"{self.child.name} has ended")
         processes.stop_child(self.child, 0)
 
     def close(self) -> None:
-        """Whatever state it is in: it is gone afterwards. Nobody needs its last words, so it is not asked to end."""
+        """Kill the process in any state. The tests do not need its last output, so they do not stop it in order."""
         if self.alive:
             self.kill()
         processes.stop_child(self.child, 0)
 
 
 class RedisProcess:
-    """A redis-server on one port with one data directory, through several lives.
+    """A redis-server with one port and one data directory, through several restarts.
 
-    `append_only`: every write in the append-only file. `max_memory`: bytes, 0 for no limit; writes beyond it are
-    refused, nothing is dropped.
+    `append_only` writes every change to the append-only file. `max_memory` is in bytes, 0 for no limit. Redis refuses
+    writes beyond it and drops nothing.
     """
 
     def __init__(self, directory: Path, local: LocalSettings, *, append_only: bool = True, max_memory: int = 0) -> None:
@@ -113,7 +113,10 @@ class RedisProcess:
         self._running: Running | None = None
 
     def database(self, number: int) -> str:
-        """The address of one of its sixteen databases: installations that share a Redis must not share a queue."""
+        """Return the address of one of its sixteen databases.
+
+        Installations that share a Redis must not share a queue.
+        """
         return f"redis://127.0.0.1:{self.port}/{number}"
 
     @property
@@ -121,7 +124,7 @@ class RedisProcess:
         return self._directory / "data"
 
     def start(self) -> None:
-        """Returns once it answers, its file loaded."""
+        """Return once Redis has loaded its file and answers."""
         binary = shutil.which("redis-server")
         assert binary, "redis-server is not on the PATH"
         data = make_directory(self.data, self._account)
@@ -158,12 +161,12 @@ class RedisProcess:
         self.process.kill()
 
     def limit(self, max_memory: int) -> None:
-        """From now on, without a restart. 1: it is full."""
+        """Set the memory limit without a restart. The limit 1 makes Redis full."""
         with closing(self.client()) as client:
             client.config_set("maxmemory", max_memory)
 
     def delete_data(self) -> None:
-        """After a kill: what it had on disk is gone."""
+        """Remove the data on disk after a kill."""
         rmtree(self.data)
 
     def close(self) -> None:
@@ -172,9 +175,9 @@ class RedisProcess:
 
 
 class OpenSearchProcess:
-    """A node of a test's own on one port with one data directory, through several lives.
+    """A node of a test with one port and one data directory, through several restarts.
 
-    `further`: lines of its opensearch.yml.
+    `further` are lines of its opensearch.yml.
     """
 
     def __init__(
@@ -195,7 +198,7 @@ class OpenSearchProcess:
         self._node: Node | None = None
 
     def start(self) -> None:
-        """Returns once it is green."""
+        """Return once the node is green."""
         self._node = start_node(self._config)
 
     @property
@@ -204,7 +207,10 @@ class OpenSearchProcess:
         return Running(self._node.child)
 
     def kill(self) -> None:
-        """kill -9. Its threads end one after the other, so its port may be held a little longer than its process."""
+        """Send SIGKILL.
+
+        The threads end one after the other, so the port may stay in use a little longer than the process.
+        """
         self.process.kill()
         wait_for(lambda: not is_port_taken(self.port), 60, "its port is free again")
 

@@ -1,4 +1,7 @@
-"""A small TCP proxy on loopback that can cut, delay, hold or refuse what goes through it. Threads, no protocol."""
+"""A small TCP proxy on loopback that can cut, delay, hold or refuse connections.
+
+It uses threads and knows no protocol.
+"""
 
 import socket
 import threading
@@ -12,13 +15,13 @@ PIECE = 65536
 
 
 class Proxy:
-    """Forwards connections to a port of this machine. Its rules may be changed at any time, from any thread."""
+    """Forward connections to a port of this machine. Any thread may change the rules at any time."""
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.delay = 0.0  # seconds before each piece of an answer
-        self.refuses = False  # connections are closed as soon as they come
-        self.cuts = 0  # how many were cut by `cut_answers`
+        self.delay = 0.0  # seconds before each piece of a response
+        self.refuses = False  # closes connections as soon as they are open
+        self.cuts = 0  # the number of connections that `cut_answers` cut
         self._match = b""
         self._left = 0
         self._held = threading.Event()
@@ -35,22 +38,22 @@ class Proxy:
         return f"http://{LOOPBACK}:{self.port}"
 
     def cut_answers(self, match: bytes, times: int = 1) -> None:
-        """The next `times` requests with `match` in them are forwarded; their connection ends at the answer.
+        """Forward the next `times` requests that contain `match`, and end their connection at the response.
 
-        What the request asked for was done, and the sender does not know.
+        The server has executed the request, and the sender does not know.
         """
         with self._lock:
             self._match, self._left = match, times
 
     def cut_all(self) -> None:
-        """Ends every connection now."""
+        """End every connection now."""
         with self._lock:
             several = list(self._open)
         for one in several:
             _end(one)
 
     def hold(self) -> None:
-        """Nothing goes through, connections stay open: a peer that hangs."""
+        """Hold all data and keep connections open, like a peer that hangs."""
         self._held.clear()
 
     def release(self) -> None:
@@ -120,7 +123,7 @@ class Proxy:
                 client.sendall(piece)
         except OSError:
             pass
-        # the other direction waits for the client, which waits for us
+        # the other direction waits for the client, and the client waits for this proxy
         _end(client)
 
     def _takes(self, piece: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The rows of the table: each fault test hands one in. `python -m faults.rows FILE` prints it as Markdown."""
+"""Collect the rows of the table from the fault tests. `python -m faults.rows FILE` prints it as Markdown."""
 
 import json
 import sys
@@ -9,7 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """A fault. `without` and `with_it` count the same thing (`counted`), without the protection and with it."""
+    """The result of one fault.
+
+    `without` and `with_it` count the same thing (`counted`), without and with the protection.
+    """
 
     fault: str
     promise: str
@@ -21,7 +24,7 @@ class Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Markdown, a line a row, by promise."""
+    """Return the table as Markdown, one line a row, sorted by promise."""
     lines = [
         "| fault | promise | what is counted | without protection | with it | the protection |",
         "|---|---|---|--:|--:|---|",
@@ -34,7 +37,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def save(rows: Iterable[Row], path: Path) -> None:
-    """Writes the rows; those of an earlier run stay unless they are about the same fault."""
+    """Save the rows. Keep the rows of an earlier run, except those about the same fault."""
     kept = {row.fault: row for row in (load(path) if path.exists() else [])}
     kept |= {row.fault: row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""An installation: an API, workers and sweepers as processes, on its own Redis and a node that tests share."""
+"""An installation of API, worker and sweeper processes, with its own Redis and a node that tests share."""
 
 import os
 import sys
@@ -32,13 +32,13 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 INDEX = "docs"
 
-# Times of workers, in seconds: a message that nobody acknowledged comes again after 8 s, and is looked for every second
-# or so. Leases and sweeps are in the settings of `conftest.py: new_stack`.
+# Worker times in seconds: an unacknowledged message comes again after 8 s, and Celery checks about every second. Leases
+# and sweeps are in the settings of `conftest.py: new_stack`.
 TIMES = {"task_budget": 2, "task_limit": 4, "redelivery": 8, "retry_seconds": 20, "worker_concurrency": 1}
 
 
 class Stack:
-    """Starts processes with one set of settings; `stop` ends them all."""
+    """Start processes with one set of settings. `stop` ends them all."""
 
     def __init__(self, settings: Settings, directory: Path, redis: RedisProcess) -> None:
         self.settings, self.redis = settings, redis
@@ -51,8 +51,10 @@ class Stack:
     # processes
 
     def run(self, name: str, *arguments: str, ready: Callable[[Running], bool], **environment: object) -> Running:
-        """Starts a Python program of ours. `environment`: `task_limit=4` is the setting SPARSEWELL_TASK_LIMIT of this
-        process alone, a name in upper case is a variable as it is.
+        """Start a Python program of the project.
+
+        In `environment`, `task_limit=4` sets SPARSEWELL_TASK_LIMIT for this process alone. A name in upper case is an
+        environment variable.
         """
         chosen = {key if key.isupper() else f"SPARSEWELL_{key.upper()}": str(v) for key, v in environment.items()}
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SPARSEWELL_")}
@@ -71,9 +73,9 @@ class Stack:
         return running
 
     def worker(self, *without: str, **environment: object) -> Running:
-        """A worker whose encoder has accidents at certain words (accidents.py), the product's in all else.
+        """Start a worker whose encoder fails at certain words (accidents.py). The rest is the product's.
 
-        `without` names protections that are taken out of it (without/worker.py).
+        `without` names the protections that without/worker.py removes.
         """
         program = HERE / "without" / "worker.py" if without else HERE / "accidents.py"
         return self.run(
@@ -84,9 +86,9 @@ class Stack:
         return self.run("sweeper", "-m", "cli.main", "sweeper", ready=_sweeps, **(TIMES | environment))
 
     def api(self, *without: str, port: int | None = None, **environment: object) -> tuple[Running, str]:
-        """The API and its address; with `port`, where it was before.
+        """Start the API and return it with its address. `port` keeps an earlier address.
 
-        `without` names protections that are taken out of it (without/api.py).
+        `without` names the protections that without/api.py removes.
         """
         port = port or find_free_port()
         url = f"http://127.0.0.1:{port}"
@@ -95,55 +97,55 @@ class Stack:
         return running, url
 
     def stop(self) -> None:
-        """Ends all processes that it started; its Redis and its node belong to the test."""
+        """End all processes of the stack. Its Redis and its node belong to the test."""
         while self._started:
             self._started.pop().close()
 
     def delete_indexes(self) -> None:
-        """Leaves nothing of its own on a node that other tests use as well."""
+        """Delete the stack's indexes on a node that other tests use as well."""
         names = self.search.send(Call("GET", f"/_cat/indices/{self.settings.index_prefix}*", params={"format": "json"}))
         for one in names:
             self.search.send(Call("DELETE", f"/{one['index']}"))
         self.search.close()
 
-    # what is there
+    # the state of the installation
 
     def owed(self) -> int:
-        """Messages that wait or were taken and not acknowledged; encode and ingest queue together."""
+        """Count the waiting and unacknowledged messages of the encode queue and the ingest queue together."""
         with closing(self.broker()) as client:
             return int(client.hlen("unacked")) + sum(int(client.llen(one)) for one in (self.queue, INGEST_QUEUE))
 
     def broker(self) -> "Redis":
-        """A client of its database of Redis."""
+        """Return a client of its database of Redis."""
         return Redis.from_url(self.settings.redis_url, socket_timeout=5, socket_connect_timeout=2)
 
     def states(self) -> dict[str, str]:
-        """Documents by id, as searches see them after a refresh."""
+        """Return the states of documents by id, as searches see them after a refresh."""
         return {stored.id: stored.state for stored in self.documents("state")}
 
     def documents(self, *fields: str) -> list[StoredDocument]:
-        """All documents with these of their fields, as searches see them after a refresh."""
+        """Return the given fields of all documents, as searches see them after a refresh."""
         return read_stored_hits(self._all(list(fields)))
 
     def pending(self) -> int:
         return sum(state == "pending" for state in self.states().values())
 
     def settle(self, seconds: float = 60) -> int:
-        """Waits until nothing is pending, at most so long; how many are."""
+        """Wait until no document is pending, up to the time limit. Return how many are pending."""
         deadline = monotonic() + seconds
         while (left := self.pending()) and monotonic() < deadline:
             sleep(0.2)
         return left
 
     def drain(self, seconds: float = 60) -> int:
-        """Waits until the queue owes nothing, for controls without a sweeper; how many are pending, for ever."""
+        """Wait until the queues are empty, for controls without a sweeper. Return how many documents stay pending."""
         wait_for(lambda: not self.owed(), seconds, "no message waits or is in work")
         return self.pending()
 
     def final(self) -> dict[str, Final]:
-        """Every document as searches see it, its vectors compared with those of its text.
+        """Return every document as searches see it, and compare its vectors with those of its text.
 
-        That it is found is asked of the index of weights itself: by its own heaviest piece.
+        The index of weights answers whether a document is found, by a search for the document's heaviest token.
         """
         answer = self._all(["state", "text", "title", "error", "windows"])
         found: dict[str, Final] = {}
@@ -167,7 +169,7 @@ class Stack:
         return found
 
     def last_look(self) -> dict[str, Final]:
-        """`final`, and then its processes are ended: the next installation of the test has the machine to itself."""
+        """Call `final`, then end the processes, so that the test's next installation has the machine to itself."""
         found = self.final()
         self.stop()
         return found
@@ -199,7 +201,7 @@ def _sizes(window: WindowSettings) -> tuple[int, int]:
 
 
 def patient(call: Callable[[], Any], seconds: float = 30) -> Any:
-    """Looks again while OpenSearch is away: a test's own look is no promise of the service."""
+    """Retry while OpenSearch is away. The service makes no promise about a test's own requests."""
     deadline = monotonic() + seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A seeded schedule of faults on one installation, while a client writes. The same seed is the same schedule."""
+"""Run a seeded schedule of faults on one installation while a client writes. Equal seeds give equal schedules."""
 
 import random
 import threading
@@ -18,9 +18,9 @@ POISONS = ("killpoison", "nanpoison", "raisepoison")
 
 
 class Writer:
-    """Puts, replaces and deletes documents with versions of its own, some of them stale, until it is stopped.
+    """Put, replace and delete documents with explicit versions, some of them stale, until stopped.
 
-    They are slow to encode, about as fast as they come, so that faults find workers at work and messages in the queue.
+    Encoding takes about as long as sending, so faults find busy workers and messages in the queue.
     """
 
     def __init__(self, door: Door, chance: random.Random) -> None:
@@ -39,7 +39,7 @@ class Writer:
         self._thread.join()
 
     def goes_on(self) -> None:
-        """Returns once it has sent something that it had not begun with before."""
+        """Return once the writer has finished a request that it began after this call."""
         reached = self.sent + 2
         wait_for(lambda: self.sent >= reached, 60, "the writer goes on")
 
@@ -71,7 +71,7 @@ class Writer:
 
 
 class Storm:
-    """The faults. Each breaks something and mends it again, except a pause, which lasts until after the next one."""
+    """The faults. Each breaks the system and repairs it, except a pause, which lasts until after the next fault."""
 
     def __init__(self, stack: Stack, node: OpenSearchProcess, chance: random.Random, without: Sequence[str]) -> None:
         self._stack, self._node, self._chance, self._without = stack, node, chance, without
@@ -83,7 +83,7 @@ class Storm:
         self.done: list[str] = []
 
     def blow(self, faults: int, between: Callable[[], None]) -> None:
-        """So many faults, `between` after each."""
+        """Cause the given number of faults with a pause of `between` after each."""
         everything = [
             self.worker_killed, self.pool_process_killed, self.worker_paused, self.worker_restarted,
             self.api_killed, self.api_restarted, self.sweeper_killed,
@@ -91,7 +91,7 @@ class Storm:
             self.node_killed, self.node_paused, self.answers_cut, self.connections_cut, self.connections_held,
             self.reindex_killed,
         ]  # fmt: skip
-        # each at most once before any comes again, so that a few seeds see all of them
+        # use each fault once before any repeats, so that a few seeds cover all of them
         deck: list[Callable[[], None]] = []
         for _ in range(faults):
             deck = deck or self._chance.sample(everything, len(everything))
@@ -106,7 +106,7 @@ class Storm:
         self.heal()
 
     def heal(self) -> None:
-        """Everything runs again."""
+        """Make everything run again."""
         for worker in self._paused:
             worker.resume()
         self._workers = [worker if worker.alive else self._worker() for worker in self._workers]
@@ -157,9 +157,9 @@ class Storm:
             self._sweeper = self._stack.sweeper()
 
     def reindex_killed(self) -> None:
-        """A new generation is begun, the command dies at one of its steps, the same command goes on."""
+        """Begin a new generation, kill the command at one of its steps, and run the same command again."""
         if self._without:
-            return  # its own control is in test_reindex.py
+            return  # test_reindex.py has the control of this fault
         work = Reindexing(self._stack.search, self._stack.settings, INDEX)
         if (record := work.load()) and record.step == "swapped":
             work.drop_old()
@@ -182,7 +182,7 @@ class Storm:
 
     def redis_away(self) -> None:
         self._stack.redis.kill()
-        sleep(self._chance.uniform(1, 4))  # how long it is away is the fault itself
+        sleep(self._chance.uniform(1, 4))  # the time away is the fault itself
         self._stack.redis.start()
 
     def redis_full(self) -> None:

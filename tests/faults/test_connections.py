@@ -1,4 +1,4 @@
-"""Connections that end at the wrong moment, on both sides of the API; senders that take their time."""
+"""Connections end at the wrong moment on both sides of the API, and some senders are slow."""
 
 import select
 import socket
@@ -26,15 +26,16 @@ RowOf = Callable[..., None]
 
 @pytest.fixture
 def proxy(opensearch_url: str) -> Iterator[Proxy]:
-    """Between the API and the node."""
+    """Run a proxy between the API and the node."""
     with Proxy(urlsplit(opensearch_url).port or 9200) as one:
         yield one
 
 
 def cut_after_every_request(stack: Stack, proxy: Proxy, *without: str) -> tuple[Door, int]:
-    """Twenty requests and ten deletes, whose first answer from OpenSearch (of every other the second too) gets lost.
+    """Send twenty requests and ten deletes, and cut the first response of OpenSearch to each. Every other loses the
+    second too.
 
-    Returns what the client was told, and how often it was told that a newer version exists, which was never so.
+    Return the client's record, and how often the API wrongly reported a newer version.
     """
     _, url = stack.api(*without, opensearch_url=proxy.url)
     stale = 0
@@ -86,7 +87,7 @@ def test_an_address_that_comes_back_is_asked_again(new_stack: NewStack, proxy: P
         proxy.refuses = True
         assert all(search.send(ask)["status"] for _ in range(5))
         proxy.refuses = False
-        # (a request that it takes is cut, and answered by the other one)
+        # (the test cuts a request that this API takes, and the other API answers the retry)
         proxy.cut_answers(b"GET /_cluster/health")
         wait_for(lambda: search.send(ask)["status"] and proxy.cuts, DEAD_NODE_SECONDS + 5, "it is asked again")
 
@@ -98,7 +99,7 @@ HEAD = (
 
 
 def sent(lines: bytes) -> bytes:
-    """As one chunk of a chunked body."""
+    """Return the bytes as one chunk of a chunked body."""
     return f"{len(lines):x}\r\n".encode() + lines + b"\r\n"
 
 
@@ -108,7 +109,7 @@ def connected(url: str) -> socket.socket:
 
 
 def taken(one: socket.socket) -> bool:
-    """Whether the process at the other end has taken all bytes from the kernel."""
+    """Return whether the peer process has taken all bytes from the kernel."""
     ours, theirs = (f":{name[1]:04X}" for name in (one.getsockname(), one.getpeername()))
     for line in Path("/proc/net/tcp").read_text().splitlines():
         _, local, remote, _, queues = line.split()[:5]
@@ -118,7 +119,7 @@ def taken(one: socket.socket) -> bool:
 
 
 def half_a_stream(stack: Stack, *without: str) -> int:
-    """A sender writes 1,200 documents of a stream and is gone; how many of them are nowhere."""
+    """Send 1,200 documents of a stream and disconnect. Return how many of them are not stored."""
     _, url = stack.api(*without)
     with Door(url) as door:
         door.create_index()
@@ -130,7 +131,7 @@ def half_a_stream(stack: Stack, *without: str) -> int:
             if not without:
                 wait_for(lambda: len(stack.states()) >= 1000, 60, "what came in is journalled, five hundred at a time")
             wait_for(lambda: taken(one), 60, "the API has taken what was sent")
-            # abruptly: the kernel answers nothing any more and sends a reset
+            # abruptly: the kernel answers with a reset
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         deadline = time.monotonic() + 5
         while len(found := stack.states()) < 1200 and time.monotonic() < deadline:
@@ -160,7 +161,7 @@ def test_a_sender_is_gone_in_the_middle_of_its_stream(new_stack: NewStack, row: 
 
 
 def resident(running: Running) -> int:
-    """Bytes of memory of a process."""
+    """Return the resident memory of a process in bytes."""
     return int(psutil.Process(running.child.pid).memory_info().rss)
 
 
@@ -168,9 +169,9 @@ SENDERS, MEGABYTES = 60, 3
 
 
 def crowd_of_slow_senders(stack: Stack, *without: str) -> tuple[int, float]:
-    """Sixty clients that send a line that never ends, then a byte now and then; others search and write meanwhile.
+    """Run sixty clients that send an endless line and then a byte now and then, while others search and write.
 
-    Returns megabytes that the API grew by, and the longest answer to the others in seconds.
+    Return the API's growth in megabytes, and the longest response time of the others in seconds.
     """
     running, url = stack.api(*without)
     longest = 0.0
@@ -207,13 +208,13 @@ def door_is_quiet(url: str) -> bool:
 
 @pytest.mark.faults_slow
 def test_a_crowd_of_slow_senders(new_stack: NewStack, row: RowOf) -> None:
-    # (places for all of them: how many may send at once is another protection)
+    # (there is room for all senders: their limit is another protection)
     chosen = {"max_document_bytes": 256 * 1024, "journal_bytes": 64 * 1024, "max_ingest_requests": 200}
     chosen["opensearch_pool"] = 300
     grown, longest = crowd_of_slow_senders(new_stack(**chosen))
     without, _ = crowd_of_slow_senders(new_stack(**chosen), "bounded_lines")
     assert longest < 2, "others are served meanwhile"
-    # A sender may make the API hold one document (256 KB here, copied once while a line is put together).
+    # A sender may make the API hold one document (256 KB here, copied once while the API joins a line).
     allowed = SENDERS * 2 * 256 // 1024 + 20
     row(
         fault=f"{SENDERS} slow senders of lines without an end, {MEGABYTES} MB each",
@@ -229,12 +230,12 @@ PLACES, PATIENCE = 4, 3.0
 
 
 def was_answered(one: socket.socket) -> bool:
-    """Whether an answer comes at once: the refusal of one for whom no place was left."""
+    """Return whether a response comes at once: the refusal for lack of a free place."""
     return bool(select.select([one], [], [], 0.2)[0])
 
 
 def every_place_is_taken(stack: Stack) -> int:
-    """Senders of a byte now and then take every place that there is; how many writes of others are refused late."""
+    """Fill every place with senders of a byte now and then. Return how many other writes are refused late."""
     _, url = stack.api()
     late = 0
     with Door(url) as door, ExitStack() as crowd:

@@ -1,4 +1,4 @@
-"""Encoders that give what no vector may have, or raise."""
+"""Encoders return invalid vectors or raise."""
 
 from collections.abc import Callable
 
@@ -19,9 +19,9 @@ NEIGHBOURS = 10
 
 
 def dead_after(stack: Stack, *without: str) -> dict[str, tuple[list[str], int]]:
-    """Send a message for each accident, with the document that has it and healthy neighbours.
+    """Send a message for each failure, with the failing document and healthy neighbours.
 
-    By accident: the sentence about the document itself, and how many neighbours died with it.
+    Return by failure the reason of the document itself, and how many neighbours died with it.
     """
     _, url = stack.api()
     stack.worker(*without)

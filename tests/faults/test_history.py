@@ -1,4 +1,4 @@
-"""The checker finds a planted loss of each kind, and nothing where nothing is wrong."""
+"""The checker finds a planted loss of each kind, and reports nothing for a correct history."""
 
 import pytest
 

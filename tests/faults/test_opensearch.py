@@ -1,4 +1,4 @@
-"""An OpenSearch that is killed, paused, or has a write queue of one."""
+"""OpenSearch is killed or paused, or has a write queue of one."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.faults_slow
 
 @pytest.fixture(scope="module")
 def node(local_settings: LocalSettings) -> Iterator[OpenSearchProcess]:
-    """A node that the tests of this module kill and pause, one after the other."""
+    """Start a node that the tests of this module kill and pause in turn."""
     with temporary_state_directory(
         child_account(local_settings.run_as),
         resolve_data_directory(Path("/tmp")),  # noqa: S108
@@ -43,7 +43,7 @@ def node(local_settings: LocalSettings) -> Iterator[OpenSearchProcess]:
 
 
 def test_it_is_killed_while_it_writes(node: OpenSearchProcess, new_stack: NewStack, row: RowOf) -> None:
-    """The control's index says "stored" before it is on disk, as many an index does for speed."""
+    """The control's index acknowledges writes before they are on disk, a common choice for speed."""
     safe, loose = (new_stack(opensearch_url=node.url, opensearch_timeout=5.0) for _ in range(2))
     with closing(Busy(safe.api()[1])) as client, closing(Busy(loose.api()[1])) as other:
         for one in (client, other):
@@ -109,13 +109,16 @@ def test_it_is_paused_for_twenty_seconds(node: OpenSearchProcess, new_stack: New
 
 
 def rejected(url: str) -> int:
-    """Writes that the node refused because its queue was full."""
+    """Return how many writes the node refused because its queue was full."""
     stats = httpx.get(f"{url}/_nodes/stats/thread_pool", timeout=30, trust_env=False).json()
     return sum(int(one["thread_pool"]["write"]["rejected"]) for one in stats["nodes"].values())
 
 
 def naive_writers(url: str, threads: int, requests: int) -> int:
-    """Documents that opensearch-py's bulk helper leaves behind; its errors are counted here instead of raised."""
+    """Return how many documents opensearch-py's bulk helper loses.
+
+    The test counts its errors instead of raising them.
+    """
     failed: list[int] = []
 
     def write(number: int) -> None:
@@ -147,7 +150,7 @@ def test_its_write_queue_has_one_place(new_node: NewNode, new_stack: NewStack, r
             with Door(url, history=door.history) as mine:
                 for at in range(5):
                     texts = {f"{number}-{at}-{i}": f"harmless {number} {at} {i} " + "x " * 2000 for i in range(20)}
-                    # as Retry-After asks a client to
+                    # as Retry-After asks a client to do
                     for _ in range(20):
                         answer = mine.post(texts)
                         if answer is not None and answer.status_code == 202 and not answer.json()["rejected"]:

@@ -1,4 +1,4 @@
-"""Writes that come in another order than they were meant, twice, or long after a delete."""
+"""Writes arrive in another order, twice, or long after a delete."""
 
 import itertools
 import random
@@ -28,7 +28,7 @@ SEED = 7
 
 
 def deliveries() -> dict[str, list[int]]:
-    """Every order of five versions (120), each with two of them delivered a second time, by document."""
+    """Return by document every order of five versions (120), each with two versions delivered twice."""
     chance = random.Random(SEED)
     found = {}
     for at, order in enumerate(itertools.permutations(VERSIONS)):
@@ -48,7 +48,7 @@ def generation_of(stack: Stack) -> Generation:
 
 
 def plainly(stack: Stack, operations: Sequence[tuple[str, dict[str, object]]]) -> None:
-    """The control's writer: index requests without versions, the last one wins."""
+    """Write as the control does: index requests without versions, so the last write wins."""
     lines = b"".join(
         orjson.dumps({"index": {"_id": one}}) + b"\n" + orjson.dumps(source) + b"\n" for one, source in operations
     )
@@ -72,7 +72,7 @@ def test_every_order_of_five_versions_at_the_rest_door(new_stack: NewStack, row:
         stack.sweeper()
         stack.settle()
         kept = check(door.history, stack.final())
-    # the control: the same deliveries, each overwriting the one before
+    # the control: the same deliveries, each of which overwrites the previous one
     for step in range(7):
         plainly(stack, [(one, {"text": text(one, d[step]), "state": "encoded"}) for one, d in orders.items()])
     wrong = [found for found in check(door.history, stack.final()).wrong if "is there" in found]
@@ -119,7 +119,7 @@ def test_every_order_of_late_encodings(new_stack: NewStack, row: RowOf) -> None:
 
 
 def as_a_worker_would(encoder: Encoder, generation: Generation, stored: StoredDocument) -> Write:
-    """The write that a worker makes of a document that it has read."""
+    """Return the write that a worker makes of a document that it has read."""
     windows = encoder.windows(stored.source["text"], generation.window.pieces, generation.window.overlap)
     vectors = encoder.encode(windows)
     spans = zip(windows, vectors, strict=True)
@@ -137,7 +137,7 @@ def test_a_stale_update_long_after_a_delete(new_stack: NewStack, row: RowOf) -> 
         door.post({one: text(one, 1) for one in names}, version=1)
         for one in names:
             door.delete(one, version=2)
-        # The control in the same index, with OpenSearch's own deletes. Once those are forgotten, all are.
+        # The control in the same index uses OpenSearch's deletes. Once OpenSearch forgets one of them, it forgets all.
         undone = stale_after_hard_deletes(stack, [f"hard{i}" for i in range(20)])
         for one in names:
             door.post({one: text(one, 1)}, version=1)
@@ -154,7 +154,7 @@ def test_a_stale_update_long_after_a_delete(new_stack: NewStack, row: RowOf) -> 
 
 
 def stale_after_hard_deletes(stack: Stack, names: Sequence[str]) -> Findings:
-    """Documents written at version 1, deleted at version 2, and written again at version 1 until that is taken."""
+    """Write documents at version 1, delete them at version 2, and write version 1 again until OpenSearch accepts it."""
     told = History(INDEX)
 
     def send(method: str, one: str, version: int, source: dict[str, str] | None = None) -> None:

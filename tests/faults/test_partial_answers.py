@@ -1,4 +1,4 @@
-"""A shard that does not finish in time: what the product asks OpenSearch, and what it makes of the answer."""
+"""A shard does not finish in time: test the product's request to OpenSearch and its handling of the response."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from tests.faults.stack import Stack
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 SLOW = "double sum = 0; for (int i = 0; i < 200000; i++) { sum += Math.sin(i); } return 2 + Math.abs(sum);"
-# The clock is looked at before each segment, so there are several, and they are not merged.
+# OpenSearch checks the time before each segment, so the test keeps several segments unmerged.
 UNMERGED = {"index.merge.policy.floor_segment": "1b", "index.merge.policy.segments_per_tier": 50}
 SEGMENTS, DOCUMENTS = 8, 400
 
 
 def slow_query(ids: list[str]) -> dict[str, Any]:
-    """Every document, but to score these takes milliseconds each."""
+    """Return a query that matches every document and takes milliseconds to score each."""
     slow = {"script_score": {"query": {"ids": {"values": ids}}, "script": {"source": SLOW}}}
     return {"bool": {"should": [slow, {"match_all": {}}]}}
 
@@ -37,7 +37,7 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
         stack.search.send(Call("PUT", f"/{stack.physical}/_settings", orjson.dumps(UNMERGED)))
         for at in range(0, DOCUMENTS, DOCUMENTS // SEGMENTS):
             door.post({f"d{i}": f"harmless {i}" for i in range(at, at + DOCUMENTS // SEGMENTS)})
-            assert len(stack.documents("state")) == at + DOCUMENTS // SEGMENTS  # (which refreshes)
+            assert len(stack.documents("state")) == at + DOCUMENTS // SEGMENTS  # (this also refreshes)
     everything = {"size": 1000, "_source": False}
     with closing(SyncSearchClient(stack.settings)) as search:
         on_first = search.send(

@@ -1,4 +1,4 @@
-"""The proxy does to connections what it says."""
+"""The proxy treats connections as its rules say."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ class _Echo(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Not on standard error."""
+        """Log nothing."""
 
 
 @pytest.fixture

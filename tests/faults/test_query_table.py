@@ -1,4 +1,4 @@
-"""An API whose query table does not belong to the vectors of an index."""
+"""The query table of an API does not belong to the vectors of an index."""
 
 import json
 import random
@@ -23,7 +23,7 @@ WORDS = [
 
 @pytest.fixture
 def foreign_encoder(tmp_path: Path) -> Path:
-    """A model directory as the stand-in's, but its vocabulary has another order: its vectors mean something else."""
+    """Write a copy of the stand-in's model with another order of the vocabulary. Its vectors have other meanings."""
     directory = tmp_path / "foreign"
     shutil.copytree(WEIGHTS_ROOT / "standin", directory)
     tokenizer = json.loads((directory / "tokenizer.json").read_text())
@@ -45,7 +45,7 @@ def foreign_encoder(tmp_path: Path) -> Path:
 
 
 def wrong_answers(url: str) -> int:
-    """Of the queries that are one document's own word, those that are answered and do not find it first."""
+    """Search for each document's unique word. Return how many responses do not rank that document first."""
     wrong = 0
     with httpx.Client(base_url=url, trust_env=False, timeout=10) as api:
         for word in WORDS:
@@ -63,7 +63,7 @@ def test_the_api_holds_another_query_table(new_stack: NewStack, foreign_encoder:
     _, right = stack.api(encoder=foreign_encoder)
     with Door(right) as door:
         door.create_index()
-        # each document has the next word once, too, so that every query has several hits to order
+        # each document also has the next word once, so every query has several hits to rank
         door.post({word: f"{word} {word} {WORDS[i - 1]}" for i, word in enumerate(WORDS)})
         stack.worker(encoder=foreign_encoder)
         assert stack.settle() == 0

@@ -1,4 +1,4 @@
-"""Redis that is killed, emptied, away and full: it is not on the way of what a 202 promises."""
+"""Redis is killed, emptied, stopped or full. The promise of a 202 does not depend on it."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +18,7 @@ RowOf = Callable[..., None]
 
 
 def journalled(stack: Stack, fault: Callable[[], object]) -> Findings:
-    """Two hundred documents are acknowledged; the fault comes before any worker does."""
+    """Acknowledge two hundred documents. The fault comes before any worker starts."""
     _, url = stack.api()
     with Door(url) as door:
         door.create_index()
@@ -33,7 +33,10 @@ def journalled(stack: Stack, fault: Callable[[], object]) -> Findings:
 
 
 def only_queued(stack: Stack, fault: Callable[[], object], *, late: bool = True) -> Findings:
-    """The control: the same documents, acknowledged as soon as Redis has them. `late`: no worker before the fault."""
+    """The control: acknowledge the same documents as soon as Redis has them.
+
+    `late` starts the worker after the fault.
+    """
     _, url = stack.api()
     history = History(INDEX)
     with Door(url) as door, closing(Publisher(stack.settings.redis_url)) as publisher:
@@ -91,7 +94,7 @@ def test_a_redis_that_dies(
 
 @pytest.mark.faults_slow
 def test_the_queue_s_own_door_is_as_safe_as_redis_is(new_stack: NewStack, new_redis: NewRedis) -> None:
-    """docs/queue.md promises it: with its append-only file, Redis keeps all accepted messages after a kill -9."""
+    """docs/queue.md promises it: with the append-only file, Redis keeps all accepted messages after a SIGKILL."""
     redis = new_redis(append_only=True)
 
     def dies() -> None:
@@ -102,7 +105,7 @@ def test_the_queue_s_own_door_is_as_safe_as_redis_is(new_stack: NewStack, new_re
 
 
 def two_stacks(new_stack: NewStack, redis: RedisProcess) -> tuple[Stack, Stack]:
-    """Two installations on one Redis; the second has no sweeper: it is the control of the same fault."""
+    """Create two installations on one Redis. The second has no sweeper and is the control of the same fault."""
     first = new_stack(redis=redis)
     second = new_stack(redis=redis, redis_url=redis.database(1))
     first.sweeper()
@@ -112,7 +115,10 @@ def two_stacks(new_stack: NewStack, redis: RedisProcess) -> tuple[Stack, Stack]:
 
 
 def posted_while(doors: list[Door], is_wrong: Callable[[int], bool]) -> int:
-    """Posts to all doors until it is over; each answer is a 202, and each search is answered. How many posts."""
+    """Post to all APIs while the condition holds. Assert a 202 for each post and a response to each search.
+
+    Return the number of posts.
+    """
     at = 0
     while is_wrong(at):
         for door in doors:
@@ -181,7 +187,7 @@ def test_a_redis_that_is_full(new_stack: NewStack, new_redis: NewRedis, row: Row
 def test_a_worker_lives_on_with_a_full_redis_and_loses_no_message_of_it(
     new_stack: NewStack, new_redis: NewRedis, row: RowOf
 ) -> None:
-    """Of an ingest message its queue has the only copy: what a worker takes it must not forget."""
+    """An ingest queue has the only copy of its messages, so a worker must not forget a message that it takes."""
 
     def taken_from_a_full_one(*without: str) -> Findings:
         redis = new_redis()
@@ -192,7 +198,7 @@ def test_a_worker_lives_on_with_a_full_redis_and_loses_no_message_of_it(
         def full_for_a_while() -> None:
             redis.limit(1)
             worker.resume()
-            # (messages of dead workers are looked for every five seconds, with a write)
+            # (every five seconds a write looks for messages of dead workers)
             wait_for(lambda: worker.log.count("redis_full") >= 3 or not worker.alive, 60, "the worker has noticed")
             redis.limit(0)
             assert without or worker.alive

@@ -1,4 +1,4 @@
-"""Documents that nobody can take, among others; an index that takes nothing for a while."""
+"""Some documents can never be stored, and an index refuses all writes for a while."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 
 DEEP = 100_000
-# What nobody can take, and the code that the sender is told.
+# Invalid documents, and the code that their sender receives.
 BAD: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{"id": "x1", "text": "caf\xe9"}', "invalid_json"),
     "half a surrogate pair": (b'{"id": "x2", "text": "\\ud800"}', "invalid_json"),
@@ -36,7 +36,7 @@ GOOD = 30
 
 
 def mixed() -> bytes:
-    """Good lines with the bad ones between them."""
+    """Mix valid and invalid lines."""
     lines = [orjson.dumps({"id": f"g{i}", "text": f"harmless {i}", "metadata": {"year": i}}) for i in range(GOOD)]
     for at, (bad, _) in enumerate(BAD.values()):
         lines.insert(2 * at + 1, bad)
@@ -60,7 +60,7 @@ def test_documents_that_nobody_can_take_among_others(new_stack: NewStack, row: R
     assert [one["code"] for one in told["rejected"]] == [code for _, code in BAD.values()]
     assert all(one["position"] and one["reason"] for one in told["rejected"])
     assert max(len(one["reason"]) for one in told["rejected"]) < 500, "a reason does not repeat the document"
-    # and through the queue, where it is Celery that reads first
+    # the same through the queue, which Celery parses first
     with stack.redis.client() as broker:
         broker.lpush(INGEST_QUEUE, b'{"body": "", "properties": ' + b"[" * DEEP + b"]" * DEEP + b"}")
     assert stack.settle() == 0

@@ -1,4 +1,4 @@
-"""A reindexing that is killed at each of its steps while clients write and delete."""
+"""A reindexing is killed at each of its steps while clients write and delete."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -21,18 +21,18 @@ from tests.faults.without.following import copy_and_swap
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 
-# Another window: every document is encoded again.
+# Another window size, so that every document is encoded again.
 OPTIONS = ("reindex", INDEX, "--window", "16", "--overlap", "4", "--unchecked")
 
 
 @contextmanager
 def writing(door: Door) -> Iterator[None]:
-    """A client that replaces, adds and deletes without a pause, one document after the other."""
+    """Replace, add and delete documents continuously, one after the other."""
     stop = threading.Event()
 
     def write() -> None:
         number = 0
-        # a pause, so that one worker can follow
+        # a short pause, so that one worker keeps up
         while not stop.wait(0.02):
             number += 1
             one = f"d{number % 60}" if number % 3 else f"new{number}"
@@ -51,20 +51,20 @@ def writing(door: Door) -> Iterator[None]:
 
 
 def grows(door: Door) -> Callable[[], bool]:
-    """Whether at least ten more writes were acknowledged since this was made."""
+    """Return whether at least ten more writes were acknowledged since the call."""
     before = len(door.history.acknowledged)
     return lambda: len(door.history.acknowledged) > before + 10
 
 
 def command(stack: Stack, *arguments: str) -> Running:
-    """A command, run to its end, however that comes."""
+    """Run a command until it ends for any reason."""
     running = stack.run("reindex", *arguments, ready=lambda _: True)
     wait_for(lambda: not running.alive, 90, f"the command has ended: {arguments}")
     return running
 
 
 def killed_at(stack: Stack, step: str, *, again: bool) -> tuple[Findings, int]:
-    """Findings, and writes that were not acknowledged; `again`: the command is run once more, else nobody does."""
+    """Return the findings and the unacknowledged writes. With `again` the command runs once more."""
     _, url = stack.api()
     stack.worker()
     stack.sweeper()
@@ -91,7 +91,7 @@ def killed_at(stack: Stack, step: str, *, again: bool) -> tuple[Findings, int]:
 
 
 def copied_and_swapped(stack: Stack) -> Findings:
-    """The control: one copy, then the swap."""
+    """Run the control: copy once, then swap the alias."""
     _, url = stack.api()
     stack.worker()
     stack.sweeper()

@@ -1,4 +1,4 @@
-"""The same request twenty times at once, as when senders, proxies and queues all retry."""
+"""The same request arrives twenty times at once, as when senders, proxies and queues all retry."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ def test_a_request_that_is_sent_by_twenty_at_once(new_stack: Callable[..., Stack
     body = [{"id": one, "text": text} for one, text in TEXTS.items()]
 
     def send(at: int, **headers: str) -> str:
-        """The job of one sender's answer; a sender that is told to come again does."""
+        """Send a request, retry when the API asks for it, and return the job in the response."""
         deadline = monotonic() + 60
         with httpx.Client(base_url=urls[at % 2], timeout=60, trust_env=False) as client:
             while True:
@@ -32,7 +32,7 @@ def test_a_request_that_is_sent_by_twenty_at_once(new_stack: Callable[..., Stack
         if headers:
             assert answer.status_code == 202, answer.text
             assert sorted(answer.json()["accepted"]) == sorted(TEXTS)
-        # (without a key one may find that every document of it was written by another one a moment later: 422, no job)
+        # (without a key another sender may have written every document a moment earlier: 422, no job)
         return str(answer.json().get("job", {}).get("id"))
 
     with Door(*urls, history=history) as door, ThreadPoolExecutor(SENDERS) as senders:

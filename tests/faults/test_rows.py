@@ -1,4 +1,4 @@
-"""The table is what the rows say."""
+"""The printed table matches its rows."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""OpenSearch has room for a part of a snapshot: what it then answers by itself, and what the product makes of it."""
+"""OpenSearch can store only a part of a snapshot: test its own response and the product's handling of it."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -26,7 +26,7 @@ def test_there_is_room_for_some_shards_of_a_snapshot(new_node: NewNode, new_stac
     with Door(stack.api()[1]) as door, closing(SyncSearchClient(stack.settings)) as search:
         door.create_index()
         door.post({f"d{n}": f"harmless {n}" for n in range(50)})
-        assert len(stack.documents("state")) == 50  # (which refreshes)
+        assert len(stack.documents("state")) == 50  # (this also refreshes)
         first = door.client.post(f"/v1/indexes/{INDEX}/search", json=asked).raise_for_status().json()
         naive = search.send(replace(open_point_in_time_call([stack.physical], 60), params={"keep_alive": "1m"}))
         lacking = naive["_shards"]["failed"]

@@ -1,6 +1,7 @@
-"""Everything at once, in an order that a seed decides. FAULT_SEEDS="4 14" chooses other seeds than the usual.
+"""Many faults happen together, in an order that a seed decides.
 
-The usual two, of nine faults each, have every one of the seventeen kinds of fault between them.
+FAULT_SEEDS="4 14" chooses other seeds than the default. The two default seeds, of nine faults each, cover all seventeen
+kinds of fault.
 """
 
 import os

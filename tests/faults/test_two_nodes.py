@@ -1,4 +1,4 @@
-"""Two OpenSearch nodes: their copies differ, the leading one with primaries hangs, and is killed under load."""
+"""Two OpenSearch nodes: their copies differ, or the node with the primaries hangs or is killed under load."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
-# Shorter than OpenSearch takes to notice it (three checks of 10 s), and longer than a search's deadline of 5 s.
+# Shorter than OpenSearch's detection (three checks of 10 s), and longer than a search's deadline of 5 s.
 HANG_SECONDS = 12
 
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.faults_slow
 
 @pytest.fixture(scope="module")
 def cluster(local_settings: LocalSettings) -> Iterator[Cluster]:
-    """Two data nodes and a voter, for the tests of this module; the last one kills a node."""
+    """Start two data nodes and a voting node for this module. The last test kills a node."""
     with temporary_cluster(local_settings) as one:
         yield one
 
@@ -46,8 +46,8 @@ def test_a_hit_of_one_copy_is_not_lost_on_another_that_does_not_show_it_yet(
         for name, hits in (("data-1", 1), ("data-2", 0)):
             asked = {"preference": f"_only_nodes:{name}"}
             assert len(node.get(f"/{stack.physical}/_search", params=asked).json()["hits"]["hits"]) == hits
-        # Nodes are asked in turn: whichever searches, the other one is asked for what was found.
-        # (an empty list has its spelling looked at as well: two requests, and the next search would ask the same node)
+        # Requests go to the nodes in turn, so the search and the look-up of its hits reach different nodes. (An empty
+        # list also causes a spelling request. With two requests the next search would reach the same node.)
         asking = {"query": "harmless", "mode": "hybrid", "did_you_mean": False}
         shown = 0
         for _ in range(10):
@@ -90,7 +90,7 @@ def test_the_node_that_leads_and_holds_primaries_hangs_then_is_killed(
             at = client.sent
             wait_for(lambda: client.sent >= at + 100, 120, "they come in again")
         other.search()
-        # what a client gets that asks OpenSearch for everything in its own way
+        # the result of a plain OpenSearch query for all documents
         left = node.get(f"/{single.physical}/_search", params={"size": 100, "_source": "false"}).json()
         lost = other.door.history.ids - {hit["_id"] for hit in left["hits"]["hits"]}
         assert replicated.settle(120) == 0

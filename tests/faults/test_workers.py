@@ -1,4 +1,4 @@
-"""Workers that are killed, paused and restarted."""
+"""Workers are killed, paused and restarted."""
 
 import os
 import signal
@@ -23,10 +23,10 @@ TEXTS = {f"s{i}": f"slowpoison {i}" for i in range(5)} | {f"d{i}": f"harmless {i
 def broken_off(
     stack: Stack, log: Path, end: Callable[[Running], object], *without: str, **environment: object
 ) -> Findings:
-    """Forty-five documents, five of them slow; `end` is done to the worker while it encodes them.
+    """Send forty-five documents, five of them slow, and apply `end` to the worker while it encodes them.
 
-    Another worker takes its place if it is dead. There is a sweeper unless a protection is left out. `environment`:
-    of the worker, as for `Stack.worker`.
+    A new worker replaces a dead one. A sweeper runs unless a protection is removed. `environment` is that of the
+    worker, as for `Stack.worker`.
     """
     _, url = stack.api()
     worker = stack.worker(*without, ENCODER_LOG=log, SLOW_SECONDS=0.5, **environment)
@@ -64,12 +64,12 @@ def test_a_worker_that_is_killed_in_the_middle(new_stack: NewStack, tmp_path: Pa
 @pytest.mark.faults_slow
 def test_a_process_of_the_pool_that_is_killed(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
     def kill_one(log: Path) -> Callable[[Running], None]:
-        # The one that encodes: a worker has other children too, and process numbers do not say which is which.
+        # Kill the process that encodes. A worker has other children too, and process ids do not tell them apart.
         return lambda _: os.kill(int(log.read_text().split()[0]), signal.SIGKILL)
 
-    # The parent decides what becomes of the message of a dead process when it looks after its pool, every 5 s, and the
-    # process has been dead for 2 s: 2 to 7 s after the kill. The time limit of the other tests, 4 s, may come first and
-    # gives the message back, and then the control loses nothing. (The product's limit is 300 s, its redelivery 1,200.)
+    # The parent checks its pool every 5 s, and returns the message of a process that has been dead for 2 s: 2 to 7 s
+    # after the kill. The time limit of the other tests, 4 s, may come first and return the message. The control would
+    # then lose nothing. (The product's limit is 300 s, its redelivery 1,200 s.)
     patient = {"task_limit": 60, "redelivery": 600}
     kept = broken_off(new_stack(), tmp_path / "with", kill_one(tmp_path / "with"), **patient)
     assert kept.dead == []
@@ -95,7 +95,7 @@ def test_a_document_that_always_kills_its_worker(new_stack: NewStack, tmp_path: 
             door.create_index()
             door.post(texts)
             if without:
-                # for ever: each of its processes dies, and so would the next
+                # endless: each process dies, and so would the next
                 wait_for(lambda: log.exists() and log.read_text().count("killpoison") >= 6, 90, "six were killed")
             else:
                 stack.sweeper()
@@ -104,7 +104,7 @@ def test_a_document_that_always_kills_its_worker(new_stack: NewStack, tmp_path: 
 
     kept = poisoned(new_stack(), tmp_path / "with")
     assert kept.dead == ["k: attempts_exhausted"]
-    # one attempt that nobody counted, since nobody knew, and three that were
+    # one uncounted attempt and three counted attempts
     assert (tmp_path / "with").read_text().count("killpoison") <= 4
     lost = poisoned(new_stack(), tmp_path / "without", "attempts")
     row(
@@ -120,9 +120,9 @@ def test_a_document_that_always_kills_its_worker(new_stack: NewStack, tmp_path: 
 @pytest.mark.faults_slow
 def test_a_worker_that_is_paused_beyond_the_visibility_timeout(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
     def paused(stack: Stack, log: Path, *without: str) -> Findings:
-        """The paused worker holds encodings of ten documents, five of which are replaced meanwhile."""
+        """The paused worker holds encodings of ten documents. Newer writes replace five of them meanwhile."""
         _, url = stack.api()
-        # (its own limit would kill the paused task as soon as it goes on)
+        # (its own limit would kill the paused task as soon as the worker continues)
         sleeper = stack.worker(*without, ENCODER_LOG=log, task_limit=60, redelivery=120, SLOW_SECONDS=0.2)
         with Door(url) as door:
             door.create_index()
@@ -153,12 +153,12 @@ def test_a_worker_that_is_paused_beyond_the_visibility_timeout(new_stack: NewSta
 @pytest.mark.faults_slow
 def test_a_task_longer_than_the_visibility_timeout(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
     def encoded_again(log: Path) -> int:
-        """How often a document was encoded that had been before."""
+        """Return how many encodings repeated an earlier one."""
         lines = log.read_text().splitlines() if log.exists() else []
         return sum(count - 1 for count in Counter(line.partition(" ")[2] for line in lines).values())
 
     def long_task(stack: Stack, log: Path, *without: str) -> Findings:
-        """Sixty-four documents of a message take 13 s; messages come again after 8 s (control: 2 s)."""
+        """A message of sixty-four documents takes 13 s. Messages come again after 8 s (control: 2 s)."""
         _, url = stack.api()
         stack.worker(*without, ENCODER_LOG=log, SLOW_SECONDS=0.2, worker_concurrency=2, task_limit=4)
         with Door(url) as door:
@@ -184,7 +184,7 @@ def test_a_task_longer_than_the_visibility_timeout(new_stack: NewStack, tmp_path
 
 
 class Load:
-    """Posts five documents at a time, new ones and newer texts of old ones, until it is stopped."""
+    """Post five documents at a time, new and changed, until stopped."""
 
     def __init__(self, door: Door) -> None:
         self.door = door
@@ -201,7 +201,7 @@ class Load:
         self._thread.join()
 
     def goes_on(self) -> None:
-        """Returns after five more posts."""
+        """Return after five more posts."""
         reached = self.posts + 5
         wait_for(lambda: self.posts >= reached, 60, "the load goes on")
 
@@ -215,7 +215,7 @@ class Load:
 @pytest.mark.faults_slow
 def test_a_rolling_restart_under_load(new_stack: NewStack, row: RowOf) -> None:
     def rolled(stack: Stack, *without: str) -> tuple[Findings, int]:
-        """Two APIs and two workers are asked to end and started again, one after the other."""
+        """Stop and restart two APIs and two workers, one after the other."""
         apis = [stack.api(), stack.api()]
         workers = [stack.worker(*without, SLOW_SECONDS=0.05) for _ in range(2)]
         with Door(*(url for _, url in apis)) as door:

@@ -1,11 +1,11 @@
-"""An API with protections taken out: the controls of the fault tests. `api.py NAME ...`
+"""Run an API without some protections, for the controls of the fault tests: `api.py NAME ...`
 
-own_writes        a write that comes again and finds itself stored counts as superseded
-query_tables      every index is searched with the configured encoder's table, whoever encoded it
+own_writes        a repeated write that finds itself stored counts as superseded
+query_tables      every index is searched with the configured encoder's table, even if another encoded it
 blocks            a block of the whole index counts as a refusal of the document
-judged_alone      one document that cannot be read refuses its whole request
-streaming         a stream is read to its end before anything of it is journalled
-bounded_lines     a line is kept however long it is
+judged_alone      an unreadable document makes the API refuse the whole request
+streaming         a stream is read to its end before any document is journalled
+bounded_lines     lines have no length limit
 """
 
 import sys

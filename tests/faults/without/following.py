@@ -1,6 +1,6 @@
-"""A reindexing as it is often done: one copy of what is there, then the alias is swapped. `following.py PHYSICAL...`
+"""Reindex in the common way: copy once, then swap the alias. `following.py PHYSICAL...`
 
-Called by the control of test_reindex.py with the names of both generations.
+The control of test_reindex.py calls it with the names of both generations.
 """
 
 from services.index_spec import Generation
@@ -13,7 +13,7 @@ from services.settings import Settings
 
 
 def copy_and_swap(search: SyncSearchClient, settings: Settings, old: Generation, new: Generation) -> None:
-    """Copy without following changes, so that writes between the copy and the swap are lost."""
+    """Copy without following changes. Writes between the copy and the swap are lost."""
     search.send(Call("POST", f"/{old.physical}/_refresh"))
     body = b'{"size": 10000, "version": true, "query": {"match_all": {}}}'
     documents = read_stored_hits(search.send(Call("POST", f"/{old.physical}/_search", body)))

@@ -1,12 +1,12 @@
-"""A worker with protections taken out: the controls of the fault tests. `worker.py NAME ...`
+"""Run a worker without some protections, for the controls of the fault tests: `worker.py NAME ...`
 
-late_acks         a message is acknowledged when it is taken, not when it is done
+late_acks         a message is acknowledged at its receipt, not when its task is done
 requeue           a message whose process died is dropped
-attempts          nothing is counted: what comes back is encoded like the first time
-isolation         when one document of a run fails, all of it have failed
+attempts          no attempts are counted: a repeated message is encoded as if it were new
+isolation         if one document of a run fails, all documents of the run fail
 versions          encoded documents are written without a version: the last write wins
-budget            a task goes on until it is done
-redelivery        a message comes again after two seconds, done or not
+budget            a task has no time limit
+redelivery        a message comes again after two seconds, even if its task is done
 graceful_end      SIGTERM ends the running task
 """
 
@@ -93,7 +93,7 @@ def redelivery(app: Any) -> None:
 
 def graceful_end(_: Any) -> None:
     def at_once(**_: Any) -> None:
-        # (its pool is in its process group)
+        # (the pool is in the worker's process group)
         signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
 
     worker_ready.connect(at_once, weak=False)
