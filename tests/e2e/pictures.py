@@ -1,6 +1,6 @@
-"""The pictures of the search page in docs/images, of the demos: `make demo demo-talk KEEP=1`, then `make pictures`.
+"""Take the pictures of the search page in docs/images from the demos, and provide the browser of the page tests.
 
-The browser that looks at the search page, for its tests and its pictures.
+To take the pictures, run `make demo demo-talk KEEP=1`, then `make pictures`.
 """
 
 import os
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
-# The machine may be closed to the outside: without these, Chromium tries many of its own hosts at every start.
+# The machine may have no access to the internet. Without these options Chromium contacts many of its own hosts at each
+# start.
 CHROMIUM_FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -30,7 +31,7 @@ CHROMIUM_FLAGS = [
 
 @contextmanager
 def open_chromium() -> Iterator["Browser"]:
-    """A headless Chromium: that of the environment variable CHROMIUM, else the system's."""
+    """Open a headless Chromium: that of the environment variable CHROMIUM, or else the system's."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -48,7 +49,7 @@ SIGNAL_QUERY = "?index=talk&q=weak+phone+signal+in+the+house"
 
 @dataclass(frozen=True)
 class PagePicture:
-    """A picture of a page in a window; `act` does something on the page before the picture is taken."""
+    """A picture of a page in a window. `act` uses the page before the picture is taken."""
 
     name: str
     address: str
@@ -104,13 +105,13 @@ PAGE_PICTURES = (
 
 
 def take_pictures(browser: "Browser", base: str, directory: Path) -> Iterator[Path]:
-    """Takes every picture of the page at `base` and gives the files."""
+    """Take every picture of the page at `base` and yield the files."""
     for one in PAGE_PICTURES:
         window = {"width": one.width, "height": one.height}
         context = browser.new_context(viewport=window, color_scheme=one.scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         page = context.new_page()
         page.goto(f"{base}/{one.address}")
-        for _ in range(3):  # the first looks warm what is cached
+        for _ in range(3):  # the first visit fills the caches
             page.locator(".hit").first.wait_for()
             page.reload()
         page.locator(".hit").first.wait_for()
@@ -125,7 +126,7 @@ def take_pictures(browser: "Browser", base: str, directory: Path) -> Iterator[Pa
 
 
 def main() -> None:
-    """`python -m tests.e2e.pictures [URL] [DIRECTORY]`."""
+    """Run `python -m tests.e2e.pictures [URL] [DIRECTORY]`."""
     base = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:8010"
     directory = Path(sys.argv[2]) if len(sys.argv) > 2 else IMAGES_DIRECTORY
     with open_chromium() as browser:

@@ -1,4 +1,4 @@
-"""Run the README's lines of curl."""
+"""Run the README's curl commands."""
 
 import json
 import re

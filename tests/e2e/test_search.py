@@ -1,4 +1,4 @@
-"""From a POST to a sparse hit: the API, Redis, a real worker, OpenSearch."""
+"""Follow a document from its POST to a sparse hit through the API, Redis, a real worker and OpenSearch."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fixtures: a live service with a few encoded documents, and a real browser."""
+"""Provide a live service with a few encoded documents, and a real browser."""
 
 import os
 import threading
@@ -66,7 +66,7 @@ TOPICS = [
     ("Boats", "The sailor mends a rope and waits for the tide.", "Bo"),
     ("Bees", "The keeper lifts a frame of honey out of the hive.", "Ada"),
 ]
-# A talk of three chapters of a minute, twelve segments each, and one whose chapters are made here.
+# A talk with three chapters of a minute (twelve segments each), and a talk whose chapters the service computes.
 SPOKEN = [
     {"start": 60 * part + 5 * n, "end": 60 * part + 5 * n + 5, "speaker": speaker, "text": f"{text} Sentence {n}."}
     for part, (_, text, speaker) in enumerate(TOPICS)
@@ -115,7 +115,7 @@ INDEXES = {
 
 @dataclass
 class Visit:
-    """A page and what its browser noticed."""
+    """A page and the events that its browser recorded."""
 
     page: Page
     base: str
@@ -132,7 +132,10 @@ def seeded(
     new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """Address of an API with the indexes of INDEXES, whose documents a worker has encoded, and the empty `blank`."""
+    """Yield the address of an API with the indexes of INDEXES and the empty index `blank`.
+
+    A worker has encoded the documents.
+    """
     models = model_process()
     thread = threading.Thread(target=models.run, name="page-models")
     thread.start()
@@ -149,7 +152,7 @@ def seeded(
 
 
 def model_process() -> uvicorn.Server:
-    """Return a model process with the stand-in of the dense encoders on a free port; not started yet."""
+    """Return a model process with the stand-in of the dense encoders on a free port. The test starts it."""
     held = ModelPool(
         {STANDIN_NAME: load_dense_encoder(list_dense_encoders(Settings())[STANDIN_NAME], Path("unused"))}, {}
     )
@@ -157,7 +160,7 @@ def model_process() -> uvicorn.Server:
 
 
 def fill(api: httpx.Client, settings: Settings, directory: Path) -> None:
-    """Creates the indexes and waits until a worker, which is stopped again, has encoded their documents."""
+    """Create the indexes, start a worker, wait until it has encoded their documents, and stop it."""
     api.put("/v1/indexes/blank", json={}).raise_for_status()
     worker = start_worker(settings, directory)
     try:
@@ -196,8 +199,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
         time.sleep(0.05)
 
 
-# Not for the whole session: Playwright's synchronous face keeps an event loop in this thread while it lives, and
-# asynchronous tests elsewhere need the thread to themselves.
+# The fixture does not last for the session. Playwright's synchronous interface keeps an event loop in this thread, and
+# asynchronous tests in other modules need the thread without one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=30_000)
@@ -207,7 +210,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """`open_page(base, **options)`: a fresh browser profile. In the end nothing may have gone wrong on any page."""
+    """Provide `open_page(base, **options)`: a fresh browser profile. Assert at the end that no page had an error."""
     visits: list[Visit] = []
 
     def opened(base: str, *, width: int = 1280, height: int = 900, scheme: str = "light") -> Visit:
@@ -223,7 +226,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     yield opened
     for visit in visits:
-        # A refusal by the API is reported here too; the tests look at what the page makes of it.
+        # The browser also reports refusals by the API here. The tests check how the page shows them.
         errors = [error for error in visit.errors if not error.startswith("Failed to load resource")]
         foreign = [url for url in visit.requests if not url.startswith(visit.base + "/")]
         hacked = visit.page.evaluate("window.hacked")
@@ -233,5 +236,5 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
 @pytest.fixture
 def visit(seeded: str, open_page: Callable[..., Visit]) -> Visit:
-    """A browser window on the seeded service."""
+    """Return a browser window on the seeded service."""
     return open_page(seeded)

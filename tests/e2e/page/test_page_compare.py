@@ -26,7 +26,7 @@ def test_lists_match_the_api_and_ties_join_equal_results(visit) -> None:
         answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=asked, timeout=30, trust_env=False).json()
         assert shown == [entry["id"] for entry in answer["hits"]]
     both = set(lists[0]) & set(lists[1])
-    # "waits" is a form of "waiting" to lexical search only; "the" is a word to the encoder only.
+    # Only lexical search treats "waits" as a form of "waiting". Only the encoder treats "the" as a word.
     assert {"patience"} == set(lists[0]) - both
     assert "kettle" in set(lists[1]) - both
     for side in (0, 1):
@@ -85,7 +85,7 @@ def test_the_keyboard_reaches_everything(visit) -> None:
     expect(column(page, 0).locator(".hit:focus")).to_have_attribute("data-id", shared)
     page.keyboard.press("Escape")
     expect(page.get_by_role("combobox", name="Query")).to_be_focused()
-    page.keyboard.type("a/b")  # in the box the slash is a slash
+    page.keyboard.type("a/b")  # a slash in the box is text, not a shortcut
     assert page.get_by_role("combobox", name="Query").input_value() == "a/b"
 
 

@@ -51,7 +51,7 @@ def test_a_key_is_requested_stored_and_forgotten(locked: str, open_page: Callabl
 
 
 def test_a_key_with_a_filter_shows_only_its_documents(locked: str, open_page: Callable[..., Visit]) -> None:
-    """Whatever the page asks for by itself: hits, facets, counts, titles, a document by its address."""
+    """Check each request that the page sends: hits, facets, counts, titles, and a document by its address."""
     administrator = {"authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=locked, headers=administrator, trust_env=False, timeout=30) as admin:
         admin.put("/v1/indexes/shared", json={"fields": {"tenant": "keyword"}}).raise_for_status()
@@ -70,7 +70,7 @@ def test_a_key_with_a_filter_shows_only_its_documents(locked: str, open_page: Ca
         key = admin.post("/v1/keys", json=asked).raise_for_status().json()["key"]
 
     def seen(key: str, hits: int) -> str:
-        """All that the page was told and shows, of what it is asked for in turn."""
+        """Return all responses and page contents of one visit to each view."""
         page, told = open_page(locked).go(), []
 
         def tell(route: Route) -> None:
@@ -83,13 +83,13 @@ def test_a_key_with_a_filter_shows_only_its_documents(locked: str, open_page: Ca
         page.goto(f"{locked}/?index=shared&q=storm&mode=lexical")
         expect(page.locator(".hit")).to_have_count(hits)
         told.append(page.content())
-        page.goto(f"{locked}/?index=shared")  # the index as it is, its facets
+        page.goto(f"{locked}/?index=shared")  # the state and the facets of the index
         expect(page.locator("#index-state")).to_contain_text(f"{hits} documents")
         told.append(page.content())
         page.get_by_role("combobox", name="Query").press_sequentially("sto")
         expect(page.get_by_role("listbox", name="Suggestions").get_by_role("option")).to_have_count(hits)
         told.append(page.content())
-        # (the address repeats what it was asked for, so what is looked for here is the other document)
+        # (the address repeats the id in the query, so this visit asks for the other document)
         page.goto(f"{locked}/?index=shared&doc=markb0x")
         expect(page.get_by_role("dialog")).to_contain_text("A storm of markb0x" if hits == 4 else "document_not_found")
         page.goto(f"{locked}/operate")
@@ -107,7 +107,7 @@ def test_refreshing_does_not_interrupt_entering_a_key(locked: str, open_page: Ca
     page = open_page(locked).go("operate")
     field = page.locator("#problem").get_by_label("API key")
     field.press_sequentially(KEY[:20])
-    page.wait_for_timeout(3500)  # (it looks again every three seconds)
+    page.wait_for_timeout(3500)  # (the page refreshes every three seconds)
     expect(field).to_be_focused()
     expect(field).to_have_value(KEY[:20])
     field.press_sequentially(KEY[20:])

@@ -23,7 +23,7 @@ HOSTILE = '<img src=x onerror="window.hacked=1">'
 
 @dataclass
 class Ward:
-    """An API with documents, and the means to make some of them dead."""
+    """An API with documents, and a way to make some of them dead."""
 
     api: httpx.Client
     search: SyncSearchClient
@@ -34,7 +34,7 @@ class Ward:
         self.api.post(f"/v1/indexes/{index}/documents", json=documents).raise_for_status()
 
     def die(self, index: str, *names: str, code: str = "encoding_failed", reason: str = "RuntimeError: x") -> None:
-        """As a worker does it after three attempts."""
+        """Mark a document as dead, as a worker does after three attempts."""
         generation = read_generation(
             self.search.send(resolve_alias_call(IndexNames(self.settings.index_prefix), index)), index
         )
@@ -51,7 +51,7 @@ class Ward:
 
 @pytest.fixture
 def ward(api: httpx.Client, settings: Settings) -> Iterator[Ward]:
-    """Two indexes: `papers` with 26 documents, of which three are dead, and `well`, of which none is."""
+    """Create two indexes: `papers` with 26 documents, three of them dead, and `well` without dead documents."""
     with closing(SyncSearchClient(settings)) as search:
         one = Ward(api, search, settings)
         papers = [{"id": f"d{n:02}", "title": f"Paper {n}", "text": "words"} for n in range(24)]
@@ -67,7 +67,7 @@ def ward(api: httpx.Client, settings: Settings) -> Iterator[Ward]:
 
 @pytest.fixture
 def go(ward: Ward, api_url: str, open_page: Callable[..., Any]) -> Callable[..., Page]:
-    """Opens the view."""
+    """Open the view."""
 
     def opened(address: str = "", **options: Any) -> Page:
         page: Page = open_page(api_url, **options).go(f"operate{address}")
@@ -86,9 +86,9 @@ def cells(page: Page, index: str):
 
 def test_indexes_by_state_the_queue_and_the_dead_with_their_reasons(go, ward: Ward) -> None:
     page = go()
-    expect(page.locator(".letter")).to_have_count(3)  # of the index with most of them
+    expect(page.locator(".letter")).to_have_count(3)  # the page shows the index with the most dead letters
     assert page.get_by_role("heading", name="Dead letters of papers").is_visible()
-    # awaited: counts are what searches see, up to a second late, and the page asks again
+    # the test waits: counts show the searchable state, up to a second late, and the page refreshes
     expect(cells(page, "papers")).to_have_text(["papers", "26", "0", "23", "3", "0"])
     expect(cells(page, "well")).to_have_text(["well", "1", "0", "1", "0", "0"])
     expect(page.locator("tr[aria-current]")).to_have_attribute("data-index", "papers")
@@ -96,7 +96,7 @@ def test_indexes_by_state_the_queue_and_the_dead_with_their_reasons(go, ward: Wa
     assert facts[0].startswith("Search\nReady")
     assert re.fullmatch(r"Queue\n2 messages waiting\nRedis is reachable", facts[1])
     assert facts[2].startswith("Encoder\nstandin")
-    # the latest death first
+    # the latest death comes first
     names = [article.get_attribute("data-id") for article in page.locator(".letter").all()]
     assert names == [HOSTILE, "a/b?c#d", "d00"]
     first = letter(page, "d00")
@@ -115,9 +115,9 @@ def test_retry_one(go, ward: Ward) -> None:
     expect(page.locator("#status")).to_have_text("1 document pending again.")
     assert ward.api.get("/v1/indexes/papers/documents/a%2Fb%3Fc%23d").json()["earlier"]["retries"] == 1
     expect(page.locator("#letters-count")).to_have_text("2 documents")
-    # What had the focus is gone; the next letter has it.
+    # The focused letter is gone, so the next letter has the focus.
     expect(page.locator(".letter:focus")).to_have_attribute("data-id", "d00")
-    # It dies again: the page notices, and tells what was before.
+    # The document dies again. The page notices and shows the earlier failure.
     ward.die("papers", "a/b?c#d", reason="RuntimeError: y")
     again = letter(page, "a/b?c#d")
     expect(again.locator(".before")).to_have_text(
@@ -173,7 +173,7 @@ def test_the_keyboard_reaches_everything(go, ward: Ward) -> None:
     expect(focused).to_have_attribute("data-id", "a/b?c#d")
     page.keyboard.press("ArrowUp")
     expect(focused).to_have_attribute("data-id", HOSTILE)
-    page.wait_for_timeout(3500)  # the page has asked again and left the focus where it was
+    page.wait_for_timeout(3500)  # the page has refreshed and kept the focus
     expect(focused).to_have_attribute("data-id", HOSTILE)
     page.keyboard.press("Tab")
     expect(letter(page, HOSTILE).get_by_role("button")).to_be_focused()
@@ -251,7 +251,7 @@ def test_queues_workers_and_generations(go, ward: Ward) -> None:
         page.locator(f"[data-table={name}]") for name in ("queues", "workers", "generations")
     )
     row = queues.get_by_role("row").filter(has_text="sparsewell.encode.standin")
-    expect(row).to_contain_text("2")  # a message for each of the two requests that brought documents
+    expect(row).to_contain_text("2")  # a message for each of the two requests that sent documents
     expect(workers.get_by_role("row").filter(has_text="host-1")).to_contain_text(HOSTILE)
     papers = generations.get_by_role("row").filter(has_text="papers 1")
     expect(papers).to_contain_text("searched")

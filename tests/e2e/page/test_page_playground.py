@@ -14,7 +14,7 @@ ALL = f"{STORM}&f.genre=crime&f.genre=travel&f.pages=150..420&f.lent=false&f.pub
 
 
 def searched(page: Page) -> list[dict[str, Any]]:
-    """Every search that the page sends from now on."""
+    """Record every search that the page sends from now on."""
     bodies: list[dict[str, Any]] = []
 
     def note(request: Any) -> None:
@@ -27,12 +27,12 @@ def searched(page: Page) -> list[dict[str, Any]]:
 
 def ids(page: Page) -> list[str]:
     expect(page.locator(".hit").first).to_be_visible()
-    expect(page.locator("#results[aria-busy]")).to_have_count(0)  # not those of the view before
+    expect(page.locator("#results[aria-busy]")).to_have_count(0)  # the new view has loaded
     return [hit.get_attribute("data-id") or "" for hit in page.locator(".hit").all()]
 
 
 def asked(page: Page, base: str, index: str = "shelf") -> dict[str, Any]:
-    """The answer to the request that the page shows, sent once more."""
+    """Repeat the request that the page shows and return the response."""
     body = json.loads(page.locator(".request pre").text_content() or "")
     answer = httpx.post(f"{base}/v1/indexes/{index}/search", json=body, timeout=30, trust_env=False).raise_for_status()
     return answer.json()  # type: ignore[no-any-return]
@@ -74,9 +74,7 @@ def test_filters_can_be_added_and_removed(visit) -> None:
     filters.get_by_label("pages to").press("Tab")
     expect(page.get_by_role("button", name="Remove pages up to 250")).to_be_visible()
     filters.get_by_label("yes").check()
-    expect(
-        page.get_by_role("heading", name="Nothing found")
-    ).to_be_visible()  # every fourth is lent: never with 4 genres
+    expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()  # no book has 4 genres and is lent
     assert bodies[-1]["filter"] == {
         "all": [
             {"field": "genre", "is": "garden"},
@@ -87,7 +85,7 @@ def test_filters_can_be_added_and_removed(visit) -> None:
     page.get_by_role("button", name="Remove lent yes").click()
     expect(page.locator(".hit")).to_have_count(4)
     assert sorted(ids(page)) == ["book-03", "book-07", "book-11", "book-15"]
-    # The other values of the field go on being counted.
+    # The page still counts the other values of the field.
     expect(filters.locator("[data-field=genre] .values li")).to_have_count(4)
     filters.get_by_label("1991").check()
     expect(page.locator(".hit")).to_have_count(1)
@@ -139,7 +137,7 @@ def test_a_link_reproduces_the_whole_search(visit) -> None:
         "genre crime×", "genre travel×", "pages 150 – 420×", "lent no×", "published 1990-01-01 – 1994-12-31×",
         "more like book-01×", "less like book-02×",
     ]  # fmt: skip
-    # The page writes what it reads.
+    # The page sorts the keys that it writes.
     written = page.evaluate(
         """async () => {
             const { readAddress, writeAddress } = await import("/static/state.js");

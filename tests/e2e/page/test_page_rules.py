@@ -20,7 +20,7 @@ RULES: dict[str, Any] = {
 
 @pytest.fixture
 def ruled(seeded: str) -> Iterator[None]:
-    """The notes under these rules, and afterwards under none."""
+    """Apply these rules to the notes, and remove them at the end."""
     path = f"{seeded}/v1/indexes/notes/curation"
     for rules in (RULES, {}):
         httpx.put(

@@ -1,4 +1,4 @@
-"""Searching on the page: results, reasons, the address, errors and hostile documents, in a real browser."""
+"""Searching on the page: results, explanations, the address, errors and hostile documents, in a real browser."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def test_typing_is_enough(visit) -> None:
 def test_results_show_score_metadata_and_both_lists(visit) -> None:
     page = visit.go("?index=notes&q=nobody+comes+waits")
     patience = hit(page, "patience")
-    expect(patience.get_by_role("heading")).to_have_text("patience")  # no title: the id stands for it
+    expect(patience.get_by_role("heading")).to_have_text("patience")  # a document without a title shows its id
     assert patience.locator(".chip").all_inner_texts() == ["kind novel, short", "year 1922"]
     api = httpx.get(
         f"{visit.base}/v1/indexes/notes/search",
@@ -63,7 +63,7 @@ def test_why_shows_factors_and_marks_expansions(visit) -> None:
         assert factor * weight == approx(product, abs=0.06)
         total += product
     assert total == approx(float(files.locator(".score").inner_text()), abs=0.1)
-    # The text says "files"; that it also answers to "file" is the encoder's doing.
+    # The text says "files". The encoder also relates it to "file".
     expansion = files.locator(".bars li.expansion")
     assert expansion.get_attribute("data-piece") == "file"
     expect(files.locator(".why-note")).to_contain_text("not in the document’s own words")
@@ -87,7 +87,8 @@ def test_a_long_document_shows_its_best_passage(visit) -> None:
     expect(long.locator(".chip.window")).to_have_text(re.compile(r"window \d+ of \d+"))
     long.get_by_role("link", name="Harbour notes").click()
     opened = page.get_by_role("dialog")
-    # The document's id has a slash, a space, a question mark and a hash; its text begins outside the 16-bit plane.
+    # The id has a slash, a space, a question mark and a hash. The text begins with a character outside the 16-bit
+    # plane.
     expect(opened.locator(".record")).to_contain_text("harbour/no 7?#a")
     best = opened.locator(".whole .best")
     expect(best).to_contain_text("A lighthouse keeper counts his lamps.")
@@ -120,10 +121,10 @@ def test_hostile_documents_and_queries_stay_text(visit) -> None:
     page.goto(f"{visit.base}/?index=%3Cimg+src%3Dx%3E&q=%3Cscript%3Ewindow.hacked%3D1%3C%2Fscript%3E")
     expect(page.locator(".problem")).to_be_visible()
     assert page.get_by_role("combobox", name="Query").input_value() == "<script>window.hacked=1</script>"
-    # What the tests above cannot see, the browser refuses by itself.
+    # The browser blocks violations that the tests above cannot detect.
     refused = page.evaluate("try { document.body.innerHTML = '<b>x</b>'; 'done' } catch (error) { error.name }")
     assert refused == "TypeError"
-    visit.errors.clear()  # the refusal just provoked is in the console
+    visit.errors.clear()  # the console contains the provoked violation
 
 
 def test_the_address_holds_the_view_and_back_goes_back(visit) -> None:
@@ -209,7 +210,7 @@ def test_empty_states(visit, api_url: str, open_page: Callable[..., object]) -> 
     expect(page.get_by_role("heading")).to_contain_text(["sparsewell", "“blank” has no documents yet"])
     expect(page.locator(".notice pre").first).to_have_text("sparsewell load documents.jsonl --index blank")
     page.goto(f"{visit.base}/")
-    expect(page.get_by_role("combobox", name="Index")).to_have_value("shelf")  # the fullest
+    expect(page.get_by_role("combobox", name="Index")).to_have_value("shelf")  # the index with the most documents
     page.locator(".examples button").first.click()
     expect(page.get_by_role("combobox", name="Query")).not_to_have_value("")
 
@@ -217,5 +218,5 @@ def test_empty_states(visit, api_url: str, open_page: Callable[..., object]) -> 
     expect(nothing.get_by_role("heading", name="There is no index yet")).to_be_visible()
     expect(nothing.locator(".notice pre").first).to_have_text("sparsewell load documents.jsonl --index notes --create")
     httpx.put(f"{api_url}/v1/indexes/fresh", json={}, timeout=30, trust_env=False).raise_for_status()
-    # The page notices by itself.
+    # The page notices the new index without a reload.
     expect(nothing.get_by_role("heading", name="“fresh” has no documents yet")).to_be_visible()

@@ -69,7 +69,7 @@ def test_the_openapi_document_leaves_the_page_out(http: httpx.Client) -> None:
 
 
 class Markup(HTMLParser):
-    """A parser of markup that would break the policy or load from elsewhere."""
+    """A parser that finds markup which breaks the policy or loads foreign content."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ def test_titles_complete_what_is_typed_and_the_keyboard_chooses(visit) -> None:
     bodies: list[dict[str, Any]] = []
     page.on("request", lambda request: request.post_data and bodies.append(json.loads(request.post_data)))
     page.keyboard.type("sto")
-    expect(options(page).first.locator("b")).to_have_text("rm 1")  # what was not typed
+    expect(options(page).first.locator("b")).to_have_text("rm 1")  # bold marks the completed part
     expect(options(page)).to_have_count(8)
     expect(box).to_have_attribute("aria-expanded", "true")
     page.keyboard.press("ArrowDown")
@@ -33,7 +33,7 @@ def test_titles_complete_what_is_typed_and_the_keyboard_chooses(visit) -> None:
     expect(options(page)).to_have_count(0)
     expect(box).to_have_attribute("aria-expanded", "false")
     expect(page.locator(".hit").first).to_be_visible()
-    # Only what somebody asks is learnt, and not the letters on the way.
+    # The service learns submitted queries only, not partly typed text.
     assert [(body["query"], body.get("learn", True)) for body in bodies if body["query"]][-1] == (chosen, True)
     assert all(body["learn"] is False for body in bodies if body["query"] == "sto")
 
@@ -43,7 +43,7 @@ def test_titles_complete_what_is_typed_and_the_keyboard_chooses(visit) -> None:
     expect(options(page)).to_have_count(0)
     expect(box).to_have_value("storm")
     expect(page.locator(".hit").first).to_be_visible()
-    page.keyboard.press("ArrowDown")  # among the results again
+    page.keyboard.press("ArrowDown")  # the arrow moves through the results again
     expect(page.locator(".hit:focus")).to_have_count(1)
 
 
@@ -54,7 +54,7 @@ def test_the_focus_stays_at_its_rank_when_results_change(visit) -> None:
     page.route(re.compile(r"/search$"), lambda route: held.append(route))  # noqa: PLW0108 (Playwright marks it)
     with page.expect_request(re.compile(r"/search$")):
         page.get_by_role("combobox", name="Query").fill("storm")
-    expect(options(page)).to_have_count(8)  # (Escape and the arrows are theirs while they come)
+    expect(options(page)).to_have_count(8)  # (an open list of suggestions takes Escape and the arrows)
     page.keyboard.press("Escape")
     expect(options(page)).to_have_count(0)
     page.keyboard.press("ArrowDown")
