@@ -1,4 +1,4 @@
-"""An API that asks for keys, and a model process for searches that rerank."""
+"""Provide an API that requires keys, and a model process for searches that rerank."""
 
 import socket
 import threading
@@ -36,14 +36,14 @@ def settings(settings: Settings, tmp_path: Path, admin_key: str) -> Settings:
 
 @pytest.fixture
 def admin(api: httpx.Client, admin_key: str) -> httpx.Client:
-    """The API's client, with the key that may do everything."""
+    """Return the API's client with the administrator's key."""
     api.headers["authorization"] = f"Bearer {admin_key}"
     return api
 
 
 @pytest.fixture
 def make_key(admin: httpx.Client) -> Callable[..., str]:
-    """`make_key(scopes, **members)`: the text of a new key."""
+    """Provide `make_key(scopes, **members)`: create a key and return its text."""
 
     def make(scopes: list[str], **members: Any) -> str:
         answer = admin.post("/v1/keys", json={"name": "test", "scopes": scopes} | members)
@@ -55,7 +55,7 @@ def make_key(admin: httpx.Client) -> Callable[..., str]:
 
 @pytest.fixture
 def as_key(api_url: str) -> Iterator[Callable[[str], httpx.Client]]:
-    """`as_key(text)`: a client of the API with that key."""
+    """Provide `as_key(text)`: a client of the API with that key."""
     clients: list[httpx.Client] = []
 
     def client(text: str) -> httpx.Client:

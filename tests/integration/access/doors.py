@@ -1,4 +1,4 @@
-"""Every door by which a key with the scope `search` can reach documents, as requests that Hypothesis makes up."""
+"""Generate requests with Hypothesis for every operation by which a key with the scope `search` can reach documents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class Sent:
-    """A request: its operation, and what it says, which an answer may repeat."""
+    """A request with its operation and its text, which a response may repeat."""
 
     operation: str
     method: str
@@ -29,9 +29,7 @@ RERANKS: list[dict[str, Any]] = [
 
 
 def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict[str, Any]], ...]:
-    """Bodies of searches of one index, of several kinds: every member that could name, count, order or move by
-    documents.
-    """
+    """Generate search bodies for one index, with every member that could name, count, sort or rank documents."""
     ids = st.lists(st.sampled_from(names), max_size=2, unique=True)
     text = st.lists(st.sampled_from(words), min_size=1, max_size=3).map(" ".join)
     tenants = st.sampled_from(["a", "b", "c"])
@@ -109,7 +107,7 @@ def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict
 
 
 def rounds(names: list[str], words: list[str]) -> st.SearchStrategy[tuple[Sent, ...]]:
-    """A request by every operation that the scope `search` opens, and searches of every kind."""
+    """Generate a request for every operation that the scope `search` allows, and searches of every kind."""
     kinds = searches(names, words)
     one = st.one_of(*kinds)
     index, document = st.sampled_from(["one", "two"]), st.sampled_from([*names, "nobody"])
@@ -169,7 +167,7 @@ def rounds(names: list[str], words: list[str]) -> st.SearchStrategy[tuple[Sent, 
 
 
 def ask(client: httpx.Client, sent: Sent) -> Iterator[httpx.Response]:
-    """The answer, and those to the pages behind it."""
+    """Send a request. Return its response and the responses of the following pages."""
     answer = client.request(sent.method, sent.path, json=sent.body, params=sent.parameters)
     yield answer
     if sent.operation == "export" and answer.status_code == 200:

@@ -1,6 +1,6 @@
-"""Hostile requests: smuggled requests, paths, bodies that never end. The service refuses them and continues.
+"""Hostile requests: smuggled requests, paths, endless bodies. The service refuses them and continues.
 
-Heads have their tests in ../services/test_connections_of_clients.py.
+../services/test_connections_of_clients.py tests request heads.
 """
 
 import gzip
@@ -56,14 +56,14 @@ SMUGGLED = [
 ]
 
 
-# (one test for each of these lists: an API that starts for every entry would take longer than the entries)
+# (one test a list, because the start of an API takes longer than all entries of a list)
 def test_a_request_that_two_readers_would_end_differently_is_refused(settings: Settings) -> None:
     smuggled = b"GET /healthz?smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
     for head in SMUGGLED:
         found = raw(settings, b"POST /v1/search HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n0\r\n\r\n" + smuggled)
         assert b" 200 " not in found, head
         assert b"bad_http" in found, head
-    # the control: behind a request with one ending the other one is answered
+    # the control: after a request with valid framing, the API also answers the next request
     for head in (b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n"):
         found = raw(settings, b"POST /v1/search HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n0\r\n\r\n" + smuggled)
         assert b" 200 " in found, head
@@ -76,7 +76,7 @@ NAMES = [
 
 
 def test_tricks_in_the_name_of_an_index(admin: httpx.Client) -> None:
-    for name in ("a", "b"):  # (which some of the names would find)
+    for name in ("a", "b"):  # (some of the names would match it)
         assert admin.put(f"/v1/indexes/{name}").status_code == 201
     for name in NAMES:
         for method, below in (
@@ -103,7 +103,7 @@ def test_tricks_in_the_id_of_a_document(admin: httpx.Client) -> None:
 
 
 def test_a_compressed_body_is_not_unpacked(admin: httpx.Client) -> None:
-    """A megabyte of these is a gigabyte."""
+    """A megabyte of such bodies unpacks to a gigabyte."""
     admin.put("/v1/indexes/books")
     bomb = gzip.compress(b"[" + b" " * 50_000_000 + b"]")
     for path in ("documents", "search", "curation/dry-run"):
@@ -128,7 +128,7 @@ def test_lines_without_an_end_stop_at_the_limit(
         assert client.put("/v1/indexes/books").status_code == 201
         with closing(socket.create_connection(("127.0.0.1", free), timeout=30)) as connection:
             connection.sendall(head)
-            with pytest.raises(OSError):  # (it is answered, and after a while not listened to any more)
+            with pytest.raises(OSError):  # (the API answers the request and soon stops reading)
                 while True:
                     connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
         assert sum(client.get("/v1/indexes/books").json()["documents"].values()) <= 1
@@ -160,7 +160,7 @@ def test_no_key_is_in_any_answer_log_or_metric(
     secrets = [one.rsplit("_", 1)[1][:20] for one in (admin_key, key)]
     texts.append(generate_latest().decode())
     assert 'sparsewell_problems_total{code="bad_key"}' in texts[-1]
-    others = ("httpx", "httpcore", "uvicorn.access")  # (uvicorn's log of requests is off where it is not a test's)
+    others = ("httpx", "httpcore", "uvicorn.access")  # (outside tests uvicorn's request log is off)
     logged = [record.getMessage() for record in caplog.records if not record.name.startswith(others)]
     assert len(logged) > 10
     for text in (*logged, *texts):

@@ -1,4 +1,4 @@
-"""Two keys for indexes of their own: by no operation does one see what is in the other's, or change it."""
+"""Two keys have indexes of their own. No operation lets one key read or change the other key's indexes."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from tests.integration.access.doors import Sent, ask
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
 
-# `ab` begins as the names of the other's do, but for the dash.
+# `ab` has the same prefix as the other key's indexes, without the dash.
 INDEXES = {"a": ("a-one",), "b": ("b-one", "ab")}
 PATTERNS = {"a": ["a-*"], "b": ["b-*", "ab"]}
 TRICKS = ["a-one,b-one", "b-one,a-one", "b-one.g000001", "a-one.g000001", "*", "a-*", "_all", "b-one%2F", "a-nothing"]
@@ -32,7 +32,7 @@ MARKS = [*marks("a"), *marks("b")]
 
 
 def fill(admin: httpx.Client, settings: Settings, letter: str, index: str) -> str:
-    """Documents, one of them dead, rules and frequent queries, all of which say marks; the id of the job."""
+    """Write documents (one of them dead), rules and frequent queries, each with a mark. Return the id of the job."""
     first, *_, last = marks(letter)
     admin.put(f"/v1/indexes/{index}", json={"fields": {"note": "keyword"}}).raise_for_status()
     documents = [
@@ -66,7 +66,7 @@ def all_that_is_there(admin: httpx.Client) -> dict[str, Any]:
 
 @pytest.fixture
 def jobs(admin: httpx.Client, settings: Settings) -> Iterator[dict[str, str]]:
-    """The jobs of all indexes; in the end nothing may have changed in any of them."""
+    """Return the jobs of all indexes. The fixture asserts at the end that no index has changed."""
     found = {index: fill(admin, settings, letter, index) for letter, names in INDEXES.items() for index in names}
     before = all_that_is_there(admin)
     yield found
@@ -74,7 +74,7 @@ def jobs(admin: httpx.Client, settings: Settings) -> Iterator[dict[str, str]]:
 
 
 def doors(own: tuple[str, ...], others: tuple[str, ...], jobs: dict[str, str]) -> list[st.SearchStrategy[Sent]]:
-    """A request by every operation. What would change something is asked of others' indexes alone."""
+    """Generate a request for every operation. Requests that change something name only the other key's indexes."""
     anywhere, elsewhere = st.sampled_from([*own, *others, *TRICKS]), st.sampled_from([*others, *TRICKS])
     document, key = st.sampled_from(MARKS), st.sampled_from(["self2", "a" * 16])
     searched = st.fixed_dictionaries(
@@ -200,7 +200,7 @@ def each_reaches_its_own(jobs: dict[str, str], callers: dict[str, list[httpx.Cli
 
 @pytest.fixture
 def callers(make_key: Make, as_key: As) -> dict[str, list[httpx.Client]]:
-    """By letter: who reads and writes, and who administers."""
+    """Return the clients by letter: one that reads and writes, and one that administers."""
     return {
         letter: [as_key(make_key(scopes, indexes=patterns)) for scopes in (["search", "ingest"], ["admin"])]
         for letter, patterns in PATTERNS.items()

@@ -1,4 +1,4 @@
-"""Keys at the door: made, used, rotated, revoked; what each may and may not do; and what an outsider can learn."""
+"""API keys: creation, use, rotation, revocation, the rights of each key, and the information that outsiders get."""
 
 import subprocess
 import sys
@@ -86,7 +86,7 @@ def test_indexes_that_are_not_a_key_s_own_are_answered_alike_whether_they_exist_
     assert code(client.get(f"/v1/jobs/{job}")) == (404, "job_not_found")
     assert code(client.get("/v1/indexes/logs-9")) == (404, "index_not_found")
     assert [one["name"] for one in client.get("/v1/indexes").json()["indexes"]] == ["logs-1", "logs-2"]
-    # it may manage its indexes, and never give itself more
+    # it may manage its indexes, but cannot extend its own rights
     assert operator.put("/v1/indexes/logs-3").status_code == 201
     assert code(operator.post("/v1/keys", json={"name": "x", "scopes": ["admin"]})) == (403, "keys_forbidden")
     assert code(operator.get("/v1/keys")) == (403, "keys_forbidden")
@@ -157,7 +157,7 @@ def test_another_process_learns_of_keys_and_of_their_end(
         httpx.Client(timeout=30, base_url=address) as other,
     ):
         other.headers["authorization"] = f"Bearer {make_key(['search'])}"
-        # it has never heard of it, and asks
+        # the other API does not know the key yet and reads it from OpenSearch
         assert other.get("/v1/indexes").status_code == 200
         fresh = make_key(["search"])
         other.headers["authorization"] = f"Bearer {fresh}"
@@ -169,7 +169,7 @@ def test_another_process_learns_of_keys_and_of_their_end(
 def test_an_expired_key_opens_nothing(
     admin: httpx.Client, make_key: Make, as_key: As, eventually: Callable[..., None]
 ) -> None:
-    # (a busy machine takes seconds for the first request)
+    # (on a busy machine the first request takes seconds)
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 5))
     client = as_key(make_key(["search"], expires_at=moment))
     assert client.get("/v1/indexes").status_code == 200
@@ -236,7 +236,7 @@ def test_the_python_client(admin: httpx.Client, make_key: Make, api_url: str, mo
 
 
 def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
-    """Keys that were read stay valid, and the administrator's key needs no OpenSearch."""
+    """The API keeps the keys that it has read, and the administrator's key needs no OpenSearch."""
     from starlette.testclient import TestClient
 
     from query_api.app import create_app

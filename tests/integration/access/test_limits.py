@@ -1,4 +1,4 @@
-"""Limits of keys, alone and together with other processes, with Redis and without; keys that are tried."""
+"""Limits of keys in one process and in several, with and without Redis, and attempts to guess keys."""
 
 import asyncio
 import secrets
@@ -27,14 +27,14 @@ from tests.problem_counts import problems
 
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
-# so slow that nothing is refilled while a test runs
+# so slow that nothing refills during a test
 FILTER = {"field": "tenant", "is": "a"}
 SLOW = Principal("k", frozenset({"search"}), limits=RateLimits(rate=0.001, burst=10, daily=1000))
 
 
 @pytest_asyncio.fixture
 async def two(redis_url: str) -> AsyncIterator[tuple[RateLimiter, RateLimiter]]:
-    """Two processes that share a Redis."""
+    """Return two limiters that share a Redis, as two processes do."""
     both = RateLimiter(redis_url, "t", RateLimits()), RateLimiter(redis_url, "t", RateLimits())
     yield both
     for one in both:
@@ -53,7 +53,7 @@ async def test_what_one_process_uses_another_one_lacks(two: tuple[RateLimiter, R
         second.admit(SLOW)
     assert refused.value.extra["retry_after"] > 100
     await second.report_usage()
-    first.admit(SLOW)  # it does not know yet that the others used all; what it lets through is a debt of all
+    first.admit(SLOW)  # it does not know the other's use yet, so the request it admits becomes a shared debt
     await first.report_usage()
     with pytest.raises(Overloaded, match="rate_limited"):
         first.admit(SLOW)
@@ -87,7 +87,7 @@ async def test_a_redis_that_lost_its_data_gives_nobody_a_second_day(
 
 
 async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A late answer of Redis counts yesterday's requests and must not use up today's limit."""
+    """A late response of Redis counts yesterday's requests and must not use up today's limit."""
     daily = Principal("d", frozenset({"search"}), limits=RateLimits(daily=5))
     day = 20_000.0
     clock = SimpleNamespace(time=lambda: day * 86_400, monotonic=time.monotonic)
@@ -95,7 +95,7 @@ async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.
     limiter = RateLimiter("redis://127.0.0.1:1/0", "t", RateLimits())
 
     class AtMidnight:
-        """A Redis to which somebody asks the limiter while it answers."""
+        """A Redis whose response arrives while another request asks the limiter."""
 
         async def __aenter__(self) -> "AtMidnight":
             return self
@@ -145,7 +145,7 @@ async def test_without_redis_a_process_goes_by_its_own_bucket(caplog: pytest.Log
         alone.admit(SLOW)
     with pytest.raises(Overloaded, match="rate_limited"):
         alone.admit(SLOW)
-    await asyncio.sleep(0.05)  # (it asks, and is refused)
+    await asyncio.sleep(0.05)  # (it asks Redis, and the connection fails)
     assert "Redis is away" in caplog.text
     with pytest.raises(Overloaded, match="rate_limited"):
         alone.admit(SLOW)
@@ -159,7 +159,7 @@ def test_a_key_is_told_what_is_left_and_when_to_come_again(admin: httpx.Client, 
     assert [one.headers["ratelimit"].split(";")[1] for one in answers] == ["r=3", "r=2"]
     assert answers[0].headers["ratelimit-policy"] == '"key";q=4;w=400'
     batch = {"searches": [{"index": "books", "query": "x"}] * 3}
-    refused = client.post("/v1/search/batch", json=batch)  # one is left behind the request itself, two are wanted
+    refused = client.post("/v1/search/batch", json=batch)  # the request itself leaves one, and the batch needs two
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert client.get("/v1/indexes/books/search?q=x").status_code == 200
     over = client.get("/v1/indexes/books/search?q=x")
@@ -176,7 +176,7 @@ def test_defaults_hold_for_keys_that_say_nothing(settings: Settings, admin_key: 
 
 
 async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Settings, admin_key: str) -> None:
-    """No request to OpenSearch for each, no line in a log for each, and who has a right key is not kept out."""
+    """A refused key costs no request to OpenSearch and no log line, and a valid key still works."""
 
     before = {code: problems(code) for code in ("bad_key", "too_many_failures")}
     app = create_app(settings)
@@ -204,7 +204,7 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
 
 
 async def status_of(app: FastAPI, key: str) -> int:
-    """The status of one request with a key, without a client's own work."""
+    """Return the status of one request with a key, without a client's overhead."""
     statuses: list[int] = []
 
     async def receive() -> Message:
@@ -224,7 +224,7 @@ async def status_of(app: FastAPI, key: str) -> int:
 
 
 def test_nobody_ends_the_service_by_its_own_probes(settings: Settings) -> None:
-    """Limits are those of keys: what is for everybody has none that strangers could use up."""
+    """Limits apply to keys. Public operations have no limit that strangers could use up."""
     app = create_app(settings.model_copy(update={"key_rate": 1.0, "key_daily": 3}))
     with TestClient(app) as client:
         assert {client.get("/healthz").status_code for _ in range(20)} == {200}

@@ -1,4 +1,4 @@
-"""Tokens of an issuer: a real one in small, with keys of its own; and every token that is none of its."""
+"""Tokens of a small real issuer with its own keys, and every kind of invalid token."""
 
 import json
 import threading
@@ -23,13 +23,13 @@ As = Callable[[str], httpx.Client]
 
 
 class SmallIssuer:
-    """Publishes keys, counts who asks for them, and signs tokens."""
+    """Publish keys, count the requests for them, and sign tokens."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.away = False
-        self.moved = ""  # where its keys are to be looked for
-        self.padding = 0  # bytes behind its keys
+        self.moved = ""  # the address that its keys redirect to
+        self.padding = 0  # bytes after its keys
         self.private: dict[str, Any] = {"one": rsa.generate_private_key(65537, 2048)}
         issuer = self
 
@@ -48,7 +48,7 @@ class SmallIssuer:
                     self.send_header("location", issuer.moved)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
-                # (not all of it in one piece, as from afar)
+                # (the response arrives in two pieces, as from a distant server)
                 self.wfile.write(content[:30])
                 time.sleep(0.02)
                 with suppress(OSError):
@@ -146,7 +146,7 @@ def test_tokens_that_are_none(api: httpx.Client, as_key: As, issuer: SmallIssuer
     right = issuer.token(tenants=["a"])
     head, body, signature = right.split(".")
     more = issuer.token(tenants=["b"], scope="sparsewell:admin").split(".")[1]
-    # (the library refuses to sign with a public key, which is the forgery)
+    # (the library refuses to sign with a public key, as the attack does)
     forged = jwt.PyJWS().encode(json.dumps(jwt.decode(right, options={"verify_signature": False})).encode(), b"x" * 64)
     bad = {
         "forged by a stranger": issuer.token(key=stranger, tenants=["a"]),
@@ -173,13 +173,13 @@ def test_tokens_that_are_none(api: httpx.Client, as_key: As, issuer: SmallIssuer
         answer = as_key(token).get("/v1/indexes")
         assert said(answer) == (401, "bad_token"), what
         assert 'error="invalid_token"' in answer.headers["www-authenticate"] and token not in answer.text
-    assert issuer.asked <= asked + 2  # for the keys that it does not have, once
+    assert issuer.asked <= asked + 2  # one request for unknown keys
     assert problems("bad_token") == counted + len(bad)
     assert as_key(right).get("/v1/indexes").status_code == 200
 
 
 def hs256(token: str, pem: bytes) -> str:
-    """The token with a signature by the issuer's public key, as if that were a secret."""
+    """Return the token signed with the issuer's public key as an HMAC secret."""
     import base64
     import hashlib
     import hmac
@@ -201,12 +201,12 @@ def test_a_new_key_of_the_issuer_is_learned_and_an_away_issuer_stops_nobody(
     issuer.away = True
     assert as_key(issuer.token(tenants=["b"])).get("/v1/indexes").status_code == 200
     assert said(as_key(issuer.token(kid="three", tenants=["a"])).get("/v1/indexes")) == (401, "bad_token")
-    # keys of our own beside it
+    # the service's own keys continue to work
     assert admin.get("/v1/indexes").status_code == 200
 
 
 def test_keys_are_read_where_the_issuer_says_and_no_further(api: httpx.Client, as_key: As, issuer: SmallIssuer) -> None:
-    """A redirect leads anywhere, inside too."""
+    """A redirect may lead to any address, also to an internal one."""
     issuer.moved = f"{issuer.url}/moved/keys"
     assert said(as_key(issuer.token(tenants=["a"])).get("/v1/indexes")) == (503, "oidc_unavailable")
 

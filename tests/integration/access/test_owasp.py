@@ -1,6 +1,6 @@
-"""OWASP's API Security Top 10 (2023), row by row: an attack that fails, and succeeds once the control is taken out.
+"""OWASP's API Security Top 10 (2023): each attack fails, and succeeds once the control is removed.
 
-SECURITY.md has the table; `test_every_row_of_the_table_has_an_attack` holds it against this module.
+SECURITY.md has the table. `test_every_row_of_the_table_has_an_attack` compares it with this module.
 """
 
 import re
@@ -81,7 +81,7 @@ def without_api2(patch: Patch) -> None:
 
 
 def api3_properties_of_a_key(target: Target) -> bool:
-    """Members that are not the caller's to set, and one that is not his to see."""
+    """Send members that the caller must not set, and ask for a member that the caller must not see."""
     more = {"secrets": [{"digest": "0" * 64, "created_at": 0}], "id": "a" * 16}
     for name, value in more.items():
         body = {"name": "x", "scopes": ["search"], name: value}
@@ -113,7 +113,7 @@ def without_api5(patch: Patch) -> None:
 
 
 def api6_everything_in_one_batch(target: Target) -> bool:
-    """A day's searches are what one may take away; a batch of them is no way around."""
+    """A key limits the searches of a day. A batch must not exceed that limit."""
     client = target.as_key(target.make_key(["search"], requests_per_day=10))
     batch = {"searches": [{"index": "shared", "query": "chair"}] * 50}
     return client.post("/v1/search/batch", json=batch).status_code == 200
@@ -125,7 +125,7 @@ def without_api6(patch: Patch) -> None:
 
 
 def api7_an_address_to_fetch(target: Target) -> bool:
-    """Addresses that callers may name: of a recording, of a player, of a token's keys."""
+    """Callers may name the addresses of a recording, a player and a token's keys."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -153,7 +153,7 @@ def api7_an_address_to_fetch(target: Target) -> bool:
         target.admin.post(f"/v1/indexes/{index}/search", json={"query": "talk"})
         head = {"jku": f"{inner}/jku", "x5u": f"{inner}/x5u", "kid": f"{inner}/kid"}
         target.as_key(jwt.encode({"iss": inner, "sub": "u"}, "x" * 64, "HS256", head)).get("/v1/indexes")
-        if FETCHES:  # the control: somebody who fetches what he is told to is seen here
+        if FETCHES:  # the control: the server records a client that fetches the given address
             httpx.get(f"{inner}/recording", timeout=30, trust_env=False)
     finally:
         server.shutdown()

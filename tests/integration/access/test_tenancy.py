@@ -1,4 +1,4 @@
-"""Two keys never see each other's documents, whatever they ask, through every door that they have."""
+"""Two keys with filters never see each other's documents, with any request to any operation."""
 
 import re
 import socket
@@ -27,7 +27,7 @@ Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
 
 WORDS = ["carpenter", "chair", "physician", "medicine", "harbour", "storm"]
-# Each document says its own mark wherever it says anything: id, title, text, metadata, chapters, speakers.
+# Each document contains its mark in every part: id, title, text, metadata, chapters, speakers.
 MARK = re.compile(r"mark[abcn]\d+x", re.IGNORECASE)
 TENANTS: dict[str, Any] = {"a": "a", "b": "b", "c": ["b", "c"], "n": None}
 FILTERS: dict[str, Any] = {
@@ -43,7 +43,7 @@ def seen_by(name: str, tenant: Any) -> bool:
 
 
 def documents() -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Mark, tenant, document."""
+    """The mark, the tenant and the document."""
     for letter, tenant in TENANTS.items():
         for n in range(6):
             mark = f"mark{letter}{n}x"
@@ -96,14 +96,14 @@ def tenants(
 
 
 def leaked(name: str, sent: Sent, answer: httpx.Response) -> set[str]:
-    """The marks of documents that are not this caller's, but for those that it has said itself."""
+    """Return the marks of other callers' documents in the response, except those in the caller's own request."""
     said = set(MARK.findall(f"{sent.path} {sent.body} {sent.parameters}"))
     own = {mark for mark, tenant, _ in DOCUMENTS if seen_by(name, tenant)}
     return {one.lower() for one in MARK.findall(answer.text)} - own - said
 
 
 def hits(answer: Any) -> Iterator[dict[str, Any]]:
-    """Everything in an answer that stands for a document."""
+    """Yield every member of a response that represents a document."""
     if isinstance(answer, dict):
         if "id" in answer and ("score" in answer or "state" in answer):
             yield answer
@@ -116,7 +116,7 @@ def hits(answer: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def answered() -> Iterator[Counter[tuple[str, int]]]:
-    """How often each operation was answered with which status; refusals alone would show nothing."""
+    """Count the statuses of each operation, because refusals alone would prove nothing."""
     found: Counter[tuple[str, int]] = Counter()
     yield found
     assert all(found[operation, 200] for operation, _ in found), found
@@ -147,7 +147,7 @@ def owned(name: str) -> set[str]:
 
 
 def values(name: str, field: str) -> Counter[Any]:
-    """How many of a caller's documents have which value of a field."""
+    """Count the values of a field in a caller's documents."""
     found: Counter[Any] = Counter()
     for _, tenant, document in DOCUMENTS:
         if seen_by(name, tenant) and field in document["metadata"]:
@@ -171,7 +171,7 @@ def check(name: str, sent: Sent, answer: httpx.Response) -> None:
 
 
 def counted(name: str, body: dict[str, Any]) -> None:
-    """Holds the numbers of one answer against what there is for the caller."""
+    """Compare the numbers of one response with the caller's documents."""
     indexes = 2 if "indexes" in body else 1
     most = indexes * len(owned(name))
     assert "did_you_mean" not in body and "curation" not in body
@@ -204,7 +204,7 @@ def test_all_that_is_one_s_own_is_seen(tenants: dict[str, httpx.Client]) -> None
 @hypothesis(max_examples=1, derandomize=True)
 @given(rounds(NAMES, WORDS))
 def test_the_test_tries_every_door(sent: tuple[Sent, ...]) -> None:
-    """And in a search everything that can be asked; `cursor` is for the pages behind each."""
+    """The generated searches use every member. `cursor` only occurs in requests for further pages."""
     assert {one.operation for one in sent} == {name for name, rule in OPERATION_SCOPES.items() if "search" in rule}
     said = {member for one in sent if one.operation == "search" for member in one.body}
     assert said | {"cursor"} == set(SearchRequest.model_fields)
@@ -264,7 +264,7 @@ def test_reranking_orders_all_that_is_one_s_own_and_nothing_else(
 def test_without_the_filter_they_do(
     tenants: dict[str, httpx.Client], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: what is looked for is found when the confinement is taken out."""
+    """The control: without document-level security the requests find the other documents."""
     monkeypatch.setattr(DocumentLevelSecurity, "filter_call", lambda self, call: call)
     monkeypatch.setattr(DocumentLevelSecurity, "filter_answer", lambda self, call, answer: answer)
     doors = [
