@@ -1,4 +1,4 @@
-"""Encoded documents for tests of searches, without a worker process."""
+"""Provide encoded documents for tests of searches, without a worker process."""
 
 from collections.abc import Callable
 
@@ -10,5 +10,5 @@ from tests.encoding import encoding
 
 @pytest.fixture
 def encode(settings: Settings) -> Callable[[], None]:
-    """`encode()`: takes what waits in the queue and does with it what a worker's task does, in this process."""
+    """Provide `encode()`: take the waiting messages and process them in this process as a worker's task does."""
     return encoding(settings)

@@ -1,4 +1,4 @@
-"""Too much is refused before anything is accepted, searches go on, and room that is free again is used."""
+"""The API refuses excess requests before it accepts any part, still searches, and accepts again once there is room."""
 
 import json
 import socket
@@ -45,7 +45,7 @@ def index(api: httpx.Client) -> None:
 
 @pytest.fixture
 def begun(settings: Settings) -> Iterator[Callable[..., socket.socket]]:
-    """Begins requests whose bodies do not end: `begun(first bytes, length)`."""
+    """Begin requests with endless bodies: `begun(first bytes, length)`."""
     with ExitStack() as stack:
 
         def begin(first: bytes, length: int, kind: str = "application/json") -> socket.socket:
@@ -76,7 +76,7 @@ def assert_says_when_to_come_again(answer: httpx.Response) -> None:
 
 
 def answered(sender: socket.socket) -> tuple[bytes, dict[str, Any]]:
-    """Head and JSON of what is said to a sender, up to the end of the connection."""
+    """Return the head and the JSON of the response to a sender, up to the end of the connection."""
     received = b""
     while part := sender.recv(65536):
         received += part
@@ -97,7 +97,7 @@ def test_requests_at_once_are_bounded_and_a_sender_that_vanishes_gives_its_place
     assert_says_when_to_come_again(one(api))
     refused = api.put(f"{DOCUMENTS}/never", json={"text": "x"})
     assert code(refused) == (429, "too_many_requests")
-    # searches, reads and deletes are no such requests
+    # the limit does not apply to searches, reads and deletes
     assert api.get("/v1/indexes/docs/search", params={"q": "x"}).status_code == 200
     assert api.get(f"{DOCUMENTS}/never").status_code == 404
     for sender in senders:
@@ -121,7 +121,7 @@ def test_bytes_at_once_are_bounded_and_one_alone_is_let_in(
     senders: list[socket.socket] = []
 
     def taken() -> bool:
-        senders.append(begun(b"[", 90_000))  # refused itself while the other one is being taken
+        senders.append(begun(b"[", 90_000))  # the API refuses this request while it receives the other
         return code(api.post(DOCUMENTS, json=large)) == (429, "too_many_bytes")
 
     eventually(taken, 60, "one is being received")
@@ -134,7 +134,7 @@ def test_bytes_at_once_are_bounded_and_one_alone_is_let_in(
 
 def test_pending_documents_are_bounded(api: httpx.Client, eventually: Eventually) -> None:
     assert len(api.post(DOCUMENTS, content=lines(1000), headers=NDJSON).json()["accepted"]) == 1000
-    # (they are counted once they are refreshed, at the latest)
+    # (the count includes them after a refresh at the latest)
     eventually(lambda: code(one(api)) == (429, "too_many_pending"), 60, "they are counted")
     refused = one(api)
     assert refused.json()["limit"] == 1000
@@ -169,7 +169,7 @@ def test_a_stream_that_reaches_the_limit_stops_and_says_where(api: httpx.Client)
 
 
 class TestFullQueue:
-    """Five messages may wait."""
+    """The queue accepts five messages."""
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
@@ -221,7 +221,7 @@ class TestSlowSenders:
 
 
 def test_opensearchs_own_refusals_come_out_as_ours(settings: Settings) -> None:
-    """By the whole request, and by each item, as a full write queue does."""
+    """OpenSearch refuses the whole request, or each item, as with a full write queue."""
     refused = {"status": 429, "error": {"type": "rejected_execution_exception"}}
     app = create_app(settings.model_copy(update={"opensearch_timeout": 5.0}))
     with TestClient(app) as api:
@@ -246,7 +246,7 @@ def test_opensearchs_own_refusals_come_out_as_ours(settings: Settings) -> None:
 
 
 class TestRedisWithoutMemory:
-    """A Redis of the test's own that takes no more writes."""
+    """A Redis of the test that refuses writes."""
 
     @pytest.fixture
     def redis_url(self, local_settings: LocalSettings) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Answers of the API while a backend is away."""
+"""Responses of the API while a backend is away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""GET export: everything once, as it was when it began, in pages that say whether they are whole."""
+"""GET export: every document once, as of the start, in pages that say whether they are complete."""
 
 import base64
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PATH = "/v1/indexes/books/export"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Three shards: an order that holds in one of them only would lose documents between pages."""
+    """Use three shards: an order that holds in only one of them would lose documents between pages."""
     return settings.model_copy(update={"shards": 3})
 
 
@@ -30,7 +30,7 @@ def put(api: httpx.Client, count: int, words: str = "words") -> list[dict[str, A
 
 
 def whole(api: httpx.Client, **first: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All documents, and what the last line of each page told."""
+    """Return all documents, and the report in the last line of each page."""
     documents, told, asked = [], [], first
     while True:
         lines, last = read_page(api.get(PATH, params=asked).raise_for_status().content)
@@ -49,7 +49,7 @@ def books(api: httpx.Client) -> httpx.Client:
 
 @pytest.mark.parametrize("size", [1, 7, 60, 1000])
 def test_every_document_comes_once_in_pages_of_any_size(books: httpx.Client, size: int) -> None:
-    """Not a second passes after the 202: what was acknowledged is in it."""
+    """The test exports at once after the 202: the export includes all acknowledged documents."""
     sent = put(books, 60)
     documents, told = whole(books, size=size)
     assert sorted(documents, key=lambda one: one["version"]) == [one | {"state": "pending"} for one in sent]
@@ -67,7 +67,7 @@ def test_an_empty_index_is_one_line(books: httpx.Client) -> None:
 def test_it_is_a_snapshot_while_writes_go_on(books: httpx.Client) -> None:
     put(books, 40)
     lines, last = read_page(books.get(PATH, params={"size": 10}).content)
-    for n in range(40):  # the control: a reader of what is there now sees none of the first texts
+    for n in range(40):  # the control: a reader of the current state sees none of the first texts
         books.put(f"/v1/indexes/books/documents/d{n}", json={"text": "changed", "version": 1000}).raise_for_status()
     books.put("/v1/indexes/books/documents/new", json={"text": "new"}).raise_for_status()
     books.delete("/v1/indexes/books/documents/d39").raise_for_status()
@@ -106,7 +106,7 @@ def test_vectors_come_by_window_with_ids_pieces_and_weights(books: httpx.Client,
         assert "whale" in window["pieces"]
         assert len(window["ids"]) == len(window["pieces"]) == len(window["weights"])
         assert document["encoder"] == books.get("/v1/indexes/books").json()["encoder"]["fingerprint"]
-        # they are the weights that a search adds up
+        # these are the weights that a search adds up
         answer = books.post(
             "/v1/indexes/books/search",
             json={"query": f"whale {document['id'][1:]}", "mode": "sparse", "explain": True, "size": 3},
@@ -134,7 +134,7 @@ SEAL = 16
 
 
 def content(cursor: str) -> tuple[bytes, list[Any]]:
-    """The seal, and what is sealed: not hidden, and worth nothing with another seal."""
+    """Return the seal and the sealed content. The content is readable, but invalid with another seal."""
     whole = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     return whole[:SEAL], orjson.loads(whole[SEAL:])
 
@@ -158,13 +158,13 @@ def test_a_cursor_that_is_none_is_refused(books: httpx.Client) -> None:
     for changed in ({"vectors": True}, {"state": "dead"}):
         answer = books.get(PATH, params={"cursor": cursor, **changed})
         assert answer.json()["code"] == "bad_cursor"
-    # names and snapshots go into what OpenSearch is asked: nobody writes them but us
+    # requests to OpenSearch contain the name and the point in time, so clients must not choose them
     for at, value in ((0, "p-books.g000001,*/_search?q=x"), (1, "_all")):
         bare = content(altered(cursor, at, value))[1]
         for forged in (altered(cursor, at, value), base64.urlsafe_b64encode(orjson.dumps(bare)).decode()):
             answer = books.get(PATH, params={"cursor": forged, "vectors": "true"})
             assert (answer.status_code, answer.json()["code"]) == (422, "bad_cursor")
-    # a snapshot of another index is none of this one
+    # the service refuses a point in time of another index
     books.put("/v1/indexes/others", json={}).raise_for_status()
     books.post("/v1/indexes/others/documents", json=[{"id": "secret", "text": "secret"}]).raise_for_status()
     _, other = read_page(books.get("/v1/indexes/others/export", params={"size": 1}).content)

@@ -1,4 +1,4 @@
-"""An `Idempotency-Key` makes repetitions one job: concurrent ones, half-done ones, late ones."""
+"""An `Idempotency-Key` makes repetitions one job: concurrent, half-done and late repetitions."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def post(api: httpx.Client, key: str, body: bytes = b'[{"id":"a","text":"x"}]', 
 
 
 def versions(node: httpx.Client, settings: Settings) -> dict[str, int]:
-    """The external version of each document."""
+    """Return the external version of each document."""
     path = f"/{settings.index_prefix}-docs"
     node.post(f"{path}/_refresh").raise_for_status()
     found = node.post(f"{path}/_search", json={"size": 2000, "version": True, "_source": False}).json()
@@ -52,7 +52,7 @@ def versions(node: httpx.Client, settings: Settings) -> dict[str, int]:
 
 
 def jobs(node: httpx.Client, settings: Settings) -> list[str]:
-    """The ids of all jobs that are stored."""
+    """Return the ids of all stored jobs."""
     path = f"/{settings.index_prefix}_jobs"
     node.post(f"{path}/_refresh").raise_for_status()
     hits = node.post(f"{path}/_search", json={"size": 1000}).json()["hits"]["hits"]
@@ -71,7 +71,7 @@ def test_twenty_at_once_are_one_job(api: httpx.Client, settings: Settings, node:
     assert jobs(node, settings) == [first["job"]["id"]]
     job = api.get(f"/v1/jobs/{first['job']['id']}").json()
     assert (job["accepted"], job["states"]["pending"], job["states"]["superseded"]) == (700, 700, 0)
-    # one version for all of it, taken once
+    # the job has one version, chosen once
     assert len(set(versions(node, settings).values())) == 1
     late = post(api, "one", body, kind)
     assert late.headers["idempotency-replayed"] == "true"
@@ -122,7 +122,7 @@ def test_two_keys_are_refused(api: httpx.Client) -> None:
 
 
 def half_done(settings: Settings, at: Callable[[Call], bool], body: bytes, key: str) -> None:
-    """Executes a request up to a call to OpenSearch, in a process of which nothing is heard afterwards."""
+    """Execute a request up to a call to OpenSearch, as if the process died there."""
 
     async def run() -> None:
         app = create_app(settings.model_copy(update={"opensearch_timeout": 3.0}))
@@ -152,7 +152,7 @@ def half_done(settings: Settings, at: Callable[[Call], bool], body: bytes, key: 
 def test_a_repetition_completes_what_a_killed_process_began(
     api: httpx.Client, settings: Settings, node: httpx.Client, bulks: int
 ) -> None:
-    """Killed before the first write, between two, and after the last one: before its answer was stored."""
+    """The process dies before the first write, between two, or after the last but before its response was stored."""
     body, written = lines(700), 0
 
     def at(call: Call) -> bool:
@@ -168,7 +168,7 @@ def test_a_repetition_completes_what_a_killed_process_began(
     assert answer.status_code == 202, answer.text
     assert "idempotency-replayed" not in answer.headers
     taken = answer.json()
-    # a newer write of somebody else's stays, whichever came first to OpenSearch
+    # a newer write of another client stays, in either order of arrival
     assert taken["accepted"] == [f"d{n}" for n in range(700) if n != 1]
     assert [(r["id"], r["code"]) for r in taken["rejected"]] == [("d1", "stale_version")]
     assert api.get(f"{DOCUMENTS}/d1").json()["text"] == "newer, from elsewhere"
@@ -257,7 +257,7 @@ def test_the_record_of_a_key_is_no_job(api: httpx.Client, settings: Settings, no
 
 
 class TestExpiry:
-    """Keys of a few milliseconds."""
+    """Keys expire after a few milliseconds."""
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:

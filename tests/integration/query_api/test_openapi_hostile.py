@@ -1,5 +1,6 @@
-"""Every operation of the OpenAPI document under generated requests, right and wrong ones: no fault of the server's,
-no answer that the document does not describe.
+"""Generate valid and invalid requests for every operation of the OpenAPI document.
+
+The server has no faults, and every response matches the document.
 """
 
 import json
@@ -31,10 +32,11 @@ GROUPS = ("FilterAll-Input", "FilterAny-Input", "FilterNot-Input")
 
 
 def with_shallow_filters(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with filters whose filters hold conditions alone, instead of filters for ever.
+    """Return the document with filters whose nested filters hold conditions only, instead of endless nesting.
 
-    Three of four generated requests differed in the third and fourth level of a filter alone. Deep filters are tested
-    in tests/congruence/test_filters.py and tests/unit/services/filters/test_parsing.py. Responses have other schemas.
+    Three of four generated requests differed only in the third and fourth level of a filter.
+    tests/congruence/test_filters.py and tests/unit/services/filters/test_parsing.py test deep filters. Responses use
+    other schemas.
     """
     schemas = document["components"]["schemas"]
     condition = {"$ref": "#/components/schemas/FilterCondition"}
@@ -50,7 +52,7 @@ def with_shallow_filters(document: dict[str, Any]) -> dict[str, Any]:
 
 @schemathesis.serializer("application/x-ndjson")
 def ndjson(_context: schemathesis.SerializationContext, value: object) -> object:
-    """Lines as they were generated; anything else as one line of JSON."""
+    """Return generated lines as they are, and other values as one line of JSON."""
     return value if isinstance(value, str | bytes) else json.dumps(value)
 
 
@@ -69,7 +71,7 @@ BOOKS = [
 
 @pytest.fixture(scope="module")
 def address(new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]]) -> Iterator[str]:
-    """An API with an index of encoded documents."""
+    """Yield the address of an API with an index of encoded documents."""
     with new_service() as (client, settings):
         fields = {"year": "number", "lang": "keyword", "day": "date", "note": "text", "good": "boolean"}
         client.put("/v1/indexes/books", json={"fields": fields}).raise_for_status()
@@ -103,7 +105,7 @@ def session() -> Iterator[requests.Session]:
     suppress_health_check=list(HealthCheck),
 )
 def test_no_request_finds_a_fault(case: schemathesis.Case, address: str, session: requests.Session) -> None:
-    """Most requests go to an index that there is: behind one that there is not lies nothing to break."""
+    """Most requests go to an existing index, because a request to a missing index reaches little code."""
     if "index" in case.path_parameters and case.operation.definition.raw["operationId"] not in DESTRUCTIVE:
         case.path_parameters["index"] = "books"
     case.call_and_validate(base_url=address, session=session, checks=CHECKS)

@@ -1,4 +1,4 @@
-"""Promises that a review found broken: late writes to deleted indexes, lost answers, limits without effect."""
+"""Test promises that a review found broken: late writes to deleted indexes, lost responses, weak limits."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def search(settings: Settings) -> Iterator[SyncSearchClient]:
     client.close()
 
 
-@pytest.mark.parametrize("through", ["alias", "write_alias"])  # a client's document, and what a worker makes of it
+@pytest.mark.parametrize("through", ["alias", "write_alias"])  # a client's document, and a worker's write of it
 def test_a_late_write_does_not_bring_a_deleted_index_back(
     api: httpx.Client, settings: Settings, search: SyncSearchClient, opensearch_url: str, through: str
 ) -> None:
@@ -43,12 +43,12 @@ def test_a_late_write_does_not_bring_a_deleted_index_back(
     with pytest.raises(NotFound):
         write_bulk(search, [late], 10_000, 5)
     assert api.get("/v1/indexes/docs").status_code == 404
-    if through == "write_alias":  # nor does it come into another index of the same name
+    if through == "write_alias":  # the write does not reach another index of the same name either
         assert api.put("/v1/indexes/docs").status_code == 201
         with pytest.raises(NotFound):
             write_bulk(search, [late], 10_000, 5)
         api.delete("/v1/indexes/docs")
-    # the control: written to by its own name, OpenSearch makes an index of it
+    # the control: OpenSearch creates an index for a write to the physical name
     with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as node:
         assert node.put(f"/{physical}/_doc/a", json={"text": "x"}).status_code == 201
     refused = api.put("/v1/indexes/docs")
@@ -85,7 +85,7 @@ async def _forward(proxy: "LosingProxy", reader: asyncio.StreamReader, writer: a
     upstream.write(head.replace(b"keep-alive", b"close") + body)
     answer = await upstream_reader.read()
     if b"POST /_bulk" in head and proxy.losing:
-        proxy.losing -= 1  # stored, but nobody hears of it
+        proxy.losing -= 1  # the write is stored, but its response is lost
     else:
         writer.write(answer)
         await writer.drain()
@@ -95,7 +95,7 @@ async def _forward(proxy: "LosingProxy", reader: asyncio.StreamReader, writer: a
 
 
 class LosingProxy:
-    """Forwards to OpenSearch and swallows the answers to the first bulk requests."""
+    """Forward to OpenSearch and drop the responses to the first bulk requests."""
 
     def __init__(self, target: int, losing: int) -> None:
         self.target, self.losing, self.port = target, losing, find_free_port()

@@ -1,4 +1,4 @@
-"""Searches that rerank: with a live model process, and without one, which must never cost an answer."""
+"""Searches that rerank, with a live model process and without one. A missing process must never cost a response."""
 
 import socket
 import subprocess
@@ -65,7 +65,7 @@ def model_process(model_socket: socket.socket, eventually: Eventually) -> Iterat
 
 @pytest.fixture
 def notes(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
-    """Encoded documents, and one that waits for its vectors."""
+    """Write encoded documents and a document without vectors."""
     api.put("/v1/indexes/notes", json={"dense": STANDIN_NAME}).raise_for_status()
     documents = [{"id": name, "text": text} for name, text in TEXTS.items()]
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
@@ -174,7 +174,7 @@ def test_documents_without_vectors_keep_their_place(
 
 
 def test_without_a_model_process_the_answer_comes_as_it_is(notes: httpx.Client) -> None:
-    """The socket listens and nobody accepts: the process hangs."""
+    """The process hangs: its socket listens, but accepts no connection."""
     notes_plain = search(notes)
     for model in ("dense", "cross-encoder"):
         found = search(notes, rerank={"model": model})

@@ -1,4 +1,4 @@
-"""Pages of a search: everything once and in order while documents are written, and cursors that cannot be bent."""
+"""Pages of a search during writes: every document once and in order. The API refuses altered cursors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,7 +29,7 @@ COUNT = 60
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Three shards: an order that holds in one of them only would lose documents between pages."""
+    """Use three shards: an order that holds in only one of them would lose documents between pages."""
     return settings.model_copy(update={"shards": 3, "max_points_in_time": 6, "max_offset": 100, "cursor_seconds": 30.0})
 
 
@@ -41,7 +41,7 @@ def engine(settings: Settings) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def books(api: httpx.Client, engine: httpx.Client, settings: Settings) -> httpx.Client:
-    """Sixty books that match, most of them with equal scores."""
+    """Write sixty books that match, most of them with equal scores."""
     api.put("/v1/indexes/books", json={}).raise_for_status()
     put(api, {f"d{n}": "whale captain" + " sea" * (n % 3) for n in range(COUNT)})
     refresh(engine, settings)
@@ -79,7 +79,7 @@ def open_snapshots(engine: httpx.Client, settings: Settings) -> int:
 
 
 def pages(api: httpx.Client, between: Callable[[int], None], **members: Any) -> list[dict[str, Any]]:
-    """All pages by cursor; `between` is called after each, with its number."""
+    """Return all pages by cursor. Call `between` after each page with its number."""
     found = [ask(api, cursor="*", **members)]
     while found[-1]["cursor"] is not None:
         between(len(found))
@@ -88,7 +88,7 @@ def pages(api: httpx.Client, between: Callable[[int], None], **members: Any) -> 
 
 
 class Writer:
-    """Deletes what was shown, puts new documents on top of the ranking and changes what was not shown yet."""
+    """Delete displayed documents, add better matches, and change documents that are not displayed yet."""
 
     def __init__(self, api: httpx.Client, engine: httpx.Client, settings: Settings, order: list[str]) -> None:
         self._api, self._engine, self._settings, self._order = api, engine, settings, order
@@ -122,7 +122,7 @@ def test_pages_are_the_ranking_of_the_start_whatever_is_written_meanwhile(
     scores = [hit["score"] for page in found for hit in page["hits"]]
     assert scores == pytest.approx([hit["score"] for hit in whole["hits"]])
     assert [page["end"] for page in found] == [None] * 8 + ["matches"]
-    # what is shown is what was found: a page does not show the words of a later version
+    # a page shows the matched version of a document, never a later text
     assert {hit["title"] for page in found for hit in page["hits"]} == set(order)
     now = ids(ask(encoded, mode=mode, size=100))
     assert len(set(now) - set(order)) == 24, "the control: a search that begins now finds the new ones"
@@ -131,7 +131,7 @@ def test_pages_are_the_ranking_of_the_start_whatever_is_written_meanwhile(
 def test_without_a_cursor_writes_move_documents_between_pages(
     books: httpx.Client, engine: httpx.Client, settings: Settings
 ) -> None:
-    """The control of the test above: the same writes, pages by offset."""
+    """The control of the test above: the same writes with pages by offset move documents."""
     order = ids(ask(books, size=100))
     write = Writer(books, engine, settings, order)
     seen: list[str] = []
@@ -177,7 +177,7 @@ def test_snapshots_are_let_go_of_at_the_last_page_and_an_ordinary_search_takes_n
     ask(books), ask(books, offset=10)
     assert open_snapshots(engine, settings) == 0
     first = ask(books, cursor="*", size=50)
-    assert open_snapshots(engine, settings) == 3  # one a shard
+    assert open_snapshots(engine, settings) == 3  # one for each shard
     last = ask(books, cursor=first["cursor"], size=50)
     assert (last["cursor"], last["end"]) == (None, "matches")
     assert open_snapshots(engine, settings) == 0
@@ -212,7 +212,7 @@ def test_a_search_that_fails_leaves_no_snapshot(books: httpx.Client, engine: htt
 def test_a_cursor_that_nobody_asked_with_in_time(books: httpx.Client, engine: httpx.Client) -> None:
     first = ask(books, cursor="*", size=5)
     open_ones = engine.get("/_search/point_in_time/_all").raise_for_status().json()["pits"]
-    # (the newest is ours: other tests' may share the node)
+    # (the newest is this test's; other tests may share the node)
     newest = max(open_ones, key=lambda pit: pit["creation_time"])
     engine.request("DELETE", "/_search/point_in_time", json={"pit_id": [newest["pit_id"]]}).raise_for_status()
     assert refused(books, 404, cursor=first["cursor"], size=5) == "cursor_expired"

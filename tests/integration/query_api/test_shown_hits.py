@@ -1,4 +1,4 @@
-"""OpenSearch explains the shown documents only, not all candidates."""
+"""OpenSearch explains the displayed documents only, not all candidates."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
@@ -17,7 +17,7 @@ from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
 from services.settings import Settings
 
 WORDS = ("whale", "sea", "storm", "island", "captain")
-# Each is in both indexes, so ids alone do not say which document is meant; `more` has other words for them.
+# Both indexes have each id, so an id alone does not identify a document. The texts in `more` differ.
 TEXTS = [f"{'whale ' * (n % 3 + 1)} {WORDS[n % 5]} and {' '.join(WORDS[: n % 4])}" for n in range(40)]
 SPEC = IndexSpec.model_validate({"fields": {"year": "number"}})
 RULES = {
@@ -34,7 +34,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def generations(settings: Settings) -> Iterator[dict[str, Generation]]:
-    """Two indexes of two shards each."""
+    """Create two indexes of two shards each."""
     with closing(SyncSearchClient(settings)) as search:
         made = {}
         for name, texts in (("docs", TEXTS), ("more", [text.replace("whale", "sea") for text in TEXTS])):
@@ -45,7 +45,7 @@ def generations(settings: Settings) -> Iterator[dict[str, Generation]]:
 
 
 class Sent:
-    """The documents that came back explained from OpenSearch, each with its index and the score that is explained."""
+    """The documents that OpenSearch explained, each with its index and the explained score."""
 
     def __init__(self) -> None:
         self.explained: list[tuple[tuple[str, str], float]] = []
@@ -101,7 +101,7 @@ def adds_up(hits: list[dict[str, Any]]) -> None:
             assert sum(parts) == pytest.approx(hit["scores"].get(name, 0), rel=1e-5), (name, hit)
 
 
-# Of a page of one list one hit more is read, which tells whether anything follows.
+# For a page of a single list the service reads one more hit, to learn whether a page follows.
 KEYWORDS = {"mode": "lexical"}
 CASES: list[tuple[dict[str, Any], int]] = [
     ({}, 0),
@@ -149,7 +149,7 @@ async def test_what_is_shown_is_explained_and_nothing_else(
 
 
 async def test_a_query_of_as_many_words_as_opensearch_takes_is_explained(asking: httpx.AsyncClient) -> None:
-    """Each of these characters is a word of keyword search, and the same unknown piece for the encoder."""
+    """Each of these characters is a word in lexical search, and the same unknown token for the encoder."""
     hits = await ask(asking, query="whale" + "".join(chr(0x3400 + n) for n in range(1023)), explain=True)
     assert all("lexical" in hit["scores"] for hit in hits)
     adds_up(hits)
@@ -158,7 +158,7 @@ async def test_a_query_of_as_many_words_as_opensearch_takes_is_explained(asking:
 async def test_what_is_written_meanwhile(
     asking: httpx.AsyncClient, generations: Mapping[str, Generation], sent: Sent, settings: Settings
 ) -> None:
-    """Between the list and what is read of its best, words become rarer or more frequent, and documents vanish."""
+    """Between the list and the explanation of its best hits, word frequencies change and documents vanish."""
     before = await ask(asking, explain=True)
     gone = before[0]["id"]
 

@@ -1,6 +1,4 @@
-"""Suggestions of a real index: titles that complete what is typed, words that may have been meant; of what is hidden or
-filtered away, none.
-"""
+"""Suggestions of a real index: title completions and spelling corrections, without hidden or filtered documents."""
 
 import asyncio
 import json
@@ -39,7 +37,7 @@ PATH = "/v1/indexes/books/suggest"
 
 @pytest.fixture(scope="module")
 def api(new_service: NewService) -> Iterator[httpx.Client]:
-    """A service with an index of documents that wait to be encoded."""
+    """Yield a service with an index of documents that wait to be encoded."""
     with pytest.MonkeyPatch.context() as patch, new_service(learn_queries="asked, others") as (client, _):
         patch.setattr(query_log, "FLUSH_INTERVAL_SECONDS", 0.1)
         client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
@@ -90,7 +88,7 @@ def test_each_suggestion_says_what_was_typed_of_it_and_whose_title_it_is(api: ht
 def test_a_letter_may_be_wrong(api: httpx.Client) -> None:
     assert texts(api, "mchine lea") == ["Machine learning"]
     assert texts(api, "mashine") == ["Machine learning", "The Time Machine"]
-    assert texts(api, "tme machne") == []  # of three letters none
+    assert texts(api, "tme machne") == []  # three letters allow no correction
     assert texts(api, "mchine lea", fuzzy=False) == []
     assert answered(api, "mchine lea")["suggestions"][0]["typed"] == [{"start": 8, "end": 11}]
 
@@ -115,7 +113,7 @@ def searched(api: httpx.Client, query: str, path: str = "/v1/indexes/books/searc
 
 
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of all requests to OpenSearch from now on, but for those that look an index up."""
+    """Return the paths of all later requests to OpenSearch, except those that look up an index."""
     paths: list[str] = []
     send = AsyncSearchClient.send
 
@@ -163,8 +161,8 @@ def test_only_where_the_keyword_list_is_empty_and_nothing_else_pays(
 ) -> None:
     paths = sent(monkeypatch)
     for query, options in (
-        ("experimnt photosynthesis", {}),  # something is found
-        ("experimnt", {"mode": "sparse"}),  # which knows pieces of words
+        ("experimnt photosynthesis", {}),  # the query has a hit
+        ("experimnt", {"mode": "sparse"}),  # the encoder knows parts of words
         ("experimnt", {"did_you_mean": False}),
         ("experimnt", {"offset": 10}),
     ):
@@ -183,7 +181,7 @@ def test_words_of_documents_that_the_search_may_not_find_are_not_told(api: httpx
     one = {"field": "year", "is": 0}
     assert searched(api, "mashine", filter=one)["did_you_mean"]["query"] == "machine"
     assert "did_you_mean" not in searched(api, "learnin", filter=one, mode="lexical")
-    # what the filter, and no mistake, leaves nothing of
+    # the filter, not a mistake, leaves no hit
     assert "did_you_mean" not in searched(api, "learning", filter=one)
 
 
@@ -217,10 +215,10 @@ def test_what_is_hidden_deleted_or_changed_is_not_suggested(api: httpx.Client) -
     ]}  # fmt: skip
     api.put("/v1/indexes/books/curation", json={"rules": rules}).raise_for_status()
     assert texts(api, "mach") == ["Machine learning", TITLES["twin"]]
-    assert texts(api, "open") == []  # whoever takes it would not find it
+    assert texts(api, "open") == []  # the suggested query would not find the document
     assert texts(api, "dic") == []
     assert texts(api, "dick") == ["Moby-Dick"]
-    assert [one["id"] for one in answered(api, "the tim")["suggestions"]] == ["twin"]  # its title is not hidden
+    assert [one["id"] for one in answered(api, "the tim")["suggestions"]] == ["twin"]  # no rule hides its title
     api.put("/v1/indexes/books/curation", json={"rules": {}}, headers={"if-match": "*"}).raise_for_status()
     assert texts(api, "open") == ["Opening hours"]
 
@@ -306,7 +304,7 @@ def test_queries_that_are_often_asked_and_find_something_are_suggested(
         searched(api, "captain", path, **options)
     api.post("/v1/search/batch", json={"searches": [{"index": "asked", "query": "captain"}]}).raise_for_status()
     eventually(lambda: queries(api) == {"time machine": 3, "captain": 1}, 60, "the queries are written down")
-    assert frequent(api) == [("query", "time machine")]  # the captain was asked for once
+    assert frequent(api) == [("query", "time machine")]  # "captain" was searched only once
     assert frequent(api, "ti") == [("query", "time machine"), ("title", "Time")]
     assert frequent(api, "ma", fuzzy=False) == [("query", "time machine")]
     assert frequent(api, "ti", filter='{"field": "_id", "is": "t"}') == [("title", "Time")]

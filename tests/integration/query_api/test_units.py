@@ -1,4 +1,4 @@
-"""Chapters and passages as hits: the best of all parts, page by page, explained, marked, under rules; refusals."""
+"""Chapters and passages as hits: the best of all, pages, explanations, highlights, rules and refusals."""
 
 import random
 from collections import Counter
@@ -26,7 +26,7 @@ from services.settings import Settings
 from services.talk.model import Chapter, Chaptering
 
 WORDS = ("whale", "sea", "storm", "island", "captain", "anchor", "rope", "sail", "night", "fire")
-# (documents are scored by their words as a whole: what parts add has a test of its own)
+# (documents score by their own words; another test covers the scores that passages add)
 TALK = {"passage_in_lexical": 0}
 SPEC = {"fields": {"year": "number"}, "talk": TALK, "window": {"pieces": 24, "overlap": 4}}
 PATH = "/v1/indexes/talks/search"
@@ -34,7 +34,7 @@ QUERY = "the captain of the whale and the storm"
 
 
 def episodes(count: int = 14) -> dict[str, dict[str, Any]]:
-    """Stored documents: every fourth is no talk and has no chapters."""
+    """Return stored documents. Every fourth is not a talk and has no chapters."""
     rng, found = random.Random(3), {}
     for n in range(count):
         text, chapters = "", []
@@ -56,14 +56,14 @@ ENCODER = load_encoder("standin")
 def service(
     new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]],
 ) -> Iterator[tuple[httpx.Client, Settings]]:
-    """A service of indexes with two shards."""
+    """Create a service of indexes with two shards."""
     with new_service(shards=2) as (client, settings):
         yield client, settings
 
 
 @pytest.fixture(scope="module")
 def talks(service: tuple[httpx.Client, Settings]) -> httpx.Client:
-    """An index of talk whose documents are encoded as a worker does it."""
+    """Create an index of talks whose documents are encoded as by a worker."""
     api, settings = service
     made = api.put("/v1/indexes/talks", json=SPEC)
     assert (made.status_code, made.json()["windows"]) == (201, "both")
@@ -107,7 +107,7 @@ def ranking(api: httpx.Client, unit: str, **more: Any) -> list[tuple[tuple[str, 
 
 
 def predicted(api: httpx.Client, unit: str, query: Mapping[int, float]) -> dict[tuple[str, int], float]:
-    """The sparse score of every part that has one, out of what is stored."""
+    """Compute the sparse score of every chapter or passage that has one, from the stored vectors."""
     found = {}
     for name, one in EPISODES.items():
         stored = StoredDocument(name, 1, {name: value for name, value in one.items() if name != "made"})
@@ -325,7 +325,7 @@ def test_titles_and_the_best_parts_count_in_keyword_search_where_that_is_declare
         assert sum(why["contribution"] for why in hit["why"]) == pytest.approx(hit["score"], rel=1e-5)
         titles = " ".join(chapter.title for chapter in EPISODES[one]["made"])
         assert (given["chapter_title"] > 0) == bool({"captain", "whale", "storm"} & set(titles.split()))
-    # parts are scored as they are anywhere
+    # chapters and passages have the same scores in other searches
     for unit in ("chapter", "passage"):
         for one, hit in lexical("weighed", unit=unit, per_document=1).items():
             assert hit["score"] == pytest.approx(best[unit][one], rel=1e-6)

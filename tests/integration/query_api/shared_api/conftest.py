@@ -1,6 +1,6 @@
-"""An API for all tests of a module, for tests that write only indexes and documents to the application.
+"""Provide one API for all tests of a module, for tests that write only indexes and documents to the application.
 
-A module's tests share the API, its settings and its Redis. An index that a test creates is deleted after the test; an
+A module's tests share the API, its settings and its Redis. An index that a test creates is deleted after the test. An
 index of a module-scoped fixture lives as long as the module.
 """
 
@@ -18,7 +18,7 @@ from tests.encoding import encoding
 
 @pytest.fixture(scope="module")
 def settings(new_settings: Callable[..., Settings]) -> Settings:
-    """Settings of the module's service; a module overrides this fixture with one of the same scope."""
+    """Return the settings of the module's service. A module overrides this fixture with one of the same scope."""
     return new_settings(sweep_interval=0.5)
 
 
@@ -28,7 +28,7 @@ def api_url(
     live_api: Callable[[Settings], AbstractContextManager[str]],
     remove_indexes: Callable[[str, str], None],
 ) -> Iterator[str]:
-    """The address of the module's API."""
+    """Return the address of the module's API."""
     with live_api(settings) as url:
         yield url
     remove_indexes(settings.opensearch_url, settings.index_prefix)
@@ -36,14 +36,14 @@ def api_url(
 
 @pytest.fixture(scope="module")
 def api(api_url: str) -> Iterator[httpx.Client]:
-    """A client of the module's API."""
+    """Return a client of the module's API."""
     with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def encode(settings: Settings) -> Callable[[], None]:
-    """`encode()`, as in the folder above."""
+    """Provide `encode()`, as in the folder above."""
     return encoding(settings)
 
 
@@ -51,7 +51,7 @@ def encode(settings: Settings) -> Callable[[], None]:
 def own_indexes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Delete the indexes that a test has created and the messages that it left.
 
-    Through the API, which remembers an index for a moment.
+    The fixture uses the API, because the API caches an index for a moment.
     """
     if not {"api", "settings"} & set(request.fixturenames):
         yield

@@ -1,4 +1,4 @@
-"""Every bad request gets a clear error with a stable code, and what was acknowledged is kept."""
+"""Every bad request gets a clear error with a stable code, and acknowledged documents are kept."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -111,7 +111,7 @@ def test_a_stream_over_the_limit_keeps_what_was_taken_and_says_where_it_stopped(
     answer = api.post(f"/v1/indexes/{index}/documents", content=stream(), headers=NDJSON)
     assert answer.status_code == 202
     assert answer.json()["stopped"]["code"] == "body_too_large"
-    # nothing is taken of the chunk that goes over the limit, and on a slow machine chunks are long
+    # the API stores nothing of the chunk that exceeds the limit, and chunks are long on a slow machine
     assert 0 < len(answer.json()["accepted"]) < 80
     assert kept(api, answer.json()["accepted"][0], answer.json()["accepted"][-1])
 

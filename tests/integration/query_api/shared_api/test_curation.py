@@ -1,4 +1,4 @@
-"""The operator's hand through the REST doors: rules hold in searches, each change is a version."""
+"""Curation rules through the REST API: searches apply them, and each change is a version."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ HEART = {"synonyms": [{"words": ["heart attack", "myocardial infarction"], "weig
 
 @pytest.fixture
 def index(api: httpx.Client, settings: Settings) -> str:
-    """An index whose documents are encoded as a worker does it."""
+    """Create an index with documents encoded as by a worker."""
     assert api.put("/v1/indexes/docs", json={"fields": {"initial": "keyword"}}).status_code == 201
     fill_index(settings, [Document(one, text, one, {"initial": one[0]}) for one, text in TEXTS.items()])
     return "docs"
@@ -70,7 +70,7 @@ def test_rules_are_versions_changed_by_who_has_read_the_newest(api: httpx.Client
     assert (first.status_code, first.headers["etag"], first.json()["version"]) == (200, '"1"', 1)
     assert first.json()["rules"] == HEART
     assert api.get(PATH).json() == first.json()
-    again = put(api, HEART)  # the same rules change nothing, whoever sends them
+    again = put(api, HEART)  # the same rules from any sender change nothing
     assert again.json() == first.json()
 
     blind = put(api, {"terms": [{"term": "signs", "factor": 2}]})
@@ -116,7 +116,7 @@ def test_a_synonym_finds_by_keyword_and_by_meaning_and_is_explained(api: httpx.C
     found = {hit["id"]: hit for hit in search(api, "heart attack", mode="lexical", highlight=True)["hits"]}
     marked = [TEXTS["infarct"][one["start"] : one["end"]] for one in found["infarct"]["highlight"]["text"]]
     assert marked == ["Myocardial", "infarction"]
-    # "infarction" alone is no synonym
+    # "infarction" alone is not a synonym
     assert "other" not in ids(search(api, "heart attack", mode="lexical"))
     pieces = {one["piece"]: list(one["origins"]) for one in search(api, "heart attack", explain=True)["pieces"]}
     assert (pieces["heart"], pieces["my"]) == (["query"], ["synonym"])
@@ -129,7 +129,7 @@ def test_a_synonyms_weight_is_that_of_its_score(api: httpx.Client, index: str) -
     put(api, HEART)
     sparse = {hit["id"]: hit["score"] for hit in search(api, "heart attack", mode="sparse")["hits"]}
     assert sparse["infarct"] == pytest.approx(asked["sparse"] * 0.5, rel=1e-5)
-    # as a phrase, in keyword search: another score than that of two words, and half of it
+    # lexical search treats the synonym as a phrase: its score differs from that of two words and is halved
     put(api, {"synonyms": [{"from": ["xyz"], "to": ["myocardial infarction"]}]}, 1)
     whole = search(api, "xyz", mode="lexical")["hits"][0]["score"]
     put(api, HEART, 2)
@@ -195,14 +195,14 @@ def test_pinned_and_hidden_results(api: httpx.Client, index: str, eventually: Ca
         york, garden = answer["hits"][:2]
         assert (york["score"], york["scores"], york["why"]) == (0.0, {}, [])
         assert (york["passage"]["text"], york["title"]) == (TEXTS["york"], "york")
-        assert garden["scores"] and garden["score"] >= 0  # its own, from the lists that it is in
+        assert garden["scores"] and garden["score"] >= 0  # its own score, from the lists that contain it
         assert answer["curation"]["skipped"] == [
             {"kind": "results", "rule": 0, "what": "nobody", "reason": "not_found"}
         ]
         assert "attack" not in ids(search(api, "the signs of", mode=mode))
         assert ids(search(api, "signs", mode=mode, size=1)) == ["york"]
         assert len(search(api, "signs", mode=mode, size=3)["hits"]) == 3
-        # what the request does not ask for is not shown, pinned or not
+        # a filter excludes documents, pinned or not
         only = {"field": "initial", "any_of": ["g", "i"]}
         assert ids(search(api, "signs", mode=mode, filter=only)) == ["infarct", "garden"]
     assert "attack" in ids(search(api, "heart"))
@@ -218,7 +218,7 @@ PINS = [("p1", 2), ("gone", 3), ("p2", 7), ("m05", 9), ("p3", 22), ("p4", 90)]
 
 @pytest.fixture
 def many(api: httpx.Client, settings: Settings) -> str:
-    """23 documents that match "signs", and others that are pinned among them."""
+    """Create 23 documents that match "signs", and others that are pinned among them."""
     assert api.put("/v1/indexes/docs").status_code == 201
     documents = [Document(one, f"signs {'word ' * n}") for n, one in enumerate(MANY)]
     documents += [Document(f"p{n}", "nothing of it") for n in range(1, 5)]
@@ -238,7 +238,7 @@ def test_pinned_documents_have_their_places_whatever_the_page(api: httpx.Client,
         "p2": 7,
         "m05": 9,
         "p3": 22,
-        "p4": 27,  # the ranked ones end before
+        "p4": 27,  # the ranked documents end before this position
     }
     for size in (1, 4, 8, 9):
         by_offset = [
@@ -328,7 +328,7 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(api: httpx.Client,
     assert empty["error"]["code"] == "empty_query"
     assert api.get(PATH).json()["version"] == 1
     assert ids(search(api, "signs"))[0] != "york"
-    # with no rules stored at all
+    # an index without stored rules
     api.put("/v1/indexes/bare")
     bare = api.post("/v1/indexes/bare/curation/dry-run", json={"rules": HEART, "queries": ["heart attack"]})
     assert (bare.json()["version"], bare.json()["changed"]) == (0, 0)
@@ -424,7 +424,7 @@ def adds_up(answer: dict[str, Any]) -> None:
 
 
 def test_boosts_multiply_the_scores_of_documents_in_each_list(api: httpx.Client, index: str) -> None:
-    """And whatever else is asked for: two phases, pruning, pages, a filter, an order, a batch."""
+    """The boosts apply with two phases, pruning, pages, a filter, an order and a batch."""
     query = "signs of an attack"
     before = {mode: search(api, query, mode=mode) for mode in MODES}
     put(api, {"boosts": BOOST["boosts"] + HALF["boosts"]})
@@ -473,7 +473,7 @@ def test_boosts_hold_in_a_search_of_several_indexes_and_for_what_is_pinned(
         answer = api.post("/v1/search", json=asked).raise_for_status().json()
         adds_up(answer)
         scores = {(hit["index"], hit["id"]): hit["scores"] for hit in answer["hits"]}
-        # asked for in another way than the other index, `docs` has its own statistics of words
+        # this request differs from that to the other index, so `docs` uses its own word statistics
         alone = search(api, "signs of roses", mode=mode)["hits"]
         assert {hit["id"]: hit["scores"] for hit in alone} == {
             one: scores[name, one] for name, one in scores if name == "docs"
@@ -488,7 +488,10 @@ def test_boosts_hold_in_a_search_of_several_indexes_and_for_what_is_pinned(
 def test_a_boost_by_a_field_that_another_index_declares_otherwise_is_left_out(
     api: httpx.Client, index: str, settings: Settings
 ) -> None:
-    """On every page alike: in a snapshot each index is asked, and a date that is asked for a number refuses."""
+    """The result is the same on every page. With a point in time the service sends a request to each index.
+
+    A date field would refuse a number.
+    """
     for name, kind, year in (("numbers", "number", 3), ("dates", "date", "2024-01-01")):
         api.put(f"/v1/indexes/{name}", json={"fields": {"year": kind}}).raise_for_status()
         fill_index(settings, [Document(f"{name}{n}", "signs " * n, "", {"year": year}) for n in (1, 2)], name)
@@ -521,13 +524,13 @@ def test_words_of_the_title_count_more(api: httpx.Client, settings: Settings) ->
     adds_up(search(api, "roses", explain=True))
     title = [why for why in found["hits"][0]["why"] if "title" in why.get("origins", {})]
     assert [why["piece"] for why in title] == ["rose"]
-    assert found["hits"][1]["score"] == before["lexical"]["hits"][0]["score"]  # no word of its title
-    # twice as much beside the text, twice as large a share
+    assert found["hits"][1]["score"] == before["lexical"]["hits"][0]["score"]  # its title has no match
+    # a doubled excess weight doubles the title's share
     put(api, {"fields": {"title": 5}}, 1)
     more = search(api, "roses", mode="lexical", explain=True)
     share = next(why for why in more["hits"][0]["why"] if "title" in why.get("origins", {}))
     assert share["contribution"] == pytest.approx(2 * title[0]["contribution"], rel=1e-6)
-    # with a synonym, whose words stand in a title
+    # with a synonym whose words occur in a title
     put(api, {"fields": {"title": 5}, "synonyms": [{"from": ["blossom"], "to": ["roses"]}]}, 2)
     adds_up(search(api, "a blossom", mode="lexical", explain=True))
     assert ids(search(api, "a blossom", mode="lexical")) == ["named", "said"]
@@ -560,7 +563,7 @@ def test_boosts_are_held_against_the_index_and_tried_before_they_are_stored(api:
 
 
 def test_what_another_generation_lacks_is_skipped_and_said(api: httpx.Client, index: str, settings: Settings) -> None:
-    """After a reindex that drops a field, or a rollback to a generation of an earlier release: searches go on."""
+    """After a reindexing that drops a field, or a rollback to an older release's generation, searches continue."""
     put(api, BOOST | {"fields": {"title": 3}})
     names = IndexNames(settings.index_prefix)
     with closing(SyncSearchClient(settings)) as client:
@@ -576,7 +579,7 @@ def test_what_another_generation_lacks_is_skipped_and_said(api: httpx.Client, in
             encode_documents(load_encoder("standin"), [Document("garden", TEXTS["garden"], "roses")]),
         )
         client.send(swap_alias_call(now, other))
-    dry = api.post(f"{PATH}/dry-run", json={"rules": {}, "queries": ["roses"]})  # looks the index up anew
+    dry = api.post(f"{PATH}/dry-run", json={"rules": {}, "queries": ["roses"]})  # this request reloads the index
     assert dry.json()["queries"][0]["after"] == ["garden"]
     answer = search(api, "roses", explain=True)
     adds_up(answer)

@@ -1,4 +1,4 @@
-"""Documents through the REST door while no worker runs: durable, found by keyword, ordered by version."""
+"""Documents through the REST API while no worker runs: durable, found by lexical search, ordered by version."""
 
 import time
 
@@ -63,7 +63,7 @@ def test_a_deleted_document_stays_deleted_against_late_writes(api: httpx.Client,
     assert api.delete(path, params={"version": 6}).status_code == 204
     assert api.get(path).status_code == 404
     assert api.put(path, json={"text": "unrepeatable", "version": 5}).status_code == 422
-    time.sleep(1.2)  # a refresh
+    time.sleep(1.2)  # wait for a refresh
     assert found(api, "unrepeatable") == []
     assert api.get(f"/v1/indexes/{index}").json()["documents"]["deleted"] == 1
     assert api.delete(path).status_code == 404

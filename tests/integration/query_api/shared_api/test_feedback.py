@@ -1,4 +1,4 @@
-"""Feedback and earlier turns through the API: what moves a query, what is said of it, and what is refused."""
+"""Feedback and earlier turns through the API: their effect on a query, their explanation, and refused requests."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def animals(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
-    """Seven encoded documents and one that waits for its vector."""
+    """Write seven encoded documents and a document without a vector."""
     api.put(PATH, json={"window": {"pieces": 64, "overlap": 8}}).raise_for_status()
     documents = [{"id": one, "text": text} for one, text in DOCUMENTS.items()]
     job = api.post(f"{PATH}/documents", json=documents).json()["job"]["id"]
@@ -50,7 +50,10 @@ def ask(api: httpx.Client, **members: Any) -> dict[str, Any]:
 
 
 def accounted(answer: dict[str, Any]) -> None:
-    """Every weight is the sum of its origins, every score the sum of its contributions, and those of their origins."""
+    """Assert that every weight is the sum of its origins and every score the sum of its contributions.
+
+    Each contribution is the sum of its origins.
+    """
     for piece in answer["pieces"]:
         assert piece["weight"] > 0
         assert sum(piece["origins"].values()) == pytest.approx(piece["weight"])
@@ -157,7 +160,7 @@ def test_pages_of_a_search_with_feedback(animals: httpx.Client) -> None:
         cursor = page["cursor"]
     assert sorted(seen) == ["car2", "car3", "cat2", "cat3", "long"]
 
-    # filters hold in both rounds, batches share what each search needs, and light pieces may come in a second phase
+    # filters apply in both rounds, batches share requests, and light tokens may follow in a second phase
     narrowed = {"filter": {"field": "_id", "any_of": ["cat1", "cat2", "late"]}} | members
     assert sorted(ids(ask(animals, **narrowed))) == ["cat1", "cat2", "late"]
     assert set(ask(animals, **narrowed)["feedback"]["documents"]) <= {"cat1", "cat2"}
@@ -196,7 +199,7 @@ def test_earlier_turns_say_what_a_follow_up_leaves_out(animals: httpx.Client) ->
     found = {origin for piece in answer["pieces"] for origin in piece["origins"]}
     assert found >= {"query", "context", "like", "unlike", "feedback"}
 
-    # in a script without spaces one word may be a clause a character
+    # in a script without spaces, each character of a word may become a clause
     turn = "北京東京大阪上海香港台北漢城" * 100
     answer = animals.post(f"{PATH}/search", json={"query": "jaguar", "context": {"turns": [turn] * 3}})
     assert answer.status_code == 200, answer.text

@@ -1,4 +1,4 @@
-"""Filters through the REST door: what is found, and what is refused."""
+"""Filters through the REST API: matching documents and refused filters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -75,7 +75,7 @@ def test_every_mode_finds_the_matching_documents_that_satisfy_the_filter(
         found = ids(api, query="sea", mode=mode, filter=written)
         assert set(found) == expected, written
         assert len(found) == len(expected)
-    # a filter narrows what matches and brings nothing else in
+    # a filter narrows the matches and adds no documents
     assert ids(api, query="scientist", mode=mode, filter=field("genre", is_="sea")) == []
     assert ids(api, query="sea", mode=mode, filter=None) == ids(api, query="sea", mode=mode)
 
@@ -138,10 +138,10 @@ def test_bytes_that_hold_what_json_should_not(api: httpx.Client, index: str, kin
 
 
 def test_query_and_filter_share_the_engine_s_limit_of_clauses(api: httpx.Client, index: str) -> None:
-    """600 words and 450 conditions are more than 1,024, though each alone is none too many."""
+    """600 words and 450 conditions exceed the limit of 1,024 together, but not separately."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = " ".join([a + b for a in letters for b in letters][:600])
-    # (terms of one field OpenSearch makes one clause of)
+    # (OpenSearch combines the terms of one field into one clause)
     wide = {"any": [field("genre", prefix=f"p{n}") for n in range(450)]}
     for mode in ("lexical", "hybrid"):
         assert ask(api, query=words, mode=mode).status_code == 200

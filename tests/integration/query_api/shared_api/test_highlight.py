@@ -1,4 +1,4 @@
-"""Marked words through the live API: those of the keyword list are Lucene's own, character by character."""
+"""Highlights through the live API: the marks of the lexical list equal Lucene's, character by character."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +65,7 @@ def search(api: httpx.Client, **body: Any) -> list[dict[str, Any]]:
 
 
 def whole_analysis(opensearch_url: str, settings: Settings, text: str) -> list[tuple[str, int, int]]:
-    """OpenSearch's analysis of a whole text, in characters."""
+    """Return OpenSearch's analysis of a whole text, in character offsets."""
     answer = httpx.post(
         f"{opensearch_url}/{settings.index_prefix}-marked.g000001/_analyze",
         json={"field": "lexical", "text": text},
@@ -162,7 +162,7 @@ def test_a_word_of_both_lists_is_marked_once_with_both_in_an_excerpt(api: httpx.
 
 
 def test_a_document_that_waits_for_its_vectors_is_marked_too(api: httpx.Client) -> None:
-    """No worker runs: keyword search finds the document, its passage is chosen by words."""
+    """No worker runs. Lexical search finds the document, and its words choose the passage."""
     api.put("/v1/indexes/marked")
     job = api.post("/v1/indexes/marked/documents", json=DOCUMENTS[:1]).json()["job"]["id"]
     assert api.get(f"/v1/jobs/{job}").json()["accepted"] == 1  # counting makes it visible
@@ -173,7 +173,7 @@ def test_a_document_that_waits_for_its_vectors_is_marked_too(api: httpx.Client) 
 
 
 def test_text_beyond_what_one_request_looks_at_is_said_to_be(api: httpx.Client, encode: Callable[[], None]) -> None:
-    """A run of emoji is one unknown piece for the encoder, and more terms than OpenSearch analyses at once."""
+    """The encoder sees a run of emoji as one unknown token. OpenSearch cannot analyse its terms in one request."""
     api.put("/v1/indexes/marked")
     documents = [{"id": "a", "text": "dogs"}, {"id": "b", "text": f"dogs {'🐕' * 10_001} and dogs"}]
     job = api.post("/v1/indexes/marked/documents", json=documents).json()["job"]["id"]

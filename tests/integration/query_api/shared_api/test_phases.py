@@ -1,4 +1,4 @@
-"""Pruned queries, two phases and fusion methods through the live API: the same sums, and what was left out is said."""
+"""Pruned queries, two phases and fusion methods through the live API: equal sums, and reported omissions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ DOCUMENTS = [
     {"id": "name", "text": "The name of the thread."},
     {"id": "light", "text": "The one of a."},
 ]
-# Of these pieces `temporary` is the heaviest; `the`, `of` and `a` weigh next to nothing.
+# `temporary` is the heaviest of these tokens. `the`, `of` and `a` weigh next to nothing.
 QUERY = "a unique temporary name of the thread"
 
 
@@ -65,7 +65,7 @@ def test_two_phases_give_the_scores_of_one(api: httpx.Client, index: str) -> Non
 
 
 def test_light_pieces_are_added_to_what_heavy_ones_found(api: httpx.Client, index: str) -> None:
-    """Fewer hits than the heavy pieces find: this answer is made in two phases and not again in one."""
+    """The request wants fewer hits than the heavy tokens find, so the service needs no second search in one phase."""
     whole = search(api, prune=0, size=1)
     again = search(api, prune=0, size=1, two_phase={"threshold": 1.0})
     assert scores(again) == pytest.approx(scores(whole), rel=1e-6)
@@ -82,7 +82,7 @@ def test_documents_that_only_light_pieces_find_are_not_lost(api: httpx.Client, i
 
 @pytest.mark.parametrize("mode", ["sparse", "hybrid"])
 def test_pages_of_two_phases_are_those_of_one(api: httpx.Client, index: str, mode: str) -> None:
-    """By number and by cursor: every document once, in the order and with the scores of the whole list."""
+    """Read the pages by number and by cursor: each document comes once, with the order and scores of the list."""
     whole = [(hit["id"], hit["score"]) for hit in search(api, prune=0, mode=mode)["hits"]]
     asked: dict[str, Any] = {"prune": 0, "mode": mode, "size": 2, "two_phase": {"threshold": 1.0, "window": 1}}
     by_number = [hit for start in range(0, len(whole), 2) for hit in search(api, offset=start, **asked)["hits"]]
@@ -114,7 +114,7 @@ def test_hybrid_fuses_by_the_method_that_is_asked_for(api: httpx.Client, index: 
 
 def test_a_list_without_a_hit_leaves_the_other_as_it_is(api: httpx.Client, index: str) -> None:
     for fusion in ("min_max", "z_score", "rrf"):
-        # stop words have no term in the keyword list
+        # stop words have no term in the lexical list
         answer = search(api, query="of the", mode="hybrid", fusion=fusion)
         assert answer["hits"]
         assert all(hit["scores"].keys() == {"sparse"} for hit in answer["hits"])

@@ -14,7 +14,7 @@ from services.settings import Settings
 from services.web.middleware import BodyLimitMiddleware
 
 QUICK = {"content-type": "application/json"}
-# The same body to the framework; the short way takes the plain type only.
+# This content type sends the same body to the framework. JsonRoute accepts only the plain type.
 USUAL = {"content-type": "application/json; charset=utf-8"}
 
 
@@ -78,7 +78,7 @@ def test_the_same_refusals(api: httpx.Client, index: str, subtests: pytest.Subte
 
 
 def test_values_have_a_number(api: httpx.Client, index: str) -> None:
-    """Each wrong one is worded; a megabyte of them would keep everybody waiting."""
+    """Each invalid value gets its own message. A megabyte of invalid values would block all other requests."""
     wrong = json.dumps({"query": "x", "like": [0] * 50_001}).encode()
     for answer in both(api, index, wrong):
         assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (422, "too_many_values", 50_000)

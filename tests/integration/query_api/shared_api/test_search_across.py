@@ -1,4 +1,4 @@
-"""POST /v1/search: several indexes are searched as if they were one, and none of them is ever left out."""
+"""POST /v1/search searches several indexes as one and never omits an index."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -31,7 +31,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture(scope="module")
 def shelves(api: httpx.Client, settings: Settings) -> httpx.Client:
-    """`sea` and `air`, `both` with the documents of either, and `model`: those of `air` by another encoder."""
+    """Create `sea`, `air`, `both` (with their documents) and `model` (those of `air` by another encoder)."""
     sea = [Document(f"s{n}", text, f"S {n}", {"year": n, "kind": "sea"}) for n, text in enumerate(SEA)]
     air = [Document(f"a{n}", text, f"A {n}", {"year": n}) for n, text in enumerate(AIR)]
     other = settings.model_copy(update={"encoder": OTHER})
@@ -71,7 +71,7 @@ def close(some: dict[str, Any], others: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_answer_is_that_of_one_index_with_all_documents(shelves: httpx.Client, mode: str) -> None:
-    """Scores are equal to the last digits, BM25's too, whose statistics are those of both indexes."""
+    """Scores are equal to the last digit. BM25 uses the statistics of both indexes."""
     for query in QUERIES:
         across = ask(shelves, ["sea", "air"], query=query, mode=mode, explain=True)
         one = shelves.post("/v1/indexes/both/search", json={"query": query, "mode": mode, "explain": True}).json()
@@ -122,7 +122,7 @@ def test_pages_and_offsets(shelves: httpx.Client, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_indexes_of_different_encoders(shelves: httpx.Client, mode: str) -> None:
-    """Each is asked with its own table; nothing of either is left out, and pages are the ranking."""
+    """The service searches each index with its own query table. No hit is missing, and the pages follow the ranking."""
     whole = ask(shelves, ["sea", "model"], query="captain storm", mode=mode, size=20, explain=True)
     assert whole["encoders"]["sea"] != whole["encoders"]["model"]
     assert whole["pieces"]["sea"] != whole["pieces"]["model"]
@@ -138,7 +138,7 @@ def test_indexes_of_different_encoders(shelves: httpx.Client, mode: str) -> None
             assert {hit["id"]: hit["scores"].get("sparse") for hit in alone["hits"]} == {
                 hit["id"]: hit["scores"].get("sparse") for hit in whole["hits"] if hit["index"] == index
             }
-    if mode == "sparse":  # the mean weight that a document gives to the query's pieces
+    if mode == "sparse":  # the score is the document's mean weight for the query's tokens
         for hit in whole["hits"]:
             weight = sum(piece["weight"] for piece in whole["pieces"][hit["index"]])
             assert hit["score"] == pytest.approx(hit["scores"]["sparse"] / weight)
@@ -149,7 +149,7 @@ def test_indexes_of_different_encoders(shelves: httpx.Client, mode: str) -> None
         given += [hit["id"] for hit in page["hits"]]
         cursor = page["cursor"]
     assert sorted(given) == sorted(hit["id"] for hit in whole["hits"])
-    if mode == "lexical":  # (of equal scores the engine shows first what it likes, as in any search)
+    if mode == "lexical":  # (OpenSearch chooses the order of equal scores, as in any search)
         return
     assert given == [hit["id"] for hit in whole["hits"]]
     parts = [ask(shelves, ["sea", "model"], query="captain storm", mode=mode, size=2, offset=at) for at in (2, 4)]
@@ -157,7 +157,7 @@ def test_indexes_of_different_encoders(shelves: httpx.Client, mode: str) -> None
 
 
 def test_a_document_is_named_by_its_index_and_its_id(shelves: httpx.Client) -> None:
-    """The same ids are in `air`, `both` and `model`."""
+    """The same ids occur in `air`, `both` and `model`."""
     for mode in MODES:
         answer = ask(shelves, ["air", "both"], query="captain plane", mode=mode, fields=["text"])
         named = [(hit["index"], hit["id"]) for hit in answer["hits"]]
@@ -219,7 +219,7 @@ KIND = {"any": [{"field": "kind", "is": "sea"}, {"field": "year", "range": {"lt"
 
 @pytest.mark.parametrize("mode", MODES)
 def test_order_and_counts_are_those_of_one_index(shelves: httpx.Client, mode: str) -> None:
-    """Of candidates and of all that matches; documents of `air` have no kind, and come last both ways."""
+    """Candidates and all matches give equal results. Documents of `air` have no kind and come last in either order."""
     for among, sort in product(("matches", "candidates"), SORTS):
         members = {"query": "captain storm whale", "mode": mode, "among": among, "sort": sort, "facets": FACETS,
                    "filter": {"all": [{"field": "kind", "is": "sea"}, KIND]} if sort is SORTS[0] else KIND,
@@ -242,7 +242,7 @@ def test_order_and_counts_are_those_of_one_index(shelves: httpx.Client, mode: st
 
 @pytest.mark.parametrize("mode", MODES)
 def test_order_and_counts_where_indexes_are_searched_apart(shelves: httpx.Client, mode: str) -> None:
-    """By different encoders: the documents of `model` are those of `air`."""
+    """Different encoders require separate searches. The documents of `model` are those of `air`."""
     query = "captain storm"
     alone = {
         index: shelves.post(f"/v1/indexes/{index}/search", json={"query": query, "mode": mode, "size": 20}).json()

@@ -1,4 +1,4 @@
-"""POST /v1/search/batch: each search is answered as it would be alone, in order, in a few requests to OpenSearch."""
+"""POST /v1/search/batch answers each search as if alone, in order, with a few requests to OpenSearch."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture(scope="module")
 def shelves(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
-    """Two indexes of encoded documents."""
+    """Create two indexes of encoded documents."""
     for index, words in (("books", "whale captain sea"), ("films", "storm island ship")):
         api.put(f"/v1/indexes/{index}", json={}).raise_for_status()
         documents = [{"id": f"d{n}", "title": f"{index} {n}", "text": f"{words} {'sea ' * n}"} for n in range(8)]
@@ -107,7 +107,7 @@ def test_bodies_that_are_no_batch(api: httpx.Client) -> None:
 
 
 def test_a_batch_takes_two_requests(shelves: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Besides what looks the indexes and their rules up, which the API remembers for a second or two."""
+    """The count excludes the requests for indexes and rules, which the API caches for a second or two."""
     sent: list[str] = []
     send = AsyncSearchClient.send
     rules = IndexNames(settings.index_prefix).curation.encode()

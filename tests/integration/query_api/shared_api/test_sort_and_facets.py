@@ -1,4 +1,4 @@
-"""Order, counts and looking through documents, through the REST door."""
+"""Order, facets and browsing documents through the REST API."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ GENRES = ["sea", "classic", "science", "poem"]
 
 
 def book(number: int) -> dict[str, Any]:
-    """Number 0 has no metadata; the sea is in every other text, the more often the greater the number."""
+    """Return a book. Number 0 has no metadata. Every other text mentions the sea, more often for greater numbers."""
     text = "A captain. " + "The sea. " * (number // 2 if number % 2 else 0)
     metadata: dict[str, Any] = {}
     if number:
@@ -93,11 +93,11 @@ def test_what_was_found_in_the_order_of_fields(api: httpx.Client, index: str) ->
         answer = ask(api, query="sea", mode=mode, size=50, sort=[by("year", "desc"), by("_score")])
         assert ids(answer) == sorted(SEA, key=lambda name: (-METADATA[name]["year"], -scores[name], name))
         assert {hit["id"]: hit["score"] for hit in answer["hits"]} == scores
-        # equal years are in the order of scores without being told so
+        # equal years are in the order of scores by default
         assert ids(ask(api, query="sea", mode=mode, size=50, sort=[by("year", "desc")])) == ids(answer)
         assert ids(ask(api, query="sea", mode=mode, size=3, sort=[by("year", "desc")])) == ids(answer)[:3]
         assert ids(ask(api, query="sea", mode=mode, size=50, sort=[by("_score")])) == ids(plain)
-        # of several values the least or the greatest
+        # a field of several values sorts by the least or the greatest
         ascending = ask(api, query="sea", mode=mode, size=50, sort=[by("genre"), by("year"), by("printed")])
         assert ids(ascending) == sorted(
             SEA, key=lambda name: (min(METADATA[name]["genre"]), METADATA[name]["year"], METADATA[name]["printed"])
@@ -105,7 +105,7 @@ def test_what_was_found_in_the_order_of_fields(api: httpx.Client, index: str) ->
 
 
 def test_candidates_and_matches(api: httpx.Client, index: str) -> None:
-    """The best few, sorted; or everything that matches, sorted."""
+    """Sort the best few candidates, or sort all matches."""
     for mode in ("sparse", "lexical"):
         best = ids(ask(api, query="sea", mode=mode, size=4))
         few = ask(
@@ -185,7 +185,7 @@ def test_looking_through_documents_without_words(api: httpx.Client, index: str) 
     assert counts(answer, "genre") == genres(set(METADATA))
     assert {key for hit in answer["hits"] for key in hit} == {"id", "score", "scores", "state", "title", "metadata"}
     assert all(hit["score"] is None and hit["scores"] == {} for hit in answer["hits"])
-    # a deleted document satisfies what says that something is not there, and is not there itself
+    # a deleted document would satisfy a condition on a missing value, but must not appear
     bare = ask(api, query="  ", filter={"field": "genre", "exists": False}, explain=True, highlight=True)
     assert ids(bare) == ["b00"]
     assert bare["hits"][0]["why"] == []

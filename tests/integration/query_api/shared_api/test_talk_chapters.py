@@ -1,4 +1,4 @@
-"""A talk from the REST door to its chapters: shown with its state, as files for players, exported and sent again."""
+"""A talk's chapters through the REST API: displayed with their state, as files for players, exported and sent again."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from cli.main import app
 from services import errors
 from sparsewell_client import AsyncClient, Client, InvalidInput, NotFound
 
-ID = "shows/1/chapters"  # slashes, and the ending that another address might have had
+ID = "shows/1/chapters"  # an id with slashes and the ending of another route
 SEGMENTS = [{"start": 10.0 * i, "end": 10.0 * i + 9, "text": f"word{i} is said.", "speaker": "A"} for i in range(9)]
 CHAPTERS = [{"startTime": 0, "title": "One"}, {"startTime": 31, "title": "Two"}, {"startTime": 60, "title": "Three"}]
 TALK = {

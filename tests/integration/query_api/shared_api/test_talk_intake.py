@@ -1,4 +1,4 @@
-"""Talk through the REST door: what is stored of it, and what is refused or mended, document by document."""
+"""Talks through the REST API: the stored form, refusals and repairs, document by document."""
 
 from typing import Any
 

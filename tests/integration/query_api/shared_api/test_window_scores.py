@@ -1,4 +1,4 @@
-"""Indexes that keep the vectors of windows: scores by the best window, passages, explanations, and what is refused."""
+"""Indexes that keep the vectors of windows: scores by the best window, passages, explanations and refusals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from query_api.search.passages import text_fragment
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 FILLER = "Nothing to see here, only filler. " * 30
-# Two words apart in one document and together in another: the merged vector cannot tell them from each other.
+# Two words are apart in one document and together in another. The merged vectors do not differ in this.
 DOCUMENTS = [
     {"id": "apart", "text": f"A lighthouse. {FILLER} A supersonic aeroplane."},
     {"id": "together", "title": "Both", "text": f"{FILLER} A supersonic lighthouse. {FILLER}"},
@@ -66,7 +66,7 @@ def test_the_best_window_scores_and_is_the_passage(
                 assert hit["passage"]["score"] == pytest.approx(hit["scores"].get("sparse", 0), rel=1e-6)
             apart = {why["piece"] for why in found["apart"]["why"] if why["list"] == "sparse"}
             assert not {"super", "lighthouse"} <= apart, "no window of it has both"
-    # what is declared is the default: an index that has both scores by window
+    # the declaration sets the default: an index with both kinds scores by window
     assert search(index, mode="sparse")["hits"] == search(index, mode="sparse", score_by="window")["hits"]
     by_document = {hit["id"]: hit for hit in search(index, mode="sparse", score_by="document", explain=True)["hits"]}
     pieces = {why["piece"] for why in by_document["apart"]["why"]}
@@ -74,7 +74,7 @@ def test_the_best_window_scores_and_is_the_passage(
     assert by_document["apart"]["score"] > by_document["apart"]["passage"]["score"]
     linked = search(index, passage={"fragment": True})["hits"][0]["passage"]
     assert linked["fragment"] == text_fragment(linked["text"])
-    # counts are of documents, and a document that is written again has the windows of its new text only
+    # counts are of documents, and a rewritten document has only the windows of its new text
     write(index, encode, [{"id": "together", "text": "A garden."}])
     assert search(index, mode="sparse")["hits"][0]["id"] != "together"
     counts = index.get("/v1/indexes/long").json()["documents"]
@@ -126,7 +126,7 @@ def test_several_indexes_are_scored_alike(api: httpx.Client, encode: Callable[[]
 
 
 def test_a_document_of_too_many_windows_is_dead_with_the_reason(api: httpx.Client, encode: Callable[[], None]) -> None:
-    """Nothing is cut, and keyword search finds the document."""
+    """The service does not cut the document, and lexical search finds it."""
     assert api.put("/v1/indexes/long", json={"windows": "nested", "window": {"pieces": 16, "overlap": 8}}).is_success
     documents = [{"id": "much", "text": "lighthouse " + "a " * 80_000}, {"id": "little", "text": "a lighthouse"}]
     write(api, encode, documents)
