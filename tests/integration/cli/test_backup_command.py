@@ -29,7 +29,7 @@ from services.settings import Settings
 Eventually = Callable[[Callable[[], object], float, str], None]
 Run = Callable[..., str]
 WORDS = ("medicine", "carpentry", "sailing", "astronomy", "gardening", "cooking")
-# Versions far below the clock's, so that a write without one is always newer.
+# Versions far below the clock's, so that a write without a version is always newer.
 DOCUMENTS = [
     {"id": f"d{at}", "title": WORDS[at % 6], "text": f"A book about {WORDS[at % 6]}, part {at}.", "version": 10}
     for at in range(60)
@@ -45,7 +45,7 @@ class Losable:
     node: Node
 
     def lose_its_data(self) -> None:
-        """Stops the node, removes its data directory and starts it again, empty."""
+        """Stop the node, remove its data directory and start it again without data."""
         self.node.stop()
         shutil.rmtree(self.config.root / "data")
         self.node = start_node(self.config)
@@ -67,7 +67,7 @@ def losable(local_settings: LocalSettings) -> Iterator[Losable]:
 
 @pytest.fixture(scope="module")
 def opensearch_url(losable: Losable) -> str:
-    """Not the run's node, which others need."""
+    """Start a separate node, because other tests need the run's node."""
     return losable.node.url
 
 
@@ -79,7 +79,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def run(settings: Settings, losable: Losable, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command of `sparsewell` with the settings of this test; raises what the command raises."""
+    """Run a `sparsewell` command with the settings of this test. The exceptions of the command propagate."""
     given = {
         "backup_location": str(losable.repositories / settings.index_prefix),
         "backup_repository": settings.index_prefix,
@@ -98,7 +98,7 @@ def run(settings: Settings, losable: Losable, monkeypatch: pytest.MonkeyPatch) -
 
 
 def fill(api: httpx.Client, eventually: Eventually, index: str = "books") -> None:
-    """An index with documents that a worker has encoded, one of them deleted; rules, and a learned query."""
+    """Create an index with documents that a worker has encoded (one of them deleted), rules and a learned query."""
     assert api.put(f"/v1/indexes/{index}", json={"document_top_k": 64}).status_code == 201
     assert api.post(f"/v1/indexes/{index}/documents", json=DOCUMENTS).json()["accepted"] == [
         one["id"] for one in DOCUMENTS
@@ -126,7 +126,7 @@ def answers(api: httpx.Client, index: str = "books") -> Any:
 
 
 def indexes(losable: Losable, settings: Settings, part: str = "") -> list[str]:
-    """OpenSearch's names of indexes of this test's."""
+    """Return OpenSearch's names of this test's indexes."""
     rows = httpx.get(
         f"{losable.node.url}/_cat/indices/{settings.index_prefix}*?h=index", timeout=30, trust_env=False
     ).text.split()
@@ -134,19 +134,19 @@ def indexes(losable: Losable, settings: Settings, part: str = "") -> list[str]:
 
 
 def lose_indexes(losable: Losable, settings: Settings) -> None:
-    """All that sparsewell keeps is gone, as on a node that lost its data; quicker."""
+    """Delete all indexes of sparsewell, which is faster than a loss of the node's data."""
     for index in indexes(losable, settings):
         httpx.delete(f"{losable.node.url}/{index}", timeout=30, trust_env=False).raise_for_status()
 
 
 def rules(api: httpx.Client, index: str) -> list[list[str]]:
-    """The words of the rules of an index."""
+    """Return the words of the rules of an index."""
     found = api.get(f"/v1/indexes/{index}/curation").raise_for_status().json()["rules"]
     return [one["words"] for one in found.get("synonyms", [])]
 
 
 def learned(api: httpx.Client, index: str) -> dict[str, int]:
-    """The learned queries of an index."""
+    """Return the learned queries of an index."""
     found = api.get(f"/v1/indexes/{index}/queries").raise_for_status().json()["queries"]
     return {one["query"]: one["asked"] for one in found}
 
@@ -162,7 +162,7 @@ def learn(api: httpx.Client, index: str, query: str, times: int) -> None:
 
 
 def write(api: httpx.Client, document: dict[str, Any], index: str = "books") -> str:
-    """`stored`, or the code with which the document was refused."""
+    """Write a document. Return `stored` or the code of the refusal."""
     answer = api.post(f"/v1/indexes/{index}/documents", json=[document]).json()
     return "stored" if answer.get("accepted") else str(answer["rejected"][0]["code"])
 
@@ -194,12 +194,12 @@ def test_what_a_node_lost_comes_back_as_it_was(
     assert api.get("/v1/indexes/books/curation").json()["rules"]["synonyms"][0]["words"] == ["boat", "sailing"]
     assert api.get(f"/v1/jobs/{keyed['job']['id']}").json()["accepted"] == 1
 
-    # Versions go on: what is older loses, also to a delete; what is newer wins.
+    # Versions stay in force: an older write loses, also to a delete, and a newer write wins.
     assert write(api, DOCUMENTS[7] | {"version": 15}) == "stale_version", "a delete stays one"
     assert write(api, DOCUMENTS[0] | {"version": 9}) == "stale_version"
     assert write(api, {"id": "d1", "text": "A book about volcanoes.", "version": 11}) == "stored"
     assert write(api, {"id": "d2", "text": "Another about volcanoes."}) == "stored"
-    # A key that was used is one still: the same job, and nothing is written twice.
+    # A used key stays used: the same job results, and nothing is written twice.
     again = api.post("/v1/indexes/books/documents", json=[{"id": "k", "text": "by key"}], headers=key).json()
     assert again["job"]["id"] == keyed["job"]["id"]
     other = api.post("/v1/indexes/books/documents", json=[{"id": "k", "text": "another"}], headers=key)
@@ -225,7 +225,7 @@ def test_what_exists_is_replaced_only_by_name(
     write(api, DOCUMENTS[3] | {"text": "Rewritten.", "version": 30})
     api.delete("/v1/indexes/books/documents/d5")
     set_rules(api, "books")
-    # an index that came later is in no backup
+    # an index created after the backup is not in it
     api.put("/v1/indexes/films").raise_for_status()
     set_rules(api, "films", "film", "movie")
     learn(api, "films", "westerns", 7)
@@ -238,7 +238,7 @@ def test_what_exists_is_replaced_only_by_name(
         run("restore")
     assert answers(api) == changed, "untouched"
 
-    # beside it, by another name
+    # beside the original, under another name
     assert run("restore", "--index", "books", "--as", "earlier") == "earlier: 59 encoded, 1 deleted\n"
     assert answers(api, "earlier") == before
     assert (rules(api, "earlier"), rules(api, "books")) == ([["boat", "sailing"]], []), "with its rules of then"
@@ -247,7 +247,7 @@ def test_what_exists_is_replaced_only_by_name(
     assert write(api, {"id": "only-here", "text": "x"}, "earlier") == "stored"
     assert api.get("/v1/indexes/books/documents/only-here").status_code == 404
 
-    # in its place
+    # in place of the original
     run("restore", "--replace")
     assert answers(api) == before
     assert (rules(api, "books"), learned(api, "books")) == ([["boat", "sailing"]], {"sea stories": 5})
@@ -256,7 +256,7 @@ def test_what_exists_is_replaced_only_by_name(
     assert (rules(api, "films"), learned(api, "films")) == ([["film", "movie"]], {"westerns": 7}), "not in the backup"
     assert indexes(losable, settings, "-books.") == [f"{settings.index_prefix}-books.g000002"], "the old one is gone"
     assert indexes(losable, settings, ".aside") == []
-    # a key that stands for documents which are not there any more is forgotten
+    # the restore forgets an idempotency key whose documents no longer exist
     again = api.post(
         "/v1/indexes/books/documents", json=[{"id": "late", "text": "x"}], headers={"idempotency-key": "l"}
     )
@@ -264,7 +264,7 @@ def test_what_exists_is_replaced_only_by_name(
     eventually(lambda: states(api)["encoded"] == 60, 60, "it is encoded")
     assert api.get("/v1/indexes/books/documents/late").status_code == 200
 
-    # and alone, by name, where nothing is left: with what belongs to it
+    # a single index by name, with its rules and queries, when no index is left
     lose_indexes(losable, settings)
     eventually(lambda: api.get("/v1/indexes").json().get("indexes") == [], 60, "the API sees that it is gone")
     run("restore", json.loads(run("backup", "list", "--json"))[0]["name"], "--index", "books")
@@ -291,7 +291,7 @@ def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
     repository = losable.repositories / settings.index_prefix
     for file in repository.rglob("__*"):
         file.unlink()
-    run("backup", "verify")  # (it reads what the repository says of itself, and no document)
+    run("backup", "verify")  # (it reads the repository's metadata and no document)
     with pytest.raises(BackendUnavailable, match="restore_failed"):
         run("backup", "verify", "--restore")
     with pytest.raises(BackendUnavailable, match="restore_failed"):
@@ -305,7 +305,7 @@ def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
     for file in repository.glob("snap-*"):
         file.unlink()
     with pytest.raises(BackendUnavailable, match="backup_damaged"):
-        run("restore", "--replace")  # and not, without a word, the one before it
+        run("restore", "--replace")  # it must not silently restore the previous backup
 
 
 def test_what_verifies_can_be_restored_our_own_indexes_too(
@@ -355,7 +355,7 @@ def test_a_backup_that_lacks_a_shard_is_none(
     (listed,) = json.loads(run("backup", "list", "--json"))
     assert (listed["name"], listed["state"]) == (whole, "SUCCESS")
 
-    # one that lost a shard on its way
+    # a backup that lost a shard on the way
     def partly(*given: Any) -> list[Backup]:
         return [replace(one, state="PARTIAL", failed=1) for one in read_backups(*given)]
 
@@ -375,7 +375,7 @@ def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
     assert api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5]).is_success
     (index,) = indexes(losable, settings, "-notes.")
     with httpx.Client(base_url=losable.node.url, timeout=30, trust_env=False) as client:
-        blocked = {"index.blocks.read_only_allow_delete": True}  # as OpenSearch does where a disk is full
+        blocked = {"index.blocks.read_only_allow_delete": True}  # as OpenSearch sets it on a full disk
         client.put(f"/{index}/_settings", json=blocked).raise_for_status()
         run("backup", "create")
     lose_indexes(losable, settings)
@@ -404,7 +404,7 @@ def test_a_restore_that_is_killed_is_begun_again(
         lose_indexes(losable, settings)
 
         with monkeypatch.context() as patch:
-            patch.setattr("cli.backup.restore.discard_indexes", lambda *_: None)  # as SIGKILL leaves it
+            patch.setattr("cli.backup.restore.discard_indexes", lambda *_: None)  # leave the state that SIGKILL leaves
             patch.setattr("cli.backup.restore.publish_restored_call", interrupted)
             with pytest.raises(Killed):
                 run("restore")
@@ -417,7 +417,7 @@ def test_a_restore_that_is_killed_is_begun_again(
         f"{prefix}-notes.g000002", f"{prefix}_curation.2", f"{prefix}_jobs", f"{prefix}_keys.2",
     ]  # fmt: skip
 
-    # one that ends otherwise leaves nothing
+    # a restore that fails in another way leaves nothing
     with monkeypatch.context() as patch:
         patch.setattr("cli.backup.restore.publish_restored_call", interrupted)
         with pytest.raises(Killed):
@@ -426,7 +426,7 @@ def test_a_restore_that_is_killed_is_begun_again(
 
 
 class Killed(BaseException):
-    """As Ctrl-C or a signal ends it; no error of ours."""
+    """The end of a process by Ctrl-C or a signal, which is not an error of the product."""
 
 
 def interrupted(*_: object) -> None:
@@ -472,7 +472,7 @@ def test_one_installation_s_backup_is_restored_by_another(
         run("restore")
     made = ["-notes.g000001", "_curation.1", "_jobs"]
     with live_api(other) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
-        # while a copy is there that still says that it is the other one's
+        # during the restore, while the copied index still belongs to the other installation
         during: list[tuple[int, int, Any]] = []
 
         def look(generation: Generation) -> Call:
@@ -515,7 +515,8 @@ def test_what_cannot_be_done_says_why(
     refused(InvalidInput, "one_index_by_another_name", "restore", "--as", "films")
     refused(InvalidInput, "invalid_index_name", "restore", "--index", "notes", "--as", "a/b")
     monkeypatch.setenv("SPARSEWELL_BACKUP_LOCATION", str(losable.repositories / "elsewhere"))
-    refused(ConfigurationError, "backup_location_refused", "backup", "create")  # it would still go to the old place
+    # the registered repository still has the old location
+    refused(ConfigurationError, "backup_location_refused", "backup", "create")
     monkeypatch.setenv("SPARSEWELL_BACKUP_REPOSITORY", "other")
     monkeypatch.setenv("SPARSEWELL_BACKUP_LOCATION", "/etc")
     refused(ConfigurationError, "backup_location_refused", "backup", "create")

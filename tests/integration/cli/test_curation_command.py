@@ -1,4 +1,4 @@
-"""`sparsewell curation`: an operator's round through the command, against a live API."""
+"""An operator's work with `sparsewell curation` against a live API."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_show_edit_set_try_and_take_back(run: Any, tmp_path: Path) -> None:
     ]
     assert json.loads(run("show"))["version"] == 0
     assert "version 1" in run("set", str(file), "--note", "asked for")
-    with pytest.raises(Conflict, match="stale_curation"):  # the file is of version 0
+    with pytest.raises(Conflict, match="stale_curation"):  # the file has version 0
         file.write_text(json.dumps(shown | {"rules": {}}))
         run("set", str(file))
     bare = tmp_path / "bare.json"

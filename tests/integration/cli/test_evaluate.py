@@ -1,4 +1,4 @@
-"""`sparsewell eval` from end to end: a small collection, a live API, a real worker."""
+"""`sparsewell eval` from end to end: a small collection, a live API and a real worker."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_figures_runs_and_where_they_come_from(
     assert {"commit", "machine", "versions", "made_at"} <= report.keys()
     for mode in ("sparse", "lexical", "hybrid"):
         figures = report["modes"][mode]
-        # q1 and q2 are answered by their own words; the third is too long to be asked
+        # the words of q1 and q2 occur in their documents; the third query is too long for a search
         assert figures["mrr@10"] == pytest.approx(2 / 3, abs=1e-5)
         assert figures["refused"] == {"long": "query_too_long"}
         assert figures["queries"] == 3
@@ -137,7 +137,7 @@ def test_without_a_worker_the_wait_ends_with_a_reason(directory: Path, api: http
 def test_a_batch_that_is_refused_whole_is_counted_not_fatal(
     directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess, tmp_path: Path
 ) -> None:
-    # Larger than a request of eval, so that it is sent alone; and larger than a document may be.
+    # The first document exceeds a request of eval, so eval sends it alone. The second exceeds the limit of a document.
     lines = [{"_id": "huge", "title": "", "text": "words " * 400_000}, {"_id": "lift", "title": "", "text": "a wing"}]
     (directory / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out.json"

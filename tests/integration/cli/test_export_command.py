@@ -1,4 +1,4 @@
-"""`sparsewell export`, as a process: what it writes `load` reads back; a failure leaves no file."""
+"""`sparsewell export` as a process: `load` reads its output, and a failure leaves no file."""
 
 import gzip
 import http.server
@@ -129,7 +129,7 @@ def test_an_interrupted_export_leaves_what_was_there(
 
 
 class Flaky(http.server.BaseHTTPRequestHandler):
-    """Passes requests on to the API: every second page is cut in the middle, every third is refused with 429."""
+    """Forward requests to the API, but cut every second page in the middle and refuse every third with 429."""
 
     behind: str
     asked: list[str]
@@ -146,7 +146,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
             self.send_response(answer.status_code)
         if len(self.asked) % 2 == 0 and self.server.cuts:  # type: ignore[attr-defined]
             self.end_headers()
-            self.wfile.write(body[: len(body) // 2])  # without a length: it ends when the connection does
+            self.wfile.write(body[: len(body) // 2])  # no length, so the body ends with the connection
             return
         self.send_header("content-length", str(len(body)))
         self.end_headers()

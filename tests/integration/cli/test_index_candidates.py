@@ -1,4 +1,4 @@
-"""Candidates for mining out of a live index: a live API, a real worker."""
+"""Read candidates for mining from a live index, with a live API and a real worker."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""`sparsewell indexes apply`, against a live API: made once, compared afterwards, built anew where asked for."""
+"""`sparsewell indexes apply` against a live API: it creates, compares and, on request, rebuilds indexes."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_an_index_that_differs_is_built_anew(
     eventually(lambda: api.get("/v1/indexes/first").json()["documents"]["encoded"] == 1, 60, "it is encoded")
     file = tmp_path / "wanted.json"
     file.write_text(json.dumps({"indexes": {"first": {"fields": {"year": "number"}, "windows": "both"}}}))
-    # a process of its own, with the settings of the API, as the Job has them
+    # a separate process with the settings of the API, as in the Job
     command = [sys.executable, "-m", "cli.main", "indexes", "apply", str(file), "--api", api_url, "--reindex"]
     environment = os.environ | settings_environment(settings)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

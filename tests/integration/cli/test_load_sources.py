@@ -1,4 +1,4 @@
-"""`sparsewell load` of every kind of source, as a process, against a live API."""
+"""`sparsewell load` of every kind of source as a process, against a live API."""
 
 import bz2
 import gzip

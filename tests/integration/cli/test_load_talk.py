@@ -1,4 +1,4 @@
-"""`sparsewell load` of transcripts, through both doors, and an index of talk exported and loaded again."""
+"""`sparsewell load` of transcripts through the API and the queue. An index of talks is exported and loaded again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ VTT = "WEBVTT\n\n00:00.000 --> 00:05.000\n<v Anna>Hello there.\n\n00:05.000 --> 
 def sparsewell(
     api: httpx.Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
-    """Runs a command in this process, against the API of the test."""
+    """Run a command in this process against the API of the test."""
     from infra.stack import settings_environment
 
     for name, value in settings_environment(settings).items():

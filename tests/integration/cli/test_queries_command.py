@@ -1,4 +1,4 @@
-"""`sparsewell queries`: a log is counted, looked at, and taken back, against a live API."""
+"""`sparsewell queries` against a live API: count the queries of a log, list them and remove them."""
 
 import json
 from collections.abc import Callable
