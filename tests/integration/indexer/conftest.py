@@ -1,4 +1,4 @@
-"""Documents in a journal, workers with an encoder that fails on demand, and looks at what became of them."""
+"""Provide journalled documents, workers whose encoder fails on demand, and access to the results."""
 
 import os
 import sys
@@ -26,28 +26,28 @@ POISONED_WORKER = Path(__file__).with_name("poisoned_worker.py")
 
 @pytest.fixture
 def search(settings: Settings) -> Iterator[SyncSearchClient]:
-    """A client of the test's node."""
+    """Return a client of the test's node."""
     with closing(SyncSearchClient(settings)) as client:
         yield client
 
 
 @pytest.fixture
 def publisher(settings: Settings) -> Iterator[Publisher]:
-    """A producer on the test's Redis."""
+    """Return a producer for the test's Redis."""
     with closing(Publisher(settings.redis_url)) as one:
         yield one
 
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator["redis.Redis"]:
-    """The test's Redis itself."""
+    """Return a client of the test's Redis."""
     with closing(redis.Redis.from_url(settings.redis_url)) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def standin() -> Encoder:
-    """The small encoder that the tests' workers use."""
+    """Return the small encoder that the tests' workers use."""
     return load_encoder("standin")
 
 
@@ -59,13 +59,16 @@ def runtime(settings: Settings, standin: Encoder) -> Runtime:
 
 @pytest.fixture
 def journal(settings: Settings, search: SyncSearchClient) -> Journal:
-    """An empty index."""
+    """Create an empty index."""
     return Journal(settings, search)
 
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
-    """Starts a Python program of ours with the test's settings; keyword arguments are more environment variables."""
+    """Start a Python program of the project with the test's settings.
+
+    Keyword arguments are more environment variables.
+    """
     started: list[ChildProcess] = []
 
     def run(*arguments: str, **environment: object) -> ChildProcess:
@@ -87,12 +90,12 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., ChildPro
 
     yield run
     for child in reversed(started):
-        processes.stop_child(child, 0)  # (nobody needs its last words, and in order they take seconds)
+        processes.stop_child(child, 0)  # (an orderly stop takes seconds, and no test needs the last output)
 
 
 @pytest.fixture
 def poisoned_worker(start: Callable[..., ChildProcess], eventually: Eventually) -> Callable[..., ChildProcess]:
-    """A real worker whose encoder fails at certain words, see poisoned_worker.py."""
+    """Start a real worker whose encoder fails at certain words, see poisoned_worker.py."""
 
     def run(**environment: object) -> ChildProcess:
         child = start(str(POISONED_WORKER), **environment)
@@ -104,7 +107,7 @@ def poisoned_worker(start: Callable[..., ChildProcess], eventually: Eventually) 
 
 @pytest.fixture
 def sweeper_soon(start: Callable[..., ChildProcess], eventually: Eventually) -> Callable[[], ChildProcess]:
-    """A real sweeper with a lease of a second; the leases in the journal are what the settings said."""
+    """Start a real sweeper with a lease of one second. The leases in the journal come from the settings."""
 
     def run() -> ChildProcess:
         child = start("-m", "cli.main", "sweeper", SPARSEWELL_LEASE_SECONDS=1, SPARSEWELL_SWEEP_INTERVAL=0.3)

@@ -1,4 +1,4 @@
-"""Shared parts of the indexer's tests: a journal, and an encoder that tests can watch and disturb."""
+"""Share a journal and a configurable encoder among the indexer's tests."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from services.settings import Settings
 
 
 class Journal:
-    """An index with documents to write and to read."""
+    """An index in which tests write and read documents."""
 
     def __init__(self, settings: Settings, search: SyncSearchClient) -> None:
         names = IndexNames(settings.index_prefix)
@@ -32,7 +32,7 @@ class Journal:
         search.send(create_jobs_call(names, settings))
 
     def put(self, texts: dict[str, str], *, version: int | None = None, job: str = "job") -> None:
-        """Journals documents as the API does, without enqueueing them."""
+        """Journal documents as the API does, without enqueueing them."""
         intake = Intake(self.generation, job, VersionClock(), self.settings.lease_seconds)
         for position, (name, text) in enumerate(texts.items(), 1):
             item: dict[str, Any] = {"id": name, "text": text}
@@ -73,7 +73,7 @@ def log_of(child: ChildProcess) -> str:
 
 
 class Hooked:
-    """An encoder that counts the windows of each run and does something before it."""
+    """An encoder that counts the windows of each run and calls a hook before it."""
 
     def __init__(self, encoder: Encoder, before: Callable[[Sequence[TextWindow]], None] = lambda windows: None) -> None:
         self._encoder, self._before = encoder, before

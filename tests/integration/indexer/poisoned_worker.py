@@ -1,12 +1,12 @@
-"""A worker like any other, but its encoder has accidents: run by the tests as a process of its own.
+"""Run a worker whose encoder fails at certain words. The tests start it as a separate process.
 
-A document with one of these words, when it is encoded,
+The encoding of a document with one of these words
     raisepoison   raises
     killpoison    kills its process
     slowpoison    sleeps for a second
     stuckpoison   never ends
-one with the word killingest kills the process that journals it,
-and each time that the encoder begins, a line goes to the file ENCODER_LOG.
+A document with the word killingest kills the process that journals it.
+Each start of the encoder adds a line to the file ENCODER_LOG.
 """
 
 import logging
@@ -34,7 +34,7 @@ WORDS = ("raisepoison", "killpoison", "slowpoison", "stuckpoison")
 
 
 class Accidents:
-    """The encoder of the settings, with accidents."""
+    """The configured encoder with failures at certain words."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -77,14 +77,14 @@ class Accidents:
 
 
 def parse_or_die(item: dict[str, Any], *arguments: Any) -> Document:
-    """Takes the place of the ingest task's own reading of a document."""
+    """Parse a document as the ingest task does, or kill the process."""
     if "killingest" in item["text"]:
         os.kill(os.getpid(), signal.SIGKILL)
     return parse_message_document(item, *arguments)
 
 
 def main() -> int:
-    """Works until it is stopped."""
+    """Work until stopped."""
     logging.basicConfig(level=logging.INFO)
     ingest_task.parse_message_document = parse_or_die
     settings = Settings.read()

@@ -1,4 +1,4 @@
-"""Encoders to reindex to, and the commands as a user runs them."""
+"""Provide encoders to reindex to, and run the commands as a user does."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ FILES = ("tokenizer.json", "query_weights.json")
 
 
 def another_encoder(directory: Path, *, spoilt: bool = False) -> Path:
-    """The stand-in under another name with another table; a `spoilt` one knows no numbers."""
+    """Write the stand-in under another name with another table. A `spoilt` encoder does not know numbers."""
     source = WEIGHTS_ROOT / "standin"
     directory.mkdir(parents=True)
     shutil.copy(source / "tokenizer.json", directory)
@@ -33,7 +33,7 @@ def another_encoder(directory: Path, *, spoilt: bool = False) -> Path:
 
 
 def start_command(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
-    """Starts a `sparsewell` command with the test's settings; whoever asks must wait for it or kill it."""
+    """Start a `sparsewell` command with the test's settings. The caller must wait for it or kill it."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd()), **settings_environment(settings)}
     return subprocess.Popen(
         [sys.executable, "-m", "cli.main", *arguments],
@@ -42,7 +42,7 @@ def start_command(settings: Settings, *arguments: str) -> "subprocess.Popen[str]
 
 
 def run_command(settings: Settings, *arguments: str, seconds: float = 120) -> tuple[int, str]:
-    """Exit status and everything that was printed."""
+    """Return the exit status and all output."""
     with start_command(settings, *arguments) as process:
         try:
             output, _ = process.communicate(timeout=seconds)

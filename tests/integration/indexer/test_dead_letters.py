@@ -1,4 +1,4 @@
-"""Dead documents through the REST door: listed with their reason, put back, encoded or dead once more."""
+"""Dead documents through the REST API: listed with their reason, retried, and encoded or dead again."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def die(journal: Journal, search: SyncSearchClient, *names: str, code: str = "encoding_failed") -> None:
-    """Makes journalled documents dead after three attempts, as a worker does."""
+    """Make journalled documents dead after three attempts, as a worker does."""
     writes = []
     for name in names:
         stored = journal.stored(name)
@@ -102,7 +102,7 @@ def test_a_poisonous_document_dies_is_retried_dies_again_and_is_encoded_by_a_bet
 
     eventually(lambda: dead(api)["total"] == 1, 60, "it is dead once more")
     (again,) = dead(api)["dead"]
-    assert again["attempts"] == 3  # three more were allowed
+    assert again["attempts"] == 3  # the retry allowed three more attempts
     assert again["earlier"] == {"retries": 1, "attempts": 3, "error": cause, "dead_at": shown["dead_at"]}
     assert again["dead_at"] > shown["dead_at"]
 
@@ -123,7 +123,7 @@ def test_the_list_comes_in_pages_without_gaps_or_repetitions(
 ) -> None:
     names = [f"d{n:02}" for n in range(45)]
     journal.put(dict.fromkeys([*names, "alive"], "words"))
-    for at in range(0, 45, 15):  # of those that die in one write, many share their moment
+    for at in range(0, 45, 15):  # documents that die in one write share a timestamp
         die(journal, search, *names[at : at + 15])
     found = list(pages(api, 10))
     assert [len(page) for page in found] == [10, 10, 10, 10, 5]
@@ -131,7 +131,7 @@ def test_the_list_comes_in_pages_without_gaps_or_repetitions(
     assert sorted(one["id"] for one in listed) == names
     assert [one["dead_at"] for one in listed] == sorted((one["dead_at"] for one in listed), reverse=True)
     assert dead(api, size=1)["total"] == 45
-    # A page that ends where the list does has no next one, or an empty one.
+    # A page that ends at the end of the list has no next page, or an empty one.
     assert sum(len(page) for page in pages(api, 15)) == 45
 
 
@@ -199,7 +199,7 @@ def test_deleted_and_replaced_documents_are_not_brought_back(
 ) -> None:
     journal.put({"deleted": "words", "replaced": "words"}, version=1)
     die(journal, search, "deleted", "replaced")
-    # The list below is what searches see: both are dead there until the next refresh.
+    # The list shows the searchable state: both documents are dead there until the next refresh.
     pause = {"index": {"refresh_interval": "-1"}}
     search.send(Call("PUT", f"/{journal.generation.physical}/_settings", json.dumps(pause).encode()))
     api.delete("/v1/indexes/papers/documents/deleted", params={"version": 2})
@@ -239,7 +239,7 @@ def test_of_retries_at_once_each_document_is_won_by_one(
     assert sorted(one for answer in answers for one in answer["retried"]) == names
     assert {one["code"] for answer in answers for one in answer["not_retried"]} <= {"superseded"}
     assert {journal.stored(name).source["earlier"]["retries"] for name in names[::20]} == {1}
-    assert broker.llen(QUEUE) >= 4  # 200 ids, 64 of them in a message at most
+    assert broker.llen(QUEUE) >= 4  # 200 ids, at most 64 in a message
 
 
 def test_all_goes_on_where_the_time_ended(
@@ -256,7 +256,7 @@ def test_all_goes_on_where_the_time_ended(
     third = retry(api, all=True, cursor=second["cursor"])
     assert (len(third["retried"]), third["remaining"], third["cursor"]) == (22, 0, None)
     assert sorted(first["retried"] + second["retried"] + third["retried"]) == names
-    # Of named ones those that the time did not suffice for are named.
+    # The response names the requested documents that the time limit left out.
     die(journal, search, *names[:70])
     answer = retry(api, ids=names[:70])
     assert [(one["id"], one["code"]) for one in answer["not_retried"]] == [(n, "not_reached") for n in names[64:70]]
@@ -296,11 +296,11 @@ def test_a_document_without_room_for_another_round_is_refused(
 
 
 def test_retries_end_before_the_versions_do(journal: Journal, search: SyncSearchClient) -> None:
-    """A document that dies again and again can always die: the last version is never needed for a retry."""
+    """A document may die any number of times: retries never need the last version."""
     journal.put({"a": "one"}, version=5)
     rounds = 0
     while True:
-        for count in (1, 2, 3):  # a round that is as wasteful as can be
+        for count in (1, 2, 3):  # a retry that uses as many versions as possible
             for _ in range(3):
                 write_bulk(search, [attempt_write(journal.generation, journal.stored("a"), count, 1)], 1024, 10)
         die(journal, search, "a")
@@ -317,7 +317,7 @@ def test_retries_end_before_the_versions_do(journal: Journal, search: SyncSearch
 def test_those_that_died_before_the_moment_was_recorded_are_listed(
     api: httpx.Client, settings: Settings, search: SyncSearchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index that an older version made: its mapping is strict and lacks the fields."""
+    """An older release made the index: its mapping is strict and lacks the fields."""
 
     def create(*arguments: Any) -> Call:
         call = create_generation_call(*arguments)

@@ -1,4 +1,4 @@
-"""`sparsewell dead-letters` as a user runs it, against a live API."""
+"""Run `sparsewell dead-letters` as a user does, against a live API."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(api_url: str) -> Run:
-    """Runs the command; wide, so that the table's cells stay whole."""
+    """Run the command with a wide terminal, so that the table's cells stay whole."""
 
     def command(*arguments: str | bytes, api: str = api_url) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""An index with a dense encoder: its documents keep vectors, exports show them, reindexing carries or makes them."""
+"""An index with a dense encoder: documents keep vectors, exports include them, reindexing copies or computes them."""
 
 from collections.abc import Callable
 from pathlib import Path

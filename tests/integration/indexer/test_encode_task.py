@@ -1,4 +1,4 @@
-"""The encode task on a real node, called directly: what is written, when, and what is never lost."""
+"""The encode task on a real node, called directly: its writes, their order, and the documents that it must not lose."""
 
 import logging
 import time
@@ -285,7 +285,7 @@ def test_a_document_that_opensearch_refuses_encoded_is_dead(
 
 
 def without_vectors(journal: Journal, settings: Settings) -> Call:
-    """Creates an index like the journal's, but without the field of the vectors; the journal moves there."""
+    """Create an index like the journal's without the field of the vectors, and use it as the journal."""
     names = IndexNames(settings.index_prefix)
     journal.generation = journal.generation.model_copy(update={"index": "bare", "physical": names.physical("bare", 1)})
     body = create_index_body(journal.generation, settings, [names.alias("bare")])

@@ -1,4 +1,4 @@
-"""Tombstones and job records whose time is over: removed by real sweepers, unless they are something else by then."""
+"""Real sweepers remove expired tombstones and job records, except those that have changed meanwhile."""
 
 import json
 import time
@@ -49,7 +49,7 @@ def expiry(settings: Settings, search: SyncSearchClient) -> RetentionCleanup:
 
 
 def delete(journal: Journal, search: SyncSearchClient, *names: str, version: int, age: float = 3600) -> None:
-    """Tombstones, as the API writes them, of deletes some seconds ago."""
+    """Write the tombstones of the API for deletes some seconds ago."""
     writes = [tombstone_write(journal.generation, name, version) for name in names]
     writes = [replace(one, source=one.source | {"deleted_at": now_ms() - int(age * 1000)}) for one in writes]
     assert {verdict.outcome for verdict in write_bulk(search, writes, 1024**2, 10)} == {WriteOutcome.STORED}
@@ -57,7 +57,7 @@ def delete(journal: Journal, search: SyncSearchClient, *names: str, version: int
 
 
 def ids(journal: Journal, search: SyncSearchClient) -> list[str]:
-    """All that the generation holds, as searches see it."""
+    """Return all ids in the generation, as searches see it."""
     journal.refresh()
     answer = search.send(Call("GET", f"/{journal.generation.physical}/_search", params={"size": 1000}))
     return sorted(hit["_id"] for hit in answer["hits"]["hits"])
@@ -81,7 +81,7 @@ def test_a_sweeper_removes_tombstones_after_the_window_and_nothing_else(
     assert api.get("/v1/indexes/papers").json()["documents"] == {"pending": 2, "encoded": 0, "dead": 0, "deleted": 0}
     assert api.get(path + "gone").status_code == 404
     eventually(lambda: "1 tombstones" in log_of(sweeper), 60, "the sweeper has said so")
-    # For a minute OpenSearch itself remembers the version of what was deleted.
+    # OpenSearch remembers the version of a deleted document for a minute.
     late = api.put(path + "gone", json={"text": "words", "version": 1})
     assert (late.status_code, late.json()["rejected"][0]["code"]) == (422, "stale_version")
 
@@ -89,7 +89,7 @@ def test_a_sweeper_removes_tombstones_after_the_window_and_nothing_else(
 def test_what_the_window_is_for(
     api: httpx.Client, journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup, eventually: Eventually
 ) -> None:
-    """A stale write brings the document back when it comes later than the window and gc_deletes, and never earlier."""
+    """A stale write restores the document only after the window and gc_deletes have both passed."""
     set_index(search, journal, gc_deletes="1ms")
     path = "/v1/indexes/papers/documents/a"
     delete(journal, search, "a", version=2, age=0)
@@ -98,7 +98,7 @@ def test_what_the_window_is_for(
     assert expiry.remove()["tombstones"] == 1
 
     def is_back() -> bool:
-        journal.refresh()  # when OpenSearch forgets deletes
+        journal.refresh()  # OpenSearch forgets the deletes
         return api.put(path, json={"text": "stale", "version": 1}).status_code == 202
 
     eventually(is_back, 60, "OpenSearch has forgotten the delete")
@@ -116,7 +116,7 @@ def test_what_came_back_after_it_was_found_is_kept(journal: Journal, search: Syn
     assert done == {"removed": 2, "changed": 2}
     assert ids(journal, search) == ["deleted", "written"]
     assert journal.stored("written").source["text"] == "here again"
-    # Once more: what is gone is no error.
+    # A second removal of the same records is not an error.
     assert read_removal_counts(search.send(remove_expired_call(journal.generation.write_alias, found))) == {
         "changed": 4
     }
@@ -125,10 +125,10 @@ def test_what_came_back_after_it_was_found_is_kept(journal: Journal, search: Syn
 def test_writes_beside_a_running_sweeper_are_never_lost(
     journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup
 ) -> None:
-    """Documents are deleted and come back all the time, their tombstones old at once: none of them is missing."""
+    """Documents are deleted and written again continuously, and tombstones expire at once. No document is missing."""
     names = [f"d{n:02}" for n in range(40)]
     delete(journal, search, *names, version=1)
-    assert expiry.remove() == {"tombstones": 40}  # so a pass does remove them
+    assert expiry.remove() == {"tombstones": 40}  # so a pass has tombstones to remove
     with ThreadPoolExecutor(2) as pool:
         for version in range(3, 30, 2):
             delete(journal, search, *names, version=version)
@@ -171,7 +171,7 @@ def test_a_generation_that_is_not_written_any_more_is_left_alone(
     search.send(Call("POST", "/_aliases", json.dumps(retire).encode()))
     assert not expiry.remove()
     assert ids(journal, search) == ["a"]
-    # It was retired between the look and the delete: nothing is deleted, and no index appears under the alias's name.
+    # The generation was retired before the delete: nothing is deleted, and no index appears under the alias's name.
     with suppress(NotFound):
         assert read_removal_counts(search.send(remove_expired_call(journal.generation.write_alias, found))) == {
             "changed": 1

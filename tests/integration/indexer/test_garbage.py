@@ -1,4 +1,4 @@
-"""A queue entry that is no message does not end a worker."""
+"""An invalid queue entry does not stop a worker."""
 
 from collections.abc import Callable
 

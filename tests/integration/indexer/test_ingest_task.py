@@ -1,4 +1,4 @@
-"""The ingest task on a real node, called directly: what is journalled, what a job says, what comes twice."""
+"""The ingest task on a real node, called directly: journalled documents, job reports and repeated messages."""
 
 import time
 from typing import Any
@@ -69,7 +69,7 @@ def test_messages_of_one_job_are_added_up_and_each_is_counted_once(runtime: Runt
     assert run_ingest(runtime, first, "m1", redelivered=False) == {"accepted": 1, "rejected": 1}
     assert run_ingest(runtime, second, "m2", redelivered=False) == {"accepted": 1, "rejected": 0}
     before = journal.stored("a")
-    # m1 comes again: the same documents are there already, which is no refusal and no second count
+    # m1 comes again: its documents are already stored, so it adds no refusals and no counts
     assert run_ingest(runtime, first, "m1", redelivered=True) == {"accepted": 1, "rejected": 1}
     assert journal.stored("a") == before
     record = job(runtime, "load")
@@ -85,11 +85,11 @@ def test_a_message_that_comes_late_again_does_not_bring_the_old_text_back(runtim
     assert journal.stored("a").source["text"] == "new"
     assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
     run_ingest(runtime, new, "m2", redelivered=True)
-    assert journal.states("a") == ["encoded"]  # and it is not encoded twice either
+    assert journal.states("a") == ["encoded"]  # the repetition does not cause a second encoding either
 
 
 def test_without_a_time_a_late_message_does_bring_it_back(runtime: Runtime, journal: Journal) -> None:
-    """The control of the test above, and the reason why producers should say when they sent."""
+    """The control of the test above, and the reason why producers should send a timestamp."""
     old, new = body({"id": "a", "text": "old"}), body({"id": "a", "text": "new"})
     for message, name, again in ((old, "m1", False), (new, "m2", False), (old, "m1", True)):
         run_ingest(runtime, message, name, redelivered=again)

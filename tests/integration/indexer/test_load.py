@@ -110,7 +110,7 @@ def test_a_load_that_was_killed_goes_on_where_it_was(
     assert f"Resuming after line {reached:,}" in done.stderr
     assert done.stdout.splitlines() == ["3,000 accepted, 0 rejected"]
     eventually(lambda: counts(api, "papers")["pending"] == 3000, 60, "all are there")
-    # The control: what was acknowledged before the kill was not sent again, except one batch at most.
+    # The control: the second run sent no acknowledged documents again, except one batch at most.
     versions = [api.get(f"/v1/indexes/papers/documents/d{i}").json()["job"] for i in (0, reached - 1, reached + 5)]
     assert versions[0] != versions[2]
     assert versions[1] != versions[2]
@@ -128,13 +128,13 @@ def test_a_batch_that_was_answered_but_not_recorded_is_no_second_job(
         found = [json.loads(one.read_text()) for one in records.glob("*.json")] if records.exists() else []
         return found[0] if found else {}
 
-    # no worker runs: it waits
+    # no worker runs, so the command waits
     with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as killed:
         eventually(lambda: recorded().get("sent") == 30, 60, "all is sent")
         killed.kill()
     before = {f"d{i}": api.get(f"/v1/indexes/papers/documents/d{i}").json() for i in range(30)}
     (file,) = records.glob("*.json")
-    # as if it had been killed before its first answer was written down
+    # the record of a process killed before it recorded its first response
     nothing = {"place": {"part": 0, "line": 0, "offset": 0}, "starts": [0], "jobs": [], "sent": 0, "accepted": 0}
     first = recorded() | nothing
     file.write_text(json.dumps(first))
@@ -142,7 +142,7 @@ def test_a_batch_that_was_answered_but_not_recorded_is_no_second_job(
     assert done.stdout.splitlines() == ["30 accepted, 0 rejected"], done.stderr
     after = {f"d{i}": api.get(f"/v1/indexes/papers/documents/d{i}").json() for i in range(30)}
     assert after == before  # the same job and version
-    # the control: begun anew, it is another load
+    # the control: a new start is another load
     again = load(path, "-i", "papers", "--no-wait", "--batch", "10")
     assert again.stdout.splitlines() == ["30 accepted, 0 rejected"], again.stderr
     assert api.get("/v1/indexes/papers/documents/d0").json()["job"] != before["d0"]["job"]
@@ -154,7 +154,7 @@ def test_an_index_that_was_created_again_is_loaded_from_the_beginning(
     path = write(tmp_path / "a.jsonl", 30)
     api.put("/v1/indexes/papers", json={}).raise_for_status()
     records = tmp_path / "state" / "loads"
-    command = [sys.executable, "-m", "cli.main", "load", str(path), "-i", "papers"]  # no worker runs: it waits
+    command = [sys.executable, "-m", "cli.main", "load", str(path), "-i", "papers"]  # no worker runs, so it waits
     with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as killed:
         eventually(lambda: records.exists() and list(records.glob("*.json")), 60, "all is sent")
         killed.kill()

@@ -1,4 +1,4 @@
-"""`sparsewell reindex` and `sparsewell generations` against a live API, a real worker and a writer that never stops."""
+"""`sparsewell reindex` and `sparsewell generations` against a live API, a real worker and a continuous writer."""
 
 import json
 import threading
@@ -31,7 +31,7 @@ def settings(settings: Settings, other: Path) -> Settings:
 
 @pytest.fixture
 def command(settings: Settings, api_url: str) -> Callable[..., str]:
-    """Runs a command that must succeed; what it printed."""
+    """Run a command that must succeed and return its output."""
 
     def run(*arguments: str, status: int = 0) -> str:
         code, output = run_command(settings, *arguments)
@@ -44,7 +44,7 @@ def command(settings: Settings, api_url: str) -> Callable[..., str]:
 
 @pytest.fixture
 def notes(api: httpx.Client, worker: ChildProcess, eventually: Eventually) -> httpx.Client:
-    """An index of encoded documents."""
+    """Create an index of encoded documents."""
     api.put("/v1/indexes/notes", json={"fields": {"year": "number"}}).raise_for_status()
     documents = [
         {
@@ -76,12 +76,12 @@ def search(api: httpx.Client, query: str, **more: Any) -> list[str]:
 
 
 class Writer:
-    """A client that replaces, adds and deletes documents until it is told to stop; keeps what was acknowledged."""
+    """Replace, add and delete documents until stopped, and record the acknowledged writes."""
 
     def __init__(self, url: str) -> None:
         self.acknowledged: dict[str, str | None] = {}
         self.refused: list[str] = []
-        self.not_queued = 0  # Redis was late; a sweeper would bring them when their leases end
+        self.not_queued = 0  # Redis was slow. A sweeper would enqueue these documents when their leases end.
         self._url = url
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -115,7 +115,7 @@ class Writer:
 
 
 def missing(api: httpx.Client, acknowledged: dict[str, str | None]) -> list[str]:
-    """Documents that are not what was acknowledged last."""
+    """Return the documents that differ from the last acknowledged write."""
     wrong = []
     for name, text in acknowledged.items():
         answer = api.get(f"/v1/indexes/notes/documents/{name}")
@@ -156,7 +156,7 @@ def test_pruning_copies_vectors_and_needs_no_encoder(
     found = notes.get("/v1/indexes/notes").json()
     assert (found["generation"], found["document_top_k"], found["language"]) == (2, 300, "standard")
     assert counts(notes)["encoded"] == DOCUMENTS
-    time.sleep(2.1)  # an API remembers the old generation for two seconds
+    time.sleep(2.1)  # an API caches the old generation for two seconds
     assert search(notes, "number 17") == before
 
 
@@ -179,7 +179,7 @@ def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
         said = command("reindex", "notes", "--windows", windows)
         assert "vectors: copied" in said
         command("generations", "drop", "notes")
-        time.sleep(2.1)  # an API remembers the old generation for two seconds
+        time.sleep(2.1)  # an API caches the old generation for two seconds
         assert api.get("/v1/indexes/notes").json()["windows"] == windows
         assert counts(api)["encoded"] == len(texts)
         found = search(api, "topic 3 number 8", score_by=default)
@@ -210,7 +210,7 @@ def test_back_to_the_old_generation_with_what_came_since(
     command("reindex", "notes", "--encoder", str(other), "--encode-here")
     notes.put("/v1/indexes/notes/documents/since", json={"text": "written since the swap"}).raise_for_status()
     notes.delete("/v1/indexes/notes/documents/d1").raise_for_status()
-    # the worker at hand has the old encoder: what came since waits for it
+    # the running worker has the old encoder, and newer documents wait for it
     shown = json.loads(command("generations", "show", "notes", "--json"))
     assert [(one["generation"], one["searched"]) for one in shown["generations"]] == [(1, False), (2, True)]
     assert "generation_kept" in command("reindex", "notes", "--top-k", "9", status=1)
@@ -240,7 +240,7 @@ def test_given_up_before_the_swap_nothing_has_changed(
 
 @pytest.fixture
 def judged(tmp_path: Path) -> Iterator[Path]:
-    """Questions about numbers, of which one document each is right."""
+    """Write questions about numbers with one relevant document each."""
     folder = tmp_path / "judged"
     folder.mkdir()
     numbers = range(10, 60)
@@ -268,7 +268,7 @@ def test_a_worse_encoder_is_not_swapped_in(
     said = command(*options, status=1)
     assert "[quality_gate]" in said
     assert generation(notes) == 1
-    # the control: without judgements the same encoder goes in
+    # the control: without judgements the swap uses the same encoder
     command("reindex", "notes", "--encoder", str(spoilt), "--encode-here", "--unchecked")
     assert json.loads(command("generations", "show", "notes", "--json"))["generations"][1]["searched"]
 

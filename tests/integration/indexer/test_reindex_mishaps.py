@@ -1,4 +1,4 @@
-"""Mishaps of a reindexing: late workers, expired deletes, misfits in the last moment, replaced indexes."""
+"""Mishaps of a reindexing: late workers, expired deletes, late invalid documents, replaced indexes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ Tell = Callable[[object], None]
 
 
 class Work:
-    """A reindexing step by step, in this process, with its own encoder."""
+    """Run a reindexing step by step in this process, with its own encoder."""
 
     def __init__(self, settings: Settings, search: SyncSearchClient, encoder: Encoder) -> None:
         self.settings, self.search, self.encoder = settings, search, encoder
@@ -103,7 +103,7 @@ def test_a_pause_longer_than_deletes_are_kept_is_noticed(
     again.run.load()
     with pytest.raises(Conflict, match="reindex_too_old"):
         again.settle(again.follow())
-    # the control: followed without the check, the deleted document is searched again
+    # the control: without the check, searches find the deleted document again
     work.run.load()
     follower = work.follow()
     work.settle(follower)

@@ -1,6 +1,7 @@
-"""Writers that know only the old generation when a swap is done: what they journal is encoded by the new encoder.
+"""Writers that know only the old generation during a swap: the new encoder must encode their documents.
 
-No sweeper runs here and leases are two minutes: whoever journals a document has to ask the right encoder for it.
+No sweeper runs here, and leases are two minutes. So the process that journals a document has to choose the right
+encoder for it.
 """
 
 import threading
@@ -34,13 +35,13 @@ def other(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(settings: Settings, other: Path) -> Settings:
-    # each line of a stream is journalled at once, and a sender may rest as long as a reindexing takes
+    # each line of a stream is journalled at once, and a sender may pause as long as a reindexing takes
     return settings.model_copy(update={"more_encoders": str(other), "journal_bytes": 1, "body_timeout": 120.0})
 
 
 @pytest.fixture
 def new_worker(start: Start, other: Path, eventually: Eventually) -> ChildProcess:
-    """A worker with the new encoder."""
+    """Start a worker with the new encoder."""
     child = start("-m", "cli.main", "worker", SPARSEWELL_ENCODER=other)
     eventually(lambda: "ready." in log_of(child), 60, "the worker is ready")
     return child

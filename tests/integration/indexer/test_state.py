@@ -26,7 +26,7 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
     standin: Encoder,
     api: httpx.Client,
 ) -> None:  # fmt: skip
-    """It keeps the day on which it came, a year ago maybe, and is found by its vectors in the old generation."""
+    """The document keeps its creation time, perhaps a year ago, and its vectors in the old generation still find it."""
     journal.put({"a": "one"})
     assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
     old, names = journal.generation, IndexNames(settings.index_prefix)

@@ -1,4 +1,4 @@
-"""Real sweepers: what was lost is brought back, what waits is left alone, and two of them are no more than one."""
+"""Real sweepers enqueue lost documents again and leave waiting ones alone. Two sweepers act as one."""
 
 import base64
 import json
@@ -47,14 +47,14 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def sweeper_here(journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher) -> Sweeper:
-    """A sweeper in this process, which has watched the queue for a lease."""
+    """Return a sweeper in this process that has watched the queue for a lease."""
     one = Sweeper(settings, search, publisher)
     assert not sweep_for(1.5 * LEASE, one, journal)
     return one
 
 
 def sweep_for(seconds: float, sweeper: Sweeper, journal: Journal) -> Counter[str]:
-    """Passes at intervals, as its process makes them; what became of overdue documents."""
+    """Run passes at intervals, as the process does. Return the results for overdue documents."""
     counts: Counter[str] = Counter()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -68,7 +68,7 @@ def test_what_lost_its_message_is_enqueued_again_and_encoded(
     journal: Journal, sweeper_here: Sweeper, runtime: Runtime, broker: "redis.Redis"
 ) -> None:
     journal.put({"a": "one", "b": "two"})
-    assert not sweep_for(0.5 * LEASE, sweeper_here, journal)  # their lease has only begun
+    assert not sweep_for(0.5 * LEASE, sweeper_here, journal)  # their lease has just begun
     assert broker.llen(QUEUE) == 0
     assert sweep_for(1.5 * LEASE, sweeper_here, journal) == {"enqueued": 2}
     assert broker.llen(QUEUE) == 1
@@ -119,14 +119,14 @@ def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
 
 
 def long_watched() -> dict[str, QueueHead]:
-    """The encoder's queue, seen empty two leases ago."""
+    """Observe the encoder's queue as empty two leases ago."""
     head = QueueHead(LEASE)
     head.record(now_ms() - int(2000 * LEASE), None)
     return {"standin": head}
 
 
 def put_back(search: SyncSearchClient, journal: Journal, name: str, seconds: float) -> None:
-    """Gives a document a lease of so many seconds from now."""
+    """Give a document a lease that ends the given number of seconds from now."""
     (verdict,) = write_bulk(search, [requeue_write(journal.generation, journal.stored(name), seconds)], 1024**2, 10)
     assert verdict.outcome is WriteOutcome.STORED
 
@@ -146,7 +146,7 @@ def test_of_two_sweepers_one_enqueues(
                 counts += found
         time.sleep(0.1)
     assert counts["enqueued"] == 10
-    # Each may have won some of them, but no document is in two messages.
+    # Each sweeper may have won some documents, but no document is in two messages.
     bodies = [json.loads(base64.b64decode(json.loads(raw)["body"]))[1] for raw in broker.lrange(QUEUE, 0, -1)]
     assert sorted(one for body in bodies for one in body["ids"]) == sorted(f"d{i}" for i in range(10))
 
@@ -157,7 +157,7 @@ def test_a_long_backlog_is_left_alone_for_ever(
     journal.put({"a": "one", "b": "two"})
     publisher.encode("standin", journal.message("a"))
     publisher.encode("standin", journal.message("b"))
-    assert not sweep_for(4 * LEASE, sweeper_here, journal)  # nobody works, for many leases
+    assert not sweep_for(4 * LEASE, sweeper_here, journal)  # no worker runs for many leases
     assert broker.llen(QUEUE) == 2
     assert [journal.stored(name).transitions for name in ("a", "b")] == [0, 0]
     # The control: once the messages are gone, the same documents are overdue.
@@ -220,14 +220,14 @@ def test_documents_that_came_while_redis_was_down_are_encoded_after_it_is_back(
         with redis_at(port, local_settings, Path(root) / "redis"):
             eventually(lambda: journal.states("a") == ["encoded"], 60, "the document is encoded")
             assert "sweeping again" in log_of(sweeper)
-            # said once, although it failed at every pass
+            # logged once, although every pass failed
             assert log_of(sweeper).count("redis_unavailable") == 1
             assert worker.alive()
             assert sweeper.alive()
 
 
 def test_without_a_sweeper_it_stays_pending(journal: Journal, worker: ChildProcess) -> None:
-    """The control of the test above: a worker alone does not find what has no message."""
+    """The control of the test above: a worker alone does not find a document without a message."""
     journal.put({"a": "written while Redis was down"})
     time.sleep(4 * LEASE)
     assert journal.states("a") == ["pending"]

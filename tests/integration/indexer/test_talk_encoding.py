@@ -1,4 +1,4 @@
-"""Talk on its way through the worker: chapters, windows, vectors, failed engines, another generation."""
+"""Talks in the worker: chapters, windows, vectors, failed engines and another generation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ SEGMENTS = [
 
 
 class Thirds:
-    """An engine that makes three chapters, or fails."""
+    """An engine that returns three chapters, or fails."""
 
     fingerprint = "thirds"
 
@@ -48,7 +48,7 @@ class Thirds:
 
 
 class Talks:
-    """An index of talk."""
+    """An index of talks."""
 
     def __init__(self, api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearchClient) -> None:
         assert api.put("/v1/indexes/talks", json=SPEC).status_code == 201
@@ -154,7 +154,7 @@ def test_a_failed_engine_leaves_the_talk_searchable_and_says_so(talks: Talks, er
 
 
 def test_an_engine_that_kills_its_worker_is_left_out_in_the_last_attempt(talks: Talks) -> None:
-    """Each message comes back because its worker died; what the engine did is not known."""
+    """Each message comes back because its worker died. The worker cannot record the engine's failure."""
     talks.put(talk())
     maker = Thirds()
 

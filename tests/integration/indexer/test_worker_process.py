@@ -1,4 +1,4 @@
-"""Real Celery workers: killed, poisoned, stopped, sent nonsense."""
+"""Real Celery workers are killed, stopped, and sent poison documents and invalid messages."""
 
 import json
 import os
@@ -25,7 +25,7 @@ Start = Callable[..., ChildProcess]
 
 
 def pool_of(worker: ChildProcess) -> list[psutil.Process]:
-    """The processes that do the work."""
+    """Return the child processes that do the work."""
     return psutil.Process(worker.pid).children()
 
 
@@ -58,7 +58,7 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
     texts = {f"s{i}": f"slowpoison {i}" for i in range(5)} | {f"d{i}": f"harmless {i}" for i in range(40)}
     names = list(texts)
     journal.put(texts)
-    # The message comes again 16 s after it was taken.
+    # The message comes again 16 s after its delivery.
     times = {"SPARSEWELL_TASK_BUDGET": 4, "SPARSEWELL_TASK_LIMIT": 8, "SPARSEWELL_REDELIVERY": 16}
     log = tmp_path / "encoder.log"
     first = poisoned_worker(**times, SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
@@ -70,7 +70,7 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
     assert "pending" in journal.states(*names)
     second = poisoned_worker(**times, SPARSEWELL_WORKER_CONCURRENCY=1)
     eventually(all_are(journal, names, "encoded"), 90, "the second worker has encoded everything")
-    assert {journal.stored(name).attempts for name in names} <= {0, 2}  # what was begun twice says so
+    assert {journal.stored(name).attempts for name in names} <= {0, 2}  # a repeated encoding is counted
     eventually(lambda: broker.hlen("unacked") == 0, 60, "nothing is owed")
     assert second.alive()
 
@@ -89,11 +89,11 @@ def test_a_document_that_kills_its_process_is_dead_and_its_neighbours_are_encode
     assert dead["error"]["code"] == "attempts_exhausted"
     assert dead["attempts"] == 3
     assert dead["text"] == "killpoison"
-    # three processes were lost to it: with all others, and twice with itself alone
+    # it cost three processes: once with all other documents, and twice alone
     alone = [line for line in log.read_text().splitlines() if line.endswith(" 1")]
     assert len({line.split()[0] for line in log.read_text().splitlines()}) >= 3
     assert len(alone) >= 2
-    # and the worker goes on
+    # and the worker continues
     journal.put({"after": "words"})
     publisher.encode("standin", journal.message("after"))
     eventually(all_are(journal, ["after"], "encoded"), 60, "the next message is handled")
@@ -116,7 +116,7 @@ def test_a_message_that_kills_whoever_journals_it_is_refused_in_its_job(
             return False
         return [r["code"] for r in record["rejections"]] == ["attempts_exhausted"]
 
-    # Each process that is lost takes some seconds: Celery waits before it calls it lost.
+    # Celery takes some seconds to declare each process lost.
     eventually(refused, 120, "it was given up")
     eventually(lambda: _found(journal, ["g"]), 60, "the other message is journalled")
     eventually(lambda: broker.llen(INGEST_QUEUE) == broker.hlen("unacked") == 0, 60, "nothing goes round")
@@ -182,7 +182,7 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
 
 
 def _envelope(broker: "redis.Redis", publisher: Publisher) -> bytes:
-    """A good message as it lies in Redis, taken from a queue that nobody reads."""
+    """Return a valid message as it lies in Redis, taken from a queue without a consumer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("services.queue.messages.INGEST_QUEUE", "unread")
         publisher.ingest(IngestMessage(index="papers", documents=({"id": "x", "text": "SECRET"},)))
