@@ -1,4 +1,4 @@
-"""Both clients against a live API, by the same tests: the asynchronous one is awaited call by call."""
+"""Test both clients against a live API with the same tests. The tests await the asynchronous client call by call."""
 
 import asyncio
 import inspect
@@ -54,7 +54,7 @@ class Awaited:
 
 @pytest.fixture(params=["blocking", "asynchronous"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Makes clients of one kind; closes them."""
+    """Create clients of one kind and close them at the end."""
     made: list[Any] = []
     with asyncio.Runner() as runner:
 

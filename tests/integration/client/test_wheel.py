@@ -1,4 +1,4 @@
-"""The client's wheel, in an empty virtual environment, against a live API."""
+"""Use the client's wheel in an empty virtual environment against a live API."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def run(*command: str | Path, **options: object) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of a copy of the sources, because setuptools builds beside them."""
+    """Build the wheel from a copy of the sources, because setuptools writes build files beside them."""
     folder = tmp_path_factory.mktemp("wheel")
     sources = folder / "sources"
     shutil.copytree(PACKAGE, sources, ignore=shutil.ignore_patterns("build", "dist", "*.egg-info", "__pycache__"))
@@ -39,7 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def needed(*names: str) -> Iterator[Distribution]:
-    """Yield installed distributions and all that they need, without extras."""
+    """Yield the installed distributions and all their dependencies, without extras."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -55,9 +55,9 @@ def needed(*names: str) -> Iterator[Distribution]:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has the wheel, httpx and pydantic, and what those two need.
+    """Return the interpreter of an environment with the wheel, httpx, pydantic and their dependencies.
 
-    The two are copied from this environment, so that the test needs no network.
+    The fixture copies the dependencies from this environment, so that the test needs no network.
     """
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder, with_pip=False)
@@ -65,7 +65,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = Path(run(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     for each in needed("httpx", "pydantic"):
         for file in each.files or ():
-            if ".." not in file.parts:  # commands, in the environment's bin
+            if ".." not in file.parts:  # commands belong in the environment's bin
                 target = site / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(str(file.locate()), target)

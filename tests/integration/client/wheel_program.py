@@ -1,4 +1,4 @@
-"""A user's program that test_wheel.py runs with the client and its dependencies alone: `wheel_program.py ADDRESS`."""
+"""Use the client with only its dependencies. test_wheel.py runs `wheel_program.py ADDRESS`."""
 
 import asyncio
 import sys

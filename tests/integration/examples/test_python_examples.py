@@ -1,4 +1,4 @@
-"""The examples that use the Python client, run as their reader would run them."""
+"""Run the examples that use the Python client as a reader would."""
 
 import asyncio
 import os
@@ -18,13 +18,13 @@ NOTES = [
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """With the shipped encoder: the stand-in knows no medicine in "drugs"."""
+    """Use the shipped encoder, because the stand-in does not relate "drugs" to medicine."""
     return settings.model_copy(update={"encoder": Settings.model_fields["encoder"].default})
 
 
 @pytest.fixture
 def notes(api_url: str, worker: ChildProcess) -> Iterator[str]:
-    """An index of encoded notes; the address of its API."""
+    """Create an index of encoded notes and return the address of its API."""
     with Client(api_url) as client:
         client.create_index("notes", {"fields": {"year": "number"}})
         client.wait(client.add("notes", NOTES).job.id)
@@ -33,7 +33,7 @@ def notes(api_url: str, worker: ChildProcess) -> Iterator[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_telemetry() -> Iterator[None]:
-    """Neither framework calls home from a test; Haystack reads its switch when it is imported."""
+    """Disable the telemetry of both frameworks. Haystack reads its switch at import."""
     switches = {"HAYSTACK_TELEMETRY_ENABLED": "False", "LANGSMITH_TRACING": "false"}
     before = {name: os.environ.get(name) for name in switches}
     os.environ.update(switches)

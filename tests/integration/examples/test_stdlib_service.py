@@ -1,4 +1,4 @@
-"""The demo's steps against a live API, a real worker and a real OpenSearch, with a few documents."""
+"""Run the demo's steps with a few documents against a live API, a real worker and a real OpenSearch."""
 
 import time
 

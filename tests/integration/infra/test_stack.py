@@ -1,4 +1,4 @@
-"""The whole service, started and stopped together, around the test run's OpenSearch."""
+"""Start and stop the whole service around the test run's OpenSearch."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ OURS = ["redis", "worker", "sweeper", "api"]
 
 @pytest.fixture
 def local(local_settings: LocalSettings, opensearch_url: str) -> Iterator[LocalSettings]:
-    """A state directory and ports of this test's own; OpenSearch is somebody else's, as far as the stack knows."""
+    """Return a state directory and ports of this test. The stack treats OpenSearch as an external server."""
     with temporary_state_directory(child_account(local_settings.run_as)) as directory:
         local = local_settings.model_copy(
             update={

@@ -1,4 +1,4 @@
-"""The export script on tiny models made here: the graph equals PyTorch, the files are the same on every run."""
+"""The export script on tiny models: the graph equals PyTorch, and the files are the same on every run."""
 
 import json
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_the_same_checkpoint_gives_the_same_files(tmp_path: Path) -> None:
     assert encoder.manifest.top_k == len(PIECES)
     text = "cats dog a b c " * 30
     windows = encoder.windows(text)
-    # The checkpoint's tokeniser truncated at 8 pieces; the exported one does not.
+    # The checkpoint's tokeniser truncates at 8 tokens. The exported tokeniser does not.
     assert max(len(window.piece_ids) for window in windows) > 20
     assert windows[-1].end == len(text)
     assert all(len(vector) > 0 for vector in encoder.encode(windows))

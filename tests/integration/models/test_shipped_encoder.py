@@ -1,4 +1,4 @@
-"""The shipped encoder with its real weights: golden pieces, independence of the batch, refusals."""
+"""The shipped encoder with its real weights: golden tokens, independence of the batch, refusals."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from services.errors import ConfigurationError, InvalidInput, Overloaded
 
 NAME = "bootstrap-minilm-l6"
 HERE = Path(__file__).parent
-# Other processors round int8 sums in another order, or saturate them; pieces and weights stay this close.
+# Other processors round int8 sums in another order, or saturate them. Tokens and weights stay within these limits.
 TOLERANCE = 0.12
 
 TEXTS = [
@@ -51,7 +51,7 @@ def test_golden_pieces(encoder: OnnxSparseEncoder, case: dict[str, Any]) -> None
     found = {encoder.piece(i): w for i, w in zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)}
     for piece, weight in case["top"].items():
         assert found.get(piece, 0.0) == pytest.approx(weight, abs=TOLERANCE), piece
-    # Nothing that golden does not know outweighs its first pieces.
+    # No token outside the golden list outweighs its first tokens.
     assert max(found, key=found.__getitem__) in case["top"]
 
 
@@ -107,7 +107,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def rewrite(directory: Path, name: str, content: bytes) -> None:
-    """Replaces a file and lets the manifest agree with it."""
+    """Replace a file and update the manifest to match."""
     (directory / name).write_bytes(content)
     manifest = json.loads((directory / "manifest.json").read_text())
     manifest["files"][name] = describe_file(directory / name).model_dump()

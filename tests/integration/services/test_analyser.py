@@ -1,4 +1,4 @@
-"""Word by word OpenSearch analyses a text as it does in one piece, whatever script it is in."""
+"""OpenSearch analyses a text word by word as it does in one piece, in any script."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Signatures for Amazon: a published example, and opensearch-py's own signer on what is really sent."""
+"""Signatures for Amazon: a published example, and opensearch-py's signer on the product's real requests."""
 
 import asyncio
 import datetime
@@ -42,7 +42,7 @@ def the_test_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Recorder:
-    """A server that keeps what it is sent."""
+    """A server that records its requests."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -84,7 +84,7 @@ def recorder() -> Iterator[Recorder]:
 
 
 def test_the_key_and_moment_give_amazons_published_signature() -> None:
-    """The suite's `get-vanilla-query-order-key-case`: what the oracle below is worth."""
+    """Check the oracle below with the suite's `get-vanilla-query-order-key-case`."""
     request = AWSRequest("GET", "https://example.amazonaws.com/?Param2=value2&Param1=value1")
     SigV4Auth(Credentials(KEY, SECRET), "service", "us-east-1").add_auth(request)
     assert request.headers["Authorization"] == (
@@ -114,7 +114,7 @@ def test_what_is_sent_is_signed_as_the_librarys_own_signer_signs_it(recorder: Re
         asyncio.run(_send(settings, call))
     ((method, path, headers, body),) = recorder.seen
     prepared = requests.Request(method, recorder.url + path, data=body or None).prepare()
-    prepared.headers.clear()  # (it would sign the length as well)
+    prepared.headers.clear()  # (the signer would also sign the length)
     signed = RequestsAWSV4SignerAuth(Credentials(KEY, SECRET), "eu-central-1", "es")(prepared).headers
     assert headers["authorization"] == signed["Authorization"]
     assert headers["x-amz-date"] == signed["X-Amz-Date"] == "20150830T123600Z"

@@ -1,6 +1,6 @@
-"""Connections that send slowly, much or nothing, and those that do not read: none holds the server.
+"""Connections that send slowly, much or nothing, or do not read. None blocks the server.
 
-Each limit stands beside uvicorn's own connection, which has none.
+Each test repeats the attack on uvicorn's own connection, which has no limits.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ def uvicorns(**kwargs: Any) -> asyncio.Protocol:
 
 
 async def ended(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
-    """Return the bytes until the connection ends; None: it is still open."""
+    """Return the bytes until the connection ends. Return None if it is still open."""
     try:
         return await asyncio.wait_for(reader.read(), seconds)
     except TimeoutError:
@@ -154,7 +154,7 @@ CHUNKED = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\
 
 @pytest.mark.asyncio
 async def test_fields_behind_a_body_are_no_headers() -> None:
-    """A proxy has read the headers, and so has the gate: what comes later is not to be believed in their place."""
+    """The gate and any proxy have read the headers. A later field must not replace them."""
     sent = CHUNKED + b"0\r\nauthorization: Bearer x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n"
     told = {}
     for made in (patient, uvicorns):
@@ -211,7 +211,7 @@ async def test_what_is_no_http_is_refused_and_counted(sent: bytes) -> None:
 @pytest.mark.asyncio
 async def test_who_does_not_read_is_let_go() -> None:
     async with serving(quick) as connect:
-        reader, writer = await connect(limit=1)  # stops reading at once, as a client that hangs
+        reader, writer = await connect(limit=1)  # the client stops reading at once, as if it hung
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\n\r\n")
         await asyncio.sleep(1.0)
@@ -241,7 +241,7 @@ async def test_connections_beyond_the_limit_are_closed_and_the_others_served() -
 
 @pytest.mark.asyncio
 async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
-    """The control is the request of something else, above: it is refused."""
+    """The control is another request in the test above: the server refuses it."""
 
     async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: bytes) -> bytes | None:
         writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path)
@@ -254,11 +254,11 @@ async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
             assert got is not None, "one request, and the place is free again"
             assert got.startswith(b"HTTP/1.1 200 ")
             assert b"connection: close" in got
-        # two at once: what is asked second on a probe's connection is held to the same
+        # two requests at once: the second request on a probe's connection has the same limits
         got = await asked(*await connect(), b"/healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /names")
         assert got is not None
         assert got.startswith(b"HTTP/1.1 503 ")
-        # those who take the places of probes and say nothing have them for a second
+        # silent clients hold the places of probes for one second only
         silent = [await connect() for _ in range(200)]
         for reader, _ in silent:
             with suppress(ConnectionError):
@@ -271,7 +271,7 @@ async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
 
 @pytest.mark.asyncio
 async def test_slow_bodies_and_pipelined_requests_are_left_alone() -> None:
-    """A body has its own deadline, which the application sets; a head's has nothing to do with it."""
+    """A body has its own deadline, which the application sets. The deadline of a head does not apply to it."""
     async with serving(quick) as connect:
         reader, writer = await connect()
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")

@@ -1,4 +1,4 @@
-"""The client of the model process against a process that is slow, away, wrong, or says nonsense."""
+"""The client of the model process against a process that is slow, away, wrong, or returns garbage."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
-    """Starts a server whose every POST is handled so; its address."""
+    """Start a server that handles every POST with the given function. Return its address."""
     runners: list[web.AppRunner] = []
 
     async def start(handler: Handler) -> str:
@@ -38,7 +38,7 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
 
 
 async def asked(url: str) -> str:
-    """The code of the error that comes."""
+    """Return the code of the resulting error."""
     client = ModelClient(url, 5)
     try:
         with pytest.raises(BackendUnavailable) as caught:

@@ -1,4 +1,4 @@
-"""Several addresses of OpenSearch: one that is gone, in each way in which a machine can be, costs no request."""
+"""Several addresses of OpenSearch: a dead address costs no request, in each way in which a machine can fail."""
 
 import asyncio
 import socket
@@ -16,13 +16,13 @@ from services.settings import Settings
 
 ASK = Call("GET", "/_cluster/health", timeout=10)
 
-# Twenty requests of which every second waits for a dead address take ten times CONNECT_SECONDS.
+# Twenty requests, of which every second waits for a dead address, take ten times CONNECT_SECONDS.
 SOON = 5 * CONNECT_SECONDS
 
 
 @pytest.fixture
 def silent_to_packets() -> Iterator[int]:
-    """A port whose queue of connections is full: a packet to it is answered by nobody, like one to a dead machine."""
+    """Open a port whose connection queue is full. It answers no packet, like a dead machine."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(2):
@@ -34,13 +34,13 @@ def silent_to_packets() -> Iterator[int]:
 
 @pytest.fixture
 def never_answers() -> Iterator[int]:
-    """A port that takes connections and requests and says nothing, like a node that is stopped."""
+    """Open a port that accepts connections and requests and never answers, like a stopped node."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         yield server.getsockname()[1]
 
 
 def beside(settings: Settings, *ports: int) -> Settings:
-    """The settings with dead addresses before the one that lives."""
+    """Return settings with dead addresses before the live address."""
     dead = ",".join(f"http://127.0.0.1:{port}" for port in ports)
     return settings.model_copy(update={"opensearch_url": f"{dead},{settings.opensearch_url}"})
 
@@ -81,7 +81,7 @@ async def test_one_that_never_answers_is_left_alone_after_its_first_request(
     try:
         for _ in range(20):
             try:
-                async with asyncio.timeout(3):  # as a search has its deadline
+                async with asyncio.timeout(3):  # the deadline of a search
                     await search.send(ASK)
             except TimeoutError:
                 failed += 1

@@ -1,4 +1,4 @@
-"""A Redis with TLS, client certificates and a password, towards each client that we have of it."""
+"""A Redis with TLS, client certificates and a password, with each of the service's Redis clients."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Secure connections: whom we trust, who we are, and certificates that are replaced while we run."""
+"""TLS connections: trusted authorities, client identity, and certificates that are replaced at runtime."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
-        self.send_header("connection", "close")  # so that each request is a connection of its own
+        self.send_header("connection", "close")  # so that each request uses its own connection
         self.end_headers()
         self.wfile.write(body)
         self.close_connection = True
@@ -51,12 +51,15 @@ class _Server(ThreadingHTTPServer):
         return self.context.wrap_socket(connection, server_side=True), address
 
     def handle_error(self, *_: Any) -> None:
-        """A client that goes away is what is asked for."""
+        """Ignore the error, because the tests make clients disconnect."""
 
 
 @contextmanager
 def listening(certificate: tuple[Path, Path], clients: Path | None = None) -> Iterator[str]:
-    """A server with this certificate; with `clients` it asks for one that this authority signed."""
+    """Run a server with this certificate.
+
+    With `clients` it requires a client certificate that this authority signed.
+    """
     server = _Server(("127.0.0.1", 0), _Handler)
     server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.context.load_cert_chain(*certificate)

@@ -1,4 +1,4 @@
-"""A stand-in for an OpenTelemetry collector: takes OTLP over HTTP on loopback and keeps what it got."""
+"""Receive OTLP over HTTP on loopback and keep the data, in place of an OpenTelemetry collector."""
 
 import threading
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Got:
 
 @dataclass
 class Collector:
-    """`spans` grows while processes send."""
+    """The received data. `spans` grows while processes send."""
 
     url: str
     raw: list[bytes] = field(default_factory=list)
@@ -52,7 +52,7 @@ def _read(body: bytes) -> Iterator[Got]:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector that listens inside the block."""
+    """Run a collector inside the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

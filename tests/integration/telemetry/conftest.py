@@ -1,4 +1,4 @@
-"""Real processes, each with a metrics port of its own."""
+"""Start real processes, each with its own metrics port."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from tests import conftest as shared
 
 @dataclass
 class Running:
-    """A process and where its metrics are."""
+    """A process and the address of its metrics."""
 
     child: ChildProcess
     metrics: str
 
     def samples(self) -> dict[str, float]:
-        """Values by name and labels, as they are written: `name{label="value"}`."""
+        """Return values by name and labels in their text form: `name{label="value"}`."""
         answer = httpx.get(f"{self.metrics}/metrics", timeout=30, trust_env=False).raise_for_status()
         lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
@@ -43,7 +43,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """`start(name, VARIABLE=value)`: a process of the service, ready."""
+    """Provide `start(name, VARIABLE=value)`: start a process of the service and wait until it is ready."""
     started: list[ChildProcess] = []
 
     def begin(name: str, **environment: str) -> Running:
@@ -60,7 +60,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         started.append(child)
         wait_until_ready(part, child, 60)
         running = Running(child, f"http://127.0.0.1:{port}")
-        # (the sweeper is called ready as soon as it lives)
+        # (a sweeper counts as ready once it lives)
         shared.wait_for(lambda: _answers(running.metrics), 60, f"the {name} shows its metrics")
         return running
 

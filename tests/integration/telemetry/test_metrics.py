@@ -38,7 +38,7 @@ def test_a_documents_way_and_a_search_are_counted_where_they_happen(
         for batch in batches:
             http.post("/v1/indexes/notes/documents", json=[*batch, {"id": "no text"}]).raise_for_status()
         eventually(lambda: worker.samples().get(ENCODED) == 240, 60, "both children's documents are counted")
-        # (stored is not shown yet: the search is to find something, and is asked once)
+        # (stored is not yet searchable, and the test sends the search only once)
         httpx.post(
             f"{settings.opensearch_url}/{settings.index_prefix}-notes/_refresh", timeout=30, trust_env=False
         ).raise_for_status()
@@ -82,7 +82,7 @@ def test_a_search_that_lacks_a_shard_is_refused_and_counted(start: Start, settin
             answer = http.post("/v1/indexes/notes/search", json={"query": "words", "mode": mode})
             return answer.status_code, answer.json().get("code", "")
 
-        modes = ("lexical", "hybrid")  # one list, which is one request; two, which share one
+        modes = ("lexical", "hybrid")  # a search of one list is one request; a search of two lists shares one
         assert [asked(mode) for mode in modes] == [(200, "")] * 2
         node.put(f"{physical}/_settings", json={"index.routing.allocation.enable": "none"}).raise_for_status()
         (place,) = {shard["node"] for shard in node.get(f"/_cat/shards{physical}", params={"format": "json"}).json()}
@@ -125,7 +125,7 @@ def test_the_sweeper_says_what_waits_and_what_is_away(start: Start, settings: Se
     assert seen['sparsewell_dependency_up{dependency="redis"}'] == 0
     assert not any(name.startswith("sparsewell_queue_messages{") for name in seen), "what is not seen is not said"
     passes = 'sparsewell_sweeper_passes_total{outcome="redis_unavailable",task="sweeping"}'
-    # (Redis is asked several times before a pass gives up)
+    # (a pass asks Redis several times before it gives up)
     eventually(lambda: sweeper.samples().get(passes, 0) >= 1, 60, "a pass has ended")
 
 
@@ -140,7 +140,7 @@ def test_sigterm_says_not_ready_at_once_and_answers_until_the_time_is_over(
         told = time.monotonic()
         eventually(lambda: http.get("/readyz").status_code == 503, 4, "it is not ready any more")
         assert http.get("/readyz").json()["code"] == "draining"
-        with client(settings) as late:  # a new connection, as a balancer that has not seen it opens one
+        with client(settings) as late:  # a new connection, as from a balancer without an open connection
             assert late.get("/v1/indexes/notes/search", params={"q": "x"}).status_code == 200
         assert http.get("/healthz").status_code == 200
     process.wait(20)

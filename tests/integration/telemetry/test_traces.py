@@ -1,4 +1,4 @@
-"""Traces of real processes, as a collector gets them."""
+"""Traces of real processes as a collector receives them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -105,7 +105,7 @@ def test_the_sweepers_message_is_linked_to_the_trace_in_which_its_documents_came
 def test_a_message_without_headers_of_ours_is_worked_as_ever(
     start: Start, settings: Settings, collector: Collector, traced: dict[str, str], eventually: Eventually
 ) -> None:
-    start("api")  # without traces, as one of an older version
+    start("api")  # without traces, like an older version
     start("worker", **traced)
     with client(settings) as http:
         http.put("/v1/indexes/notes").raise_for_status()
