@@ -67,7 +67,7 @@ def test_labels_name_the_version_and_the_licence(image: str) -> None:
 
 @each_image
 def test_an_image_takes_nothing_but_the_environment_of_its_build_stage(image: str) -> None:
-    """So the image cannot contain the build context, pip's leftovers or an ONNX file of an earlier layer."""
+    """The image therefore cannot contain the build context, pip's leftovers or an ONNX file of an earlier layer."""
     copies = [each for stage in dockerfile.ancestry(STAGES, image) for each in stage.all("COPY")]
     assert [dockerfile.copy_of(each) for each in copies] == [
         dockerfile.Copy(("/opt/sparsewell",), "/opt/sparsewell", f"{image}-build")

@@ -145,7 +145,7 @@ class Stack:
     def final(self) -> dict[str, Final]:
         """Return every document as searches see it, and compare its vectors with those of its text.
 
-        The index of weights answers whether a document is found, by a search for the document's heaviest token.
+        A search for the document's heaviest token in the index of weights decides whether the document is found.
         """
         answer = self._all(["state", "text", "title", "error", "windows"])
         found: dict[str, Final] = {}

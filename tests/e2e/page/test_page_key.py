@@ -65,7 +65,7 @@ def test_a_key_with_a_filter_shows_only_its_documents(locked: str, open_page: Ca
             for one in ("marka0x", "marka1x", "markb0x", "markb1x")
         ]
         sent = admin.post("/v1/indexes/shared/documents", json=documents).raise_for_status().json()
-        admin.get(f"/v1/jobs/{sent['job']['id']}").raise_for_status()  # counting makes them visible
+        admin.get(f"/v1/jobs/{sent['job']['id']}").raise_for_status()  # the job status refreshes the index
         asked = {"name": "a", "scopes": ["search"], "filter": {"field": "tenant", "is": "tenant a"}}
         key = admin.post("/v1/keys", json=asked).raise_for_status().json()["key"]
 

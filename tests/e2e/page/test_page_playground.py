@@ -137,7 +137,7 @@ def test_a_link_reproduces_the_whole_search(visit) -> None:
         "genre crime×", "genre travel×", "pages 150 – 420×", "lent no×", "published 1990-01-01 – 1994-12-31×",
         "more like book-01×", "less like book-02×",
     ]  # fmt: skip
-    # The page sorts the keys that it writes.
+    # The page can read and write an address without loss.
     written = page.evaluate(
         """async () => {
             const { readAddress, writeAddress } = await import("/static/state.js");

@@ -76,7 +76,7 @@ NAMES = [
 
 
 def test_tricks_in_the_name_of_an_index(admin: httpx.Client) -> None:
-    for name in ("a", "b"):  # (some of the names would match it)
+    for name in ("a", "b"):  # (some of the names would match them)
         assert admin.put(f"/v1/indexes/{name}").status_code == 201
     for name in NAMES:
         for method, below in (

@@ -137,7 +137,7 @@ def test_without_a_worker_the_wait_ends_with_a_reason(directory: Path, api: http
 def test_a_batch_that_is_refused_whole_is_counted_not_fatal(
     directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess, tmp_path: Path
 ) -> None:
-    # The first document exceeds a request of eval, so eval sends it alone. The second exceeds the limit of a document.
+    # The first document exceeds a request of eval, so eval sends it alone. It also exceeds the limit of a document.
     lines = [{"_id": "huge", "title": "", "text": "words " * 400_000}, {"_id": "lift", "title": "", "text": "a wing"}]
     (directory / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out.json"

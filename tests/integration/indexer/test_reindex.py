@@ -268,7 +268,7 @@ def test_a_worse_encoder_is_not_swapped_in(
     said = command(*options, status=1)
     assert "[quality_gate]" in said
     assert generation(notes) == 1
-    # the control: without judgements the swap uses the same encoder
+    # the control: without judgements the command swaps to the same encoder
     command("reindex", "notes", "--encoder", str(spoilt), "--encode-here", "--unchecked")
     assert json.loads(command("generations", "show", "notes", "--json"))["generations"][1]["searched"]
 

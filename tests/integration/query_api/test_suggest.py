@@ -46,7 +46,7 @@ def api(new_service: NewService) -> Iterator[httpx.Client]:
             for n, (one, title) in enumerate(TITLES.items())
         ]
         job = client.post("/v1/indexes/books/documents", json=documents).raise_for_status().json()["job"]["id"]
-        client.get(f"/v1/jobs/{job}").raise_for_status()  # (counting makes them visible)
+        client.get(f"/v1/jobs/{job}").raise_for_status()  # (the job status refreshes the index)
         client.put("/v1/indexes/plain", json={"language": "standard"}).raise_for_status()
         other = [{"id": "r", "text": "A rhinoceros."}]
         job = client.post("/v1/indexes/plain/documents", json=other).raise_for_status().json()["job"]["id"]

@@ -26,7 +26,7 @@ from services.settings import Settings
 from services.talk.model import Chapter, Chaptering
 
 WORDS = ("whale", "sea", "storm", "island", "captain", "anchor", "rope", "sail", "night", "fire")
-# (documents score by their own words; another test covers the scores that passages add)
+# (passages add nothing to document scores here; another test covers these additions)
 TALK = {"passage_in_lexical": 0}
 SPEC = {"fields": {"year": "number"}, "talk": TALK, "window": {"pieces": 24, "overlap": 4}}
 PATH = "/v1/indexes/talks/search"

@@ -25,7 +25,7 @@ def test_a_pending_document_is_found_by_keyword_and_shows_its_state(api: httpx.C
     answer = api.post(f"/v1/indexes/{index}/documents", json=[document])
     assert answer.status_code == 202
     assert answer.json()["queued"] is True
-    job = api.get(f"/v1/jobs/{answer.json()['job']['id']}").json()  # counting makes it visible
+    job = api.get(f"/v1/jobs/{answer.json()['job']['id']}").json()  # the job status refreshes the index
     assert job["states"] == {"pending": 1, "encoded": 0, "dead": 0, "superseded": 0}
     assert (job["accepted"], job["rejected"], job["finished"]) == (1, 0, False)
     assert found(api, "temporary folders") == ["a/b?c"]

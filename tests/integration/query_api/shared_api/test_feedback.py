@@ -37,7 +37,7 @@ def animals(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
     encode()
     assert api.get(f"/v1/jobs/{job}").json()["states"]["encoded"] == 7
     job = api.post(f"{PATH}/documents", json=[{"id": "late", "text": "A late jaguar."}]).json()["job"]["id"]
-    assert api.get(f"/v1/jobs/{job}").json()["states"]["pending"] == 1  # counting makes it visible
+    assert api.get(f"/v1/jobs/{job}").json()["states"]["pending"] == 1  # the job status refreshes the index
     return api
 
 

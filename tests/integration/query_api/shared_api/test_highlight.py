@@ -165,7 +165,7 @@ def test_a_document_that_waits_for_its_vectors_is_marked_too(api: httpx.Client) 
     """No worker runs. Lexical search finds the document, and its words choose the passage."""
     api.put("/v1/indexes/marked")
     job = api.post("/v1/indexes/marked/documents", json=DOCUMENTS[:1]).json()["job"]["id"]
-    assert api.get(f"/v1/jobs/{job}").json()["accepted"] == 1  # counting makes it visible
+    assert api.get(f"/v1/jobs/{job}").json()["accepted"] == 1  # the job status refreshes the index
     for mode in ("lexical", "hybrid"):
         (hit,) = search(api, query="dogs", mode=mode)
         words = [DOCUMENTS[0]["text"][span["start"] : span["end"]] for span in hit["highlight"]["text"]]

@@ -26,7 +26,7 @@ def index(api: httpx.Client) -> str:
         {"id": "b", "text": "Pause the program for a while. Then go on."},
     ]
     job = api.post("/v1/indexes/docs/documents", json=documents).json()["job"]["id"]
-    assert api.get(f"/v1/jobs/{job}").json()["accepted"] == 2  # counting makes them visible
+    assert api.get(f"/v1/jobs/{job}").json()["accepted"] == 2  # the job status refreshes the index
     return "docs"
 
 
