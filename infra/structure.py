@@ -1,9 +1,11 @@
-"""Limits of the product's code: folder widths, import cycles, and the number of modules.
+"""Limits of the product's code: lengths of modules, folder widths, import cycles, and the number of modules.
 
     python -m infra.structure
 
-Three limits keep the code easy to scan:
+Four limits keep the code easy to scan:
 
+- a Python module has `MIN_LINES` to `MAX_LINES` lines. Empty modules, `__init__.py`, the examples and `SHORT_MODULES`
+  are not checked;
 - a folder has at most `MAX_FOLDER_FILES` modules (`.py`, and `.js` for the page; `__init__.py` is not counted);
 - no module imports itself through others. Imports under TYPE_CHECKING and inside functions count as well;
 - the product has at most `MAX_PRODUCT_FILES` Python files.
@@ -21,7 +23,24 @@ from pathlib import Path
 PACKAGES = ("services", "indexer", "query_api", "models", "infra", "cli", "benchmarks", "examples", "clients")
 MAX_FOLDER_FILES = 22
 MAX_PRODUCT_FILES = 330
+MIN_LINES, MAX_LINES = 80, 400
+# Modules that may be shorter than MIN_LINES.
+SHORT_MODULES = frozenset(
+    {
+        # This command of the repository stays outside the published package, where no module could hold it.
+        "clients/python/generate_sync.py",
+        # Python runs the package `infra.helm` by this file. Its commands are in the modules beside it.
+        "infra/helm/__main__.py",
+        # The API, the workers and the commands all repeat calls, so none of their modules can hold it.
+        "services/retry.py",
+        # No neighbour shares this concept, the words that a response suggests for a misspelt query.
+        "query_api/search/spelling.py",
+        # The API and the workers share the list of workers in Redis.
+        "services/queue/worker_registry.py",
+    }
+)
 _INIT = "__init__.py"
+_EXAMPLES = "examples"
 _SKIPPED = frozenset({"__pycache__", "node_modules", "build", "dist", "tests"})
 
 Graph = Mapping[str, frozenset[str]]
@@ -41,6 +60,17 @@ def find_wide_folders(paths: Iterable[Path], limit: int = MAX_FOLDER_FILES) -> d
     """Return the folders that hold more than `limit` of these files, with their number of files."""
     widths = Counter(path.parent for path in paths if path.name != _INIT)
     return {folder: count for folder, count in sorted(widths.items()) if count > limit}
+
+
+def find_uneven_modules(paths: Iterable[Path], shortest: int, longest: int, short: Iterable[Path]) -> dict[Path, int]:
+    """Return the modules below `shortest` lines, unless they are in `short`, or above `longest`, with their lines."""
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths if path.name != _INIT}
+    exempt = frozenset(short)
+    return {
+        path: lines
+        for path, lines in lengths.items()
+        if lines > longest or (0 < lines < shortest and path not in exempt)
+    }
 
 
 def build_import_graph(paths: Iterable[Path]) -> Graph:
@@ -98,9 +128,20 @@ def find_import_cycles(graph: Graph) -> list[list[str]]:
             return chains
 
 
-def find_breaches(root: Path, *, widest: int = MAX_FOLDER_FILES, max_files: int = MAX_PRODUCT_FILES) -> Iterator[str]:
+def find_breaches(
+    root: Path,
+    *,
+    shortest: int = MIN_LINES,
+    longest: int = MAX_LINES,
+    widest: int = MAX_FOLDER_FILES,
+    max_files: int = MAX_PRODUCT_FILES,
+) -> Iterator[str]:
     """Yield a line for each limit that the product below `root` breaks."""
     python = list_product_files(root, ".py")
+    checked = (path for path in python if path.relative_to(root).parts[0] != _EXAMPLES)
+    short = (root / name for name in SHORT_MODULES)
+    for path, lines in find_uneven_modules(checked, shortest, longest, short).items():
+        yield f"{path.relative_to(root)} has {lines} lines; a module has {shortest} to {longest}."
     for folder, count in find_wide_folders([*python, *list_product_files(root, ".js")], widest).items():
         yield f"{folder.relative_to(root)} has {count} modules; a folder has at most {widest}."
     for chain in find_import_cycles(build_import_graph(python)):

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from infra import structure
-from infra.structure import build_import_graph, find_breaches, find_import_cycles, find_wide_folders, list_product_files
+from infra.structure import (
+    SHORT_MODULES,
+    build_import_graph,
+    find_breaches,
+    find_import_cycles,
+    find_uneven_modules,
+    find_wide_folders,
+    list_product_files,
+)
 
 
 def product(root: Path, **files: str) -> Path:
@@ -95,6 +103,27 @@ def test_a_wide_folder_is_told(tmp_path: Path) -> None:
     assert find_wide_folders(files, 3) == {}
 
 
+def test_short_and_long_modules_are_found(tmp_path: Path) -> None:
+    product(tmp_path, services__short="x\n", services__exempt="x\n", services__long="x\n" * 5, services__empty="")
+    product(tmp_path, services__least="x\n" * 2, services__most="x\n" * 4)
+    folder = tmp_path / "services"
+    (folder / "__init__.py").write_text("x\n")
+    found = find_uneven_modules(list_product_files(tmp_path, ".py"), 2, 4, [folder / "exempt.py"])
+    assert found == {folder / "long.py": 5, folder / "short.py": 1}
+    assert find_uneven_modules([folder / "long.py"], 2, 4, [folder / "long.py"]), "no module may be too long"
+
+
+def test_examples_may_be_short(tmp_path: Path) -> None:
+    product(tmp_path, examples__a="x = 1\n")
+    assert list(find_breaches(tmp_path)) == []
+
+
+def test_each_exception_is_a_short_module() -> None:
+    root = Path(structure.__file__).parents[1]
+    modules = [root / name for name in SHORT_MODULES]
+    assert set(find_uneven_modules(modules, structure.MIN_LINES, structure.MAX_LINES, [])) == set(modules)
+
+
 def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
     folder = tmp_path / "clients/python/src/package"
     folder.mkdir(parents=True)
@@ -108,8 +137,10 @@ def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
 
 def test_each_breach_is_a_line(tmp_path: Path) -> None:
     product(tmp_path, services__a="import services.b", services__b="import services.a", services__c="")
-    assert list(find_breaches(tmp_path)) == ["Import cycle: services.a -> services.b -> services.a."]
-    assert list(find_breaches(tmp_path, widest=2, max_files=3)) == [
+    assert list(find_breaches(tmp_path, shortest=1)) == ["Import cycle: services.a -> services.b -> services.a."]
+    (tmp_path / "services/c.py").write_text("x = 1\n" * 3)
+    assert list(find_breaches(tmp_path, shortest=1, longest=2, widest=2, max_files=3)) == [
+        "services/c.py has 3 lines; a module has 1 to 2.",
         "services has 3 modules; a folder has at most 2.",
         "Import cycle: services.a -> services.b -> services.a.",
         "The product has 4 Python files; it has at most 3.",
@@ -119,7 +150,7 @@ def test_each_breach_is_a_line(tmp_path: Path) -> None:
 def test_the_command_prints_breaches_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    product(tmp_path, infra__structure="import infra.structure")
+    product(tmp_path, infra__structure="import infra.structure\n" * 80)
     monkeypatch.setattr(structure, "__file__", str(tmp_path / "infra/structure.py"))
     with pytest.raises(SystemExit) as ended:
         structure.main()
@@ -127,7 +158,14 @@ def test_the_command_prints_breaches_and_fails(
         1,
         "Import cycle: infra.structure -> infra.structure.\n",
     )
-    product(tmp_path, infra__structure="import ast")
+    product(tmp_path, infra__structure="import ast\n")
+    with pytest.raises(SystemExit) as ended:
+        structure.main()
+    assert (ended.value.code, capsys.readouterr().out) == (
+        1,
+        "infra/structure.py has 1 lines; a module has 80 to 400.\n",
+    )
+    product(tmp_path, infra__structure="import ast\n" * 80)
     with pytest.raises(SystemExit) as ended:
         structure.main()
     assert ended.value.code == 0
