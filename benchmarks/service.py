@@ -32,8 +32,8 @@ from services.index_spec import Generation, IndexNames, IndexSpec
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, new_generation, refresh_call
-from services.opensearch.journal import StoredDocument, encoded_write, raw_write
-from services.opensearch.stored_document import EncodedWindow
+from services.opensearch.journal import encoded_write, raw_write
+from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from services.settings import Settings
 
 if TYPE_CHECKING:

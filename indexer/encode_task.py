@@ -39,14 +39,13 @@ from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.journal import (
     PENDING,
-    StoredDocument,
     attempt_write,
     dead_write,
     encoded_write,
     get_documents_call,
     read_stored_documents,
 )
-from services.opensearch.stored_document import window_limit_refusal
+from services.opensearch.stored_document import StoredDocument, window_limit_refusal
 from services.queue.messages import EncodeMessage
 from services.retry import retry
 from services.telemetry.metrics import DEAD_LETTERS, FAILED_ENQUEUES

@@ -21,8 +21,8 @@ from services.encoders.manifest import DenseIdentity, WindowSettings
 from services.encoders.vectors import SparseVector, merge_neighbouring_windows, pack_dense_vectors
 from services.errors import SparsewellError
 from services.index_spec import TalkSettings
-from services.opensearch.journal import MAX_REASON_CHARACTERS, DenseOutcome, StoredDocument
-from services.opensearch.stored_document import EncodedWindow
+from services.opensearch.journal import MAX_REASON_CHARACTERS, DenseOutcome
+from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from services.talk.model import Chapter, Chaptering, Repair, Segments, read_producer_chapters
 from services.telemetry import tracing
 from services.telemetry.metrics import (

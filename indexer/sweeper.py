@@ -32,7 +32,6 @@ from services.opensearch.generations import (
 )
 from services.opensearch.jobs import job_traces_call, read_job_traces
 from services.opensearch.journal import (
-    StoredDocument,
     days_ms,
     dead_write,
     now_ms,
@@ -47,6 +46,7 @@ from services.opensearch.maintenance import (
     read_removal_counts,
     remove_expired_call,
 )
+from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import Publisher, encode_messages, encode_queue
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings

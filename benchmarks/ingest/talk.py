@@ -34,14 +34,8 @@ from services.index_spec import IndexSpec, TalkSettings
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import (
-    StoredDocument,
-    encoded_write,
-    get_documents_call,
-    raw_write,
-    read_stored_documents,
-)
-from services.opensearch.stored_document import build_talk_members
+from services.opensearch.journal import encoded_write, get_documents_call, raw_write, read_stored_documents
+from services.opensearch.stored_document import StoredDocument, build_talk_members
 from services.queue.messages import EncodeMessage
 from services.settings import Settings
 from services.talk.model import Chapter, Chaptering, Segments, Talk

@@ -50,7 +50,7 @@ from services.errors import BackendUnavailable
 from services.index_spec import Generation
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import count_states_call, delete_generations_call, read_state_counts, refresh_call
-from services.opensearch.journal import StoredDocument
+from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage, Publisher
 from services.settings import Settings
 

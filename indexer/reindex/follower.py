@@ -17,7 +17,7 @@ from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import StoredDocument, days_ms, now_ms
+from services.opensearch.journal import days_ms, now_ms
 from services.opensearch.reindex import (
     NO_OPERATIONS,
     ReindexRecord,
@@ -33,6 +33,7 @@ from services.opensearch.reindex import (
     shard_count_call,
     shard_states_call,
 )
+from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage, Publisher, encode_messages
 from services.settings import Settings
 

@@ -21,7 +21,6 @@ from services.opensearch.generations import refresh_call
 from services.opensearch.journal import (
     DEAD,
     DELETED,
-    StoredDocument,
     get_documents_call,
     read_stored_documents,
     read_stored_hits,
@@ -35,6 +34,7 @@ from services.opensearch.maintenance import (
     read_dead_letters,
     read_next_cursor,
 )
+from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage
 from services.telemetry.metrics import FAILED_ENQUEUES
 

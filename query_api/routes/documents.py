@@ -32,14 +32,8 @@ from services.errors import BackendUnavailable, Conflict, NotFound
 from services.opensearch.bulk import WriteOutcome
 from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
 from services.opensearch.jobs import count_invisible_documents, load_job_call, summarise_job
-from services.opensearch.journal import (
-    DELETED,
-    StoredDocument,
-    format_earlier_attempts,
-    get_document_call,
-    tombstone_write,
-)
-from services.opensearch.stored_document import read_chapters, read_segments
+from services.opensearch.journal import DELETED, format_earlier_attempts, get_document_call, tombstone_write
+from services.opensearch.stored_document import StoredDocument, read_chapters, read_segments
 from services.talk.chapters import (
     PLAIN_TYPE,
     PODCASTING_TYPE,

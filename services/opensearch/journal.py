@@ -16,7 +16,6 @@ from urllib.parse import quote
 import orjson
 
 from services.documents.document import (
-    VERSION_STRIDE,
     Document,
     client_version,
     encoded_version,
@@ -26,52 +25,13 @@ from services.documents.document import (
 from services.index_spec import Generation
 from services.opensearch.bulk import Verdict, Write, WriteOutcome
 from services.opensearch.client import Call
-from services.opensearch.stored_document import EncodedWindow, build_search_fields, build_talk_members
+from services.opensearch.stored_document import EncodedWindow, StoredDocument, build_search_fields, build_talk_members
 from services.talk.model import Chaptering
 
 # Members that the encoder made: large, and not read with a document.
 _EXCLUDED_VECTORS = "windows,dense"
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON_CHARACTERS = 2000
-# A retry takes one transition. Then each attempt takes three (enqueued, begun, failed), and death takes one.
-RETRY_RESERVED_VERSIONS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """Document as OpenSearch stores it: `external` is its external version, `source` its `_source`.
-
-    `physical`: the generation that it was read from; empty for search hits.
-    """
-
-    id: str
-    external: int
-    source: dict[str, Any]
-    physical: str = ""
-
-    @property
-    def state(self) -> str:
-        return str(self.source["state"])
-
-    @property
-    def attempts(self) -> int:
-        """Number of attempts that workers recorded. The first attempt is not recorded."""
-        return int(self.source.get("attempts", 0))
-
-    @property
-    def transitions(self) -> int:
-        """Number of transitions since the client's write."""
-        return self.external % VERSION_STRIDE
-
-    @property
-    def may_change(self) -> bool:
-        """Tell whether a transition is left besides the last one, which is reserved for death."""
-        return self.transitions < VERSION_STRIDE - 3
-
-    @property
-    def may_be_retried(self) -> bool:
-        """Tell whether enough transitions are left for another round of attempts."""
-        return self.transitions < VERSION_STRIDE - 3 - RETRY_RESERVED_VERSIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ from services.errors import BackendUnavailable, Conflict, NotFound
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call, SyncSearchClient
-from services.opensearch.journal import DEAD, DELETED, ENCODED, PENDING, StoredDocument, dead_write, now_ms
+from services.opensearch.journal import DEAD, DELETED, ENCODED, PENDING, dead_write, now_ms
 from services.opensearch.stored_document import (
     RAW_TALK_MEMBERS,
     TOO_MANY_WINDOWS,
+    StoredDocument,
     build_search_fields,
     read_windows,
     window_limit_refusal,

@@ -1,4 +1,4 @@
-"""Stored document: mapping and `_source` members of windows, chapters and talk.
+"""Stored document: its version and state; mapping and `_source` members of windows, chapters and talk.
 
 The source stores the windows packed, with their vectors; the searched fields (`sparse`, `window_vectors`, `chapters`)
 can be built again from them, so `_source` excludes these. Talk adds segments, chapters and the producer's members to
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.documents.document import joined_text
+from services.documents.document import VERSION_STRIDE, joined_text
 from services.encoders.vectors import PackedVector, SparseVector, merge_max
 from services.index_spec import IndexSpec
 from services.talk.chapters import format_chapters, format_segments
@@ -20,6 +20,8 @@ TOO_MANY_WINDOWS = "too_many_windows"
 # Nested documents of one document. A text of 1 MiB has at most 3,654 windows of ordinary size. OpenSearch allows
 # 10,000, but they make a request of 58 MB; 4,096 make 24 MB.
 MAX_NESTED_WINDOWS = 4096
+# A retry takes one transition. Then each attempt takes three (enqueued, begun, failed), and death takes one.
+RETRY_RESERVED_VERSIONS = 64
 _STORED_INTEGER: Final = {"type": "integer", "index": False, "doc_values": False}
 _STORED_SECONDS: Final = {"type": "float", "index": False, "doc_values": False}
 _KEYWORD_FIELD: Final = {"type": "keyword"}
@@ -30,6 +32,43 @@ EXCLUDED_CHAPTER_FIELDS: Final = ("chapters.sparse", "chapters.sparse.*", "chapt
 # Members with the client's data in stored form. A reindex copies them.
 RAW_TALK_MEMBERS = ("kind", "description", "segments", "given", "given_titles", "duration", "url", "talk_repairs")
 _CHAPTER_MEMBERS = ("number", "title", "start", "end", "start_time", "end_time")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """Document as OpenSearch stores it: `external` is its external version, `source` its `_source`.
+
+    `physical`: the generation that it was read from; empty for search hits.
+    """
+
+    id: str
+    external: int
+    source: dict[str, Any]
+    physical: str = ""
+
+    @property
+    def state(self) -> str:
+        return str(self.source["state"])
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts that workers recorded. The first attempt is not recorded."""
+        return int(self.source.get("attempts", 0))
+
+    @property
+    def transitions(self) -> int:
+        """Number of transitions since the client's write."""
+        return self.external % VERSION_STRIDE
+
+    @property
+    def may_change(self) -> bool:
+        """Tell whether a transition is left besides the last one, which is reserved for death."""
+        return self.transitions < VERSION_STRIDE - 3
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Tell whether enough transitions are left for another round of attempts."""
+        return self.transitions < VERSION_STRIDE - 3 - RETRY_RESERVED_VERSIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNam
 from services.opensearch.bulk import Verdict, WriteOutcome, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, delete_generations_call, refresh_call
-from services.opensearch.journal import PENDING, StoredDocument, encoded_write
+from services.opensearch.journal import PENDING, encoded_write
 from services.opensearch.queries import SearchPlan, build_search_body, msearch_call, sparse_query
-from services.opensearch.stored_document import EncodedWindow
+from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from services.settings import Settings
 
 Hits = list[tuple[str, float]]

@@ -17,8 +17,8 @@ from services.index_spec import FieldType
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import PENDING, StoredDocument, encoded_write, tombstone_write
-from services.opensearch.stored_document import EncodedWindow
+from services.opensearch.journal import PENDING, encoded_write, tombstone_write
+from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, vector
 
 FIELDS: dict[str, FieldType] = {

@@ -21,8 +21,8 @@ from services.errors import BackendUnavailable, NotFound, Overloaded
 from services.index_spec import IndexNames
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import StoredDocument, read_stored_hits
-from services.opensearch.stored_document import read_windows
+from services.opensearch.journal import read_stored_hits
+from services.opensearch.stored_document import StoredDocument, read_windows
 from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.settings import Settings
 from tests.faults.history import Final

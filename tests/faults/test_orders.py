@@ -13,8 +13,8 @@ from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Write, write_bulk
 from services.opensearch.client import Call
 from services.opensearch.generations import read_generation, refresh_call, resolve_alias_call
-from services.opensearch.journal import StoredDocument, encoded_write, get_documents_call, read_stored_documents
-from services.opensearch.stored_document import EncodedWindow
+from services.opensearch.journal import encoded_write, get_documents_call, read_stored_documents
+from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from tests.faults.door import Door
 from tests.faults.history import Findings, History, Written, check
 from tests.faults.processes import wait_for

@@ -14,7 +14,8 @@ from services.index_spec import Generation, IndexNames, IndexSpec
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, create_jobs_call, new_generation, refresh_call
-from services.opensearch.journal import StoredDocument, get_documents_call, read_stored_documents
+from services.opensearch.journal import get_documents_call, read_stored_documents
+from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage
 from services.settings import Settings
 

@@ -14,8 +14,9 @@ from services.errors import ConfigurationError, Overloaded
 from services.index_spec import Generation
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import StoredDocument, now_ms
+from services.opensearch.journal import now_ms
 from services.opensearch.reindex import copy_write, is_pending_write
+from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage
 from services.settings import Settings
 from services.talk.model import Chapter, Repair

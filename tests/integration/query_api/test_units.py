@@ -20,8 +20,8 @@ from services.index_spec import Generation, IndexNames, TalkSettings
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import read_generation, refresh_call, resolve_alias_call
-from services.opensearch.journal import StoredDocument, encoded_write
-from services.opensearch.stored_document import EncodedWindow
+from services.opensearch.journal import encoded_write
+from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from services.settings import Settings
 from services.talk.model import Chapter, Chaptering
 

@@ -2,7 +2,7 @@
 
 from indexer.encode_task import triage_documents
 from services.documents.document import VERSION_STRIDE, next_transition, raw_version
-from services.opensearch.journal import StoredDocument
+from services.opensearch.stored_document import StoredDocument
 
 MAX = 3
 

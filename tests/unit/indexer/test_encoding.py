@@ -17,7 +17,7 @@ from models.registry import load_encoder
 from services.encoders.manifest import Manifest, WindowSettings
 from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable, InvalidInput
-from services.opensearch.journal import StoredDocument
+from services.opensearch.stored_document import StoredDocument
 
 WINDOW = WindowSettings(pieces=16, overlap=4)
 

@@ -13,7 +13,7 @@ from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.encoders.manifest import WindowSettings
 from services.encoders.vectors import StoredDenseVectors
 from services.errors import InvalidInput
-from services.opensearch.journal import StoredDocument
+from services.opensearch.stored_document import StoredDocument
 from services.settings import Settings
 
 KNOWN = list_dense_encoders(Settings())[STANDIN_NAME]

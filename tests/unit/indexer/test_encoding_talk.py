@@ -19,7 +19,7 @@ from models.registry import load_encoder
 from services.encoders.manifest import WindowSettings
 from services.errors import Overloaded
 from services.index_spec import TalkSettings
-from services.opensearch.journal import StoredDocument
+from services.opensearch.stored_document import StoredDocument
 from services.talk.model import Chapter, Chaptering, Repair, chapter_windows, find_chapter, window_ends
 
 WINDOW = WindowSettings(pieces=16, overlap=4)

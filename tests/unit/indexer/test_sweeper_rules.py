@@ -4,7 +4,7 @@ import pytest
 
 from indexer.sweeper import MAX_LEASE_SECONDS, exhaustion_reason, next_lease_seconds
 from services.documents.document import VERSION_STRIDE, raw_version
-from services.opensearch.journal import StoredDocument
+from services.opensearch.stored_document import StoredDocument
 
 
 def stored(*, attempts: int = 0, transitions: int = 0, error: dict[str, str] | None = None) -> StoredDocument:

@@ -9,7 +9,6 @@ from services.encoders.manifest import WindowSettings
 from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable
 from services.index_spec import EncoderIdentity, Generation, IndexSpec, WindowStorage
-from services.opensearch.journal import StoredDocument
 from services.opensearch.reindex import (
     ShardState,
     copy_write,
@@ -19,7 +18,7 @@ from services.opensearch.reindex import (
     read_changes,
     read_shard_states,
 )
-from services.opensearch.stored_document import MAX_NESTED_WINDOWS, TOO_MANY_WINDOWS
+from services.opensearch.stored_document import MAX_NESTED_WINDOWS, TOO_MANY_WINDOWS, StoredDocument
 
 
 def generation(
