@@ -97,23 +97,23 @@ def _survives_startup(child: ChildProcess) -> bool:
     return child.alive() and time.time() - child.started > 1.5
 
 
-def wait_until_ready(part: ServiceProcess, child: ChildProcess, timeout: float) -> None:
+def wait_until_ready(service: ServiceProcess, child: ChildProcess, timeout: float) -> None:
     """Return once the process is ready.
 
     Raises BackendUnavailable (`part_died`, `part_not_ready`) with the end of its log.
     """
     deadline = time.monotonic() + timeout
-    while not part.ready(child):
+    while not service.ready(child):
         if not child.alive():
             raise BackendUnavailable(
                 "part_died",
-                f"The {part.name} ended during its start. The end of its log ({child.log}):\n"
+                f"The {service.name} ended during its start. The end of its log ({child.log}):\n"
                 f"{processes.read_last_lines(Path(child.log))}",
             )
         if time.monotonic() > deadline:
             raise BackendUnavailable(
                 "part_not_ready",
-                f"The {part.name} was not ready within {timeout:.0f} s. The end of its log ({child.log}):\n"
+                f"The {service.name} was not ready within {timeout:.0f} s. The end of its log ({child.log}):\n"
                 f"{processes.read_last_lines(Path(child.log))}",
             )
         time.sleep(0.2)
@@ -190,8 +190,8 @@ class Stack:
             undo.callback(self._stop, started, report)
             self._start_redis(started, report, tied)
             self._start_node(started, report, tied)
-            for part in service_processes(self._settings):
-                self._start_part(part, started, report, tied)
+            for service in service_processes(self._settings):
+                self._start_service(service, started, report, tied)
             if wait:
                 self._wait(report)
             undo.pop_all()
@@ -212,8 +212,10 @@ class Stack:
             self._row("redis", children, self._settings.redis_url, logs / "redis", bool(self._local.redis_url)),
             self._row("opensearch", children, node_url, logs / "opensearch" / "logs", bool(self._local.opensearch_url)),
         ]
-        parts = service_processes(self._settings)
-        return rows + [self._row(part.name, children, part.address, self._log(part.name), False) for part in parts]
+        services = service_processes(self._settings)
+        return rows + [
+            self._row(service.name, children, service.address, self._log(service.name), False) for service in services
+        ]
 
     def _row(
         self, name: str, children: dict[str, ChildProcess], where: str, log: Path, external: bool
@@ -251,38 +253,38 @@ class Stack:
             self._settings = self._settings.model_copy(update={"opensearch_url": node.url})
             started.append("opensearch")
 
-    def _start_part(self, part: ServiceProcess, started: list[str], report: Report, tied: bool) -> None:
-        if self._child(part.name) is not None:
+    def _start_service(self, service: ServiceProcess, started: list[str], report: Report, tied: bool) -> None:
+        if self._child(service.name) is not None:
             return
-        if part.name == "api":
+        if service.name == "api":
             require_free_port(self._settings.api_port, "the API", "SPARSEWELL_API_PORT")
-        log = self._log(part.name)
+        log = self._log(service.name)
         processes.rotate_log(log)
-        report(f"Starting the {part.name}.")
+        report(f"Starting the {service.name}.")
         child = processes.start_child(
-            part.name,
-            part.command,
+            service.name,
+            service.command,
             log,
             environment={
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
                 **settings_environment(self._settings),
-                **metrics_environment(self._settings, part.name),
+                **metrics_environment(self._settings, service.name),
             },
             directory=self._directory,
             tied=tied,
         )
-        started.append(part.name)
-        processes.save_child(child, self._record(part.name), where=part.address)
+        started.append(service.name)
+        processes.save_child(child, self._record(service.name), where=service.address)
 
     def _wait(self, report: Report) -> None:
-        for part in service_processes(self._settings):
-            child = self._child(part.name)
+        for service in service_processes(self._settings):
+            child = self._child(service.name)
             if child is None:
                 # It died since its start; the wait raises the error, with its log.
-                child = ChildProcess(part.name, 0, 0.0, str(self._log(part.name)))
-            wait_until_ready(part, child, self._local.start_timeout)
-            report(f"The {part.name} is ready{f': {part.address}' if part.address else '.'}")
+                child = ChildProcess(service.name, 0, 0.0, str(self._log(service.name)))
+            wait_until_ready(service, child, self._local.start_timeout)
+            report(f"The {service.name} is ready{f': {service.address}' if service.address else '.'}")
 
     def _stop(self, only: Collection[str] | None, report: Report) -> list[str]:
         stopped = []
@@ -300,7 +302,7 @@ class Stack:
             running.append(("redis", server.child, server.stop))
         if node := Node.find(NodeConfig.of(self._local).root):
             running.append(("opensearch", node.child, node.stop))
-        children = (self._child(part.name) for part in service_processes(self._settings))
+        children = (self._child(service.name) for service in service_processes(self._settings))
         running.extend((child.name, child, self._stopper(child)) for child in children if child)
         return running
 

@@ -250,21 +250,21 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
 
     A test that kills a process calls `processes.stop` or sends a signal to `child.pid`.
     """
-    parts = {part.name: part for part in service_processes(settings)}
+    services = {service.name: service for service in service_processes(settings)}
     started: list[ChildProcess] = []
 
     def start(name: str) -> ChildProcess:
-        part: ServiceProcess = parts[name]
+        service: ServiceProcess = services[name]
         child = processes.start_child(
             name,
-            part.command,
+            service.command,
             tmp_path / f"{name}-{len(started)}.log",
             environment=child_environment(settings),
             directory=tmp_path,
             tied=True,
         )
         started.append(child)
-        wait_until_ready(part, child, 60)
+        wait_until_ready(service, child, 60)
         return child
 
     yield start

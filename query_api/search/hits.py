@@ -11,7 +11,7 @@ from typing import Any
 
 from query_api.schemas.search_request import HitUnit
 from query_api.search.context import Hit, SearchContext, Source
-from query_api.search.passages import encoded_text, locate, part_windows, text_fragment
+from query_api.search.passages import encoded_text, locate, nested_windows, text_fragment
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import EMPTY_VECTOR
 from services.opensearch.stored_document import document_vector, read_windows
@@ -104,7 +104,7 @@ def matched_pieces(context: SearchContext, hit: Hit, source: Source) -> dict[int
     """
     weights, unit, windows = context.query.by_id(), context.request.unit, read_windows(source)
     scored_windows = (
-        windows if hit.number is None else [windows[n] for n in part_windows(unit, hit.number, source, windows)]
+        windows if hit.number is None else [windows[n] for n in nested_windows(unit, hit.number, source, windows)]
     )
     if unit == "chapter" or (unit == "document" and context.score_by == "document"):
         vector = document_vector(scored_windows, context.generation.spec.document_top_k)

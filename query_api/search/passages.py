@@ -29,7 +29,7 @@ _WORD = re.compile(r"\w+")
 def locate(context: SearchContext, hit: Hit, source: Source) -> dict[str, Any]:
     """Return the members of a hit that locate it: `passage`, and of talk `chapter` and `link`."""
     unit, windows = context.request.unit, read_packed_windows(source)
-    among = None if hit.number is None else part_windows(unit, hit.number, source, windows)
+    among = None if hit.number is None else nested_windows(unit, hit.number, source, windows)
     passage = best_passage(
         source.get("title", ""), source["text"], windows, context.query.by_id(), context.request.query, among
     )
@@ -114,14 +114,14 @@ def _split_long(start: int, end: int) -> list[tuple[int, int]]:
     ]
 
 
-def part_windows(unit: HitUnit, number: int, source: Source, windows: Sequence[WindowSpan]) -> Sequence[int]:
+def nested_windows(unit: HitUnit, number: int, source: Source, windows: Sequence[WindowSpan]) -> Sequence[int]:
     """Return the positions of the windows of a chapter, or of a passage, which is one window."""
     if unit == "passage":
         return (number,)
     return chapter_windows(source["chapters"][number], window_ends(windows, _text_offset(source)))
 
 
-def has_part(unit: HitUnit, number: int, source: Source) -> bool:
+def has_nested_hit(unit: HitUnit, number: int, source: Source) -> bool:
     """Return whether the document still has the chapter or passage: it may have been rewritten since the search."""
     return number < len(source.get("chapters" if unit == "chapter" else "windows", ()))
 

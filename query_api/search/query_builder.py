@@ -152,9 +152,9 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
     factors: dict[NestedKind, float] = {"chapter": talk.chapter_in_lexical}
     if "window" in spec.scored_by:
         factors["passage"] = talk.passage_in_lexical
-    for part, factor in factors.items():
+    for kind, factor in factors.items():
         if factor:
-            yield best_nested_score_query(field_query(context, nested_words_field(part)), part, factor)
+            yield best_nested_score_query(field_query(context, nested_words_field(kind)), kind, factor)
 
 
 def field_query(context: SearchContext, field: LexicalField) -> Clause:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from query_api.schemas.search_request import SearchRequest
-from query_api.search.chapters import retrieve_parts
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.curation import CuratedQuery, CurationTerms, Origins, curate_query
 from query_api.search.executor import complete_hits
@@ -17,6 +16,7 @@ from query_api.search.expansion import with_feedback
 from query_api.search.highlight import highlight
 from query_api.search.hits import shape_hit, shape_query_pieces
 from query_api.search.multi_index import check_field_types, drop_incompatible_rules
+from query_api.search.nested_hits import retrieve_nested_hits
 from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
 from query_api.search.rerank import retrieve_reranked
 from query_api.search.retrieval import read_hits, retrieve
@@ -82,7 +82,7 @@ async def run_stages(contexts: Sequence[SearchContext]) -> SearchResult:
     if request.unit == "document":
         return await _retrieve_documents(contexts, feedback)
     contexts = [_without_pins(each, "by_unit") for each in contexts]
-    retrieved = await retrieve_parts(contexts[0], request.unit)
+    retrieved = await retrieve_nested_hits(contexts[0], request.unit)
     return SearchResult(contexts, retrieved.hits, retrieved)
 
 

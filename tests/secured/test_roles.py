@@ -61,17 +61,17 @@ def worker(secured_node: Secured, chosen: dict[str, Any], tmp_path: Path) -> Ite
     cert, key = secured_node.authority.sign("sparsewell-worker")
     without = {"opensearch_user": None, "opensearch_password": None}
     settings = secured_node.settings("worker", **chosen, **without, opensearch_cert=cert, opensearch_key=key)
-    part: ServiceProcess = next(part for part in service_processes(settings) if part.name == "worker")
+    service: ServiceProcess = next(service for service in service_processes(settings) if service.name == "worker")
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(Path(__file__).parents[2]),
         **settings_environment(settings),
     }
     child = processes.start_child(
-        "worker", part.command, tmp_path / "worker.log", environment=environment, directory=tmp_path, tied=True
+        "worker", service.command, tmp_path / "worker.log", environment=environment, directory=tmp_path, tied=True
     )
     try:
-        wait_until_ready(part, child, 60)
+        wait_until_ready(service, child, 60)
         yield settings
     finally:
         processes.stop_child(child, 0)

@@ -178,17 +178,17 @@ def wait_until_encoded(api: httpx.Client, job: str, documents: int) -> None:
 
 
 def start_worker(settings: Settings, directory: Path) -> processes.ChildProcess:
-    part = next(part for part in service_processes(settings) if part.name == "worker")
+    service = next(service for service in service_processes(settings) if service.name == "worker")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
     child = processes.start_child(
         "worker",
-        part.command,
+        service.command,
         directory / "worker.log",
         environment={**inherited, **settings_environment(settings)},
         directory=directory,
         tied=True,
     )
-    wait_until_ready(part, child, 60)
+    wait_until_ready(service, child, 60)
     return child
 
 

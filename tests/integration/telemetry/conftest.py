@@ -48,17 +48,17 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
 
     def begin(name: str, **environment: str) -> Running:
         port = find_free_port()
-        part = next(part for part in service_processes(settings) if part.name == name)
+        service = next(service for service in service_processes(settings) if service.name == name)
         child = processes.start_child(
             name,
-            part.command,
+            service.command,
             tmp_path / f"{name}-{len(started)}.log",
             environment=shared.child_environment(settings) | {"SPARSEWELL_METRICS_PORT": str(port)} | environment,
             directory=tmp_path,
             tied=True,
         )
         started.append(child)
-        wait_until_ready(part, child, 60)
+        wait_until_ready(service, child, 60)
         running = Running(child, f"http://127.0.0.1:{port}")
         # (a sweeper counts as ready once it lives)
         shared.wait_for(lambda: _answers(running.metrics), 60, f"the {name} shows its metrics")

@@ -1,4 +1,4 @@
-"""Search for chapters of talk or for passages; several hits may be of one document.
+"""Nested hits: search for chapters of talk or for passages. Several hits may be of one document.
 
 A list is a search for documents by their best chapter or passage, with the best of each document as inner hits. The
 lists of both modes are fused as lists of documents are. Then the documents of the hits are read, and their lexical
@@ -13,7 +13,7 @@ from query_api.schemas.search_request import MAX_PER_DOCUMENT
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import send_lists
 from query_api.search.multi_index import MergedList
-from query_api.search.passages import has_part
+from query_api.search.passages import has_nested_hit
 from query_api.search.query_builder import depth_of, excluded_ids, field_query, modes_of, needed_source, with_boosts
 from query_api.search.retrieval import cut_page, fuse, read_sources, scaled_shares
 from services.opensearch.queries import (
@@ -28,21 +28,21 @@ from services.opensearch.queries import (
 )
 
 # The id of a document, and the number of the chapter or passage within it.
-PartKey = tuple[str, int]
+NestedKey = tuple[str, int]
 
 
-async def retrieve_parts(context: SearchContext, unit: NestedKind) -> RetrievedHits:
+async def retrieve_nested_hits(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     """Return the chapters or passages of the page, with sources and explanations."""
     retrieved = await _rank(context, unit)
     hits = await read_sources(context, retrieved.hits, needed_source(context.request))
-    hits = [hit if _part_exists(unit, hit) else hit._replace(source=None) for hit in hits]
+    hits = [hit if _nested_hit_exists(unit, hit) else hit._replace(source=None) for hit in hits]
     if context.request.needs_explanation and any("lexical" in hit.scores for hit in hits):
         hits = await _explain(context, unit, hits)
     return RetrievedHits(hits, retrieved.page, lexical_empty=retrieved.lexical_empty, read=True)
 
 
-def _part_exists(unit: NestedKind, hit: Hit) -> bool:
-    return hit.source is not None and has_part(unit, hit.number or 0, hit.source)
+def _nested_hit_exists(unit: NestedKind, hit: Hit) -> bool:
+    return hit.source is not None and has_nested_hit(unit, hit.number or 0, hit.source)
 
 
 async def _rank(context: SearchContext, unit: NestedKind) -> RetrievedHits:
@@ -51,7 +51,7 @@ async def _rank(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     # One hit more than the page shows whether another page follows.
     depth = depth_of(context) if len(modes) > 1 else request.size + (0 if page is None else page.begin + 1)
     answers = await send_lists(
-        context.engine, [_part_plan(context, mode, unit, depth) for mode in modes], context.stopwatch
+        context.engine, [_nested_plan(context, mode, unit, depth) for mode in modes], context.stopwatch
     )
     hits_by_mode = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
     lists = {}
@@ -66,10 +66,10 @@ async def _rank(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     return RetrievedHits(page_hits, page, lexical_empty=hits_by_mode.get("lexical") == [])
 
 
-def _part_plan(context: SearchContext, mode: str, unit: NestedKind, depth: int) -> SearchPlan:
+def _nested_plan(context: SearchContext, mode: str, unit: NestedKind, depth: int) -> SearchPlan:
     """Build the list of the best chapters or passages of each document."""
     per_document = min(context.request.per_document or MAX_PER_DOCUMENT, depth)
-    words = best_nested_query(_part_query(context, mode, unit), unit, per_document)
+    words = best_nested_query(_nested_query(context, mode, unit), unit, per_document)
     query = add_filter(words, context.selection.clauses, excluded_ids(context))
     # The boosts of a document apply to its chapters and passages, so hits always name their boosts.
     return SearchPlan(
@@ -77,7 +77,7 @@ def _part_plan(context: SearchContext, mode: str, unit: NestedKind, depth: int) 
     )
 
 
-def _part_query(context: SearchContext, mode: str, unit: NestedKind) -> dict[str, Any]:
+def _nested_query(context: SearchContext, mode: str, unit: NestedKind) -> dict[str, Any]:
     return (
         sparse_nested_query(context.query, unit) if mode == "sparse" else field_query(context, nested_words_field(unit))
     )
@@ -85,17 +85,17 @@ def _part_query(context: SearchContext, mode: str, unit: NestedKind) -> dict[str
 
 def _scores(
     context: SearchContext, unit: NestedKind, hits: Sequence[Mapping[str, Any]], depth: int
-) -> dict[PartKey, float]:
+) -> dict[NestedKey, float]:
     """Return the best `depth` chapters or passages of all documents, best first; ties by document and number."""
     scores = {}
     for hit in hits:
         factor = 1.0 if context.curated is None else context.curated.boost_factor(hit.get("matched_queries", ()))
-        for number, part in read_best_nested(hit, unit):
-            scores[hit["_id"], number] = float(part["_score"]) * factor
+        for number, nested_hit in read_best_nested(hit, unit):
+            scores[hit["_id"], number] = float(nested_hit["_score"]) * factor
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
 
 
-def _limit_per_document(limit: int | None, ranking: Sequence[tuple[PartKey, float]]) -> list[tuple[PartKey, float]]:
+def _limit_per_document(limit: int | None, ranking: Sequence[tuple[NestedKey, float]]) -> list[tuple[NestedKey, float]]:
     """Keep the best `limit` hits of each document: two lists may name different ones."""
     if limit is None:
         return list(ranking)
@@ -112,18 +112,20 @@ async def _explain(context: SearchContext, unit: NestedKind, hits: Sequence[Hit]
     """Return the hits with the contributions of words to their lexical scores."""
     documents = list(dict.fromkeys(hit.id for hit in hits if "lexical" in hit.scores))
     per_document = min(context.request.per_document or MAX_PER_DOCUMENT, depth_of(context) + 1)
-    words = best_nested_query(_part_query(context, "lexical", unit), unit, per_document, explained=True)
+    words = best_nested_query(_nested_query(context, "lexical", unit), unit, per_document, explained=True)
     query = {"bool": {"must": [words], "filter": [{"ids": {"values": documents}}]}}
     plan = SearchPlan(context.target, build_search_body(query, len(documents), False, context.timeout))
     (answer,) = await send_lists(context.engine, [plan], context.stopwatch)
-    parts = {
-        (hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_best_nested(hit, unit)
+    nested_hits = {
+        (hit["_id"], number): nested_hit
+        for hit in answer["hits"]["hits"]
+        for number, nested_hit in read_best_nested(hit, unit)
     }
 
     def with_shares(hit: Hit) -> Hit:
-        part = parts.get((hit.id, hit.number or 0))
-        if part is None or "lexical" not in hit.scores:
+        nested_hit = nested_hits.get((hit.id, hit.number or 0))
+        if nested_hit is None or "lexical" not in hit.scores:
             return hit
-        return hit._replace(shares=scaled_shares(context, hit, part))
+        return hit._replace(shares=scaled_shares(context, hit, nested_hit))
 
     return [with_shares(hit) for hit in hits]
