@@ -1,7 +1,7 @@
-"""Judged collections for ranking benchmarks: vectors from a cache, exact sparse scores, keyword lists of a real node.
+"""Judged collections for ranking benchmarks: vectors from a cache, exact sparse scores, lexical lists of a real node.
 
 Encoding takes minutes to hours, so a file keeps the vectors of a collection. Its name has the encoder's fingerprint,
-how texts are cut, and size and time of the corpus. Keyword lists come from the service's own mapping, analyser and
+how texts are cut, and size and time of the corpus. Lexical lists come from the service's own mapping, analyser and
 query. `sample_collection` takes every n-th document of a collection whose texts would take an hour.
 """
 
@@ -41,7 +41,7 @@ _TIMEOUT_SECONDS = 120.0
 _QUERIES_PER_REQUEST = 50
 # Enough windows to sort by length, and few enough for the memory with long documents.
 _BATCH_DOCUMENTS = 128
-KeywordLists = dict[str, list[tuple[str, float]]]
+LexicalLists = dict[str, list[tuple[str, float]]]
 DocumentWindows = dict[str, list[EncodedWindow]]
 
 
@@ -76,7 +76,7 @@ def sample_collection(collection: JudgedCollection, every: int) -> JudgedCollect
 
 @dataclass(frozen=True)
 class JudgedLists:
-    """Collection with its judged queries, its exact sparse index, and the keyword list of each query."""
+    """Collection with its judged queries, its exact sparse index, and the lexical list of each query."""
 
     name: str
     judgements: Judgements
@@ -123,7 +123,7 @@ def _open_judged(
         collection.known_judgements(),
         dict(collection.judged),
         ExactIndex(encode_collection(collection, encoder, cache)),
-        search_keyword_lists(search, settings, collection, CANDIDATE_COUNT),
+        search_lexical_lists(search, settings, collection, CANDIDATE_COUNT),
     )
 
 
@@ -238,15 +238,15 @@ def read_windows(path: Path) -> DocumentWindows:
 
 
 @dataclass(frozen=True)
-class KeywordIndex:
-    """Collection's documents in an OpenSearch index, for keyword search."""
+class LexicalIndex:
+    """Collection's documents in an OpenSearch index, for lexical search."""
 
     search: SyncSearchClient
     physical: str
 
-    def lists(self, queries: Mapping[str, dict[str, Any]], size: int) -> KeywordLists:
+    def lists(self, queries: Mapping[str, dict[str, Any]], size: int) -> LexicalLists:
         """Return the best `size` documents of each OpenSearch query."""
-        lists: KeywordLists = {}
+        lists: LexicalLists = {}
         names = list(queries)
         for start in range(0, len(names), _QUERIES_PER_REQUEST):
             batch = names[start : start + _QUERIES_PER_REQUEST]
@@ -265,24 +265,24 @@ class KeywordIndex:
 @contextmanager
 def open_lexical_index(
     search: SyncSearchClient, settings: Settings, collection: JudgedCollection
-) -> Iterator[KeywordIndex]:
+) -> Iterator[LexicalIndex]:
     """Yield an index that is deleted at the end.
 
-    Documents are journalled as the API does and never encoded, because keyword search needs no vectors.
+    Documents are journalled as the API does and never encoded, because lexical search needs no vectors.
     """
-    generation = create_index(search, settings, "keywords")
+    generation = create_index(search, settings, "lexical")
     try:
         documents = [Document(d.id, d.text, d.title) for d in collection.documents() if d.text]
         journal_documents(search, settings, generation, documents)
         search.send(refresh_call(generation.physical))
-        yield KeywordIndex(search, generation.physical)
+        yield LexicalIndex(search, generation.physical)
     finally:
         search.send(delete_generations_call([generation]))
 
 
-def search_keyword_lists(
+def search_lexical_lists(
     search: SyncSearchClient, settings: Settings, collection: JudgedCollection, size: int
-) -> KeywordLists:
+) -> LexicalLists:
     """Return the best `size` documents of each judged query."""
     with open_lexical_index(search, settings, collection) as index:
         return index.lists({query: lexical_query(text) for query, text in collection.judged.items()}, size)

@@ -6,8 +6,8 @@
 
 `suggest`: 60,000 titles of three to seven words, drawn by their frequency in the collections; prefixes of two to ten
 letters are completed and searched in turn at the node. Spelling: words of judged queries that the collection has get
-one error each; if keyword search then finds nothing, the word is corrected as in a search and, for comparison, in the
-stems of keyword search (docs/decisions/0178).
+one error each; if lexical search then finds nothing, the word is corrected as in a search and, for comparison, in the
+stems of lexical search (docs/decisions/0178).
 
 `feedback_cost`: the same questions with and without feedback, examples and context through the real API, for short and
 for long documents. Feedback is a second search and the reading of three documents' vectors, so the ratio to a plain
@@ -115,7 +115,7 @@ def measure_suggestions(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_spelling(collection: JudgedCollection, search: SyncSearchClient, settings: Settings) -> dict[str, Any]:
-    """Return the shares of misspelt words without keyword hits that are corrected rightly, wrongly or not at all."""
+    """Return the shares of misspelt words without lexical hits that are corrected rightly, wrongly or not at all."""
     documents = [Document(one.id, one.text, one.title) for one in collection.documents()]
     generation = create_index(search, settings, collection.name)
     journal_documents(search, settings, generation, documents)
@@ -172,7 +172,7 @@ class WordCorrector:
         self._words = generation.spec.spelling_field
 
     def is_found(self, word: str) -> bool:
-        """Return whether keyword search finds a document with the word."""
+        """Return whether lexical search finds a document with the word."""
         answer = self._search.send(
             search_call(
                 SearchPlan(self._index, build_search_body(lexical_query(word), 1, False, _TIMEOUT_SECONDS)),
@@ -192,7 +192,7 @@ class WordCorrector:
         return next((one.suggested for one in find_corrections(word, unknown, documents)), None)
 
     def stem(self, word: str) -> str:
-        """Return the stem that keyword search uses for a word."""
+        """Return the stem that lexical search uses for a word."""
         terms = read_analysed_terms(
             self._search.send(analyse_terms_call(self._index, "lexical", [word], _TIMEOUT_SECONDS)), [word]
         )
@@ -212,7 +212,7 @@ def draw_titles(words: Counter[str], count: int) -> list[str]:
 async def measure_latency(
     settings: Settings, generation: Generation, typed: Sequence[str], rounds: int
 ) -> dict[str, Any]:
-    """Return milliseconds of suggestions and of a keyword search for the same letters."""
+    """Return milliseconds of suggestions and of a lexical search for the same letters."""
     search = AsyncSearchClient(settings)
 
     def make_suggestion_sender(*, fuzzy: bool) -> Any:

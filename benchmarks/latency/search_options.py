@@ -9,7 +9,7 @@ search.
 
 `filtered` (docs/decisions/0160): FOLDER has external texts, cut as for `pruning`; queries are their titles. The
 filters are a value of a keyword field, the same value among ten, and a range of numbers; each leaves at most one
-document in 1,000. `did_you_mean` is off, because it searches twice more after an empty keyword list; one side has it
+document in 1,000. `did_you_mean` is off, because it searches twice more after an empty lexical list; one side has it
 on. `boosts` (0177): one index for each set of rules; indexes beyond the encoded documents repeat them. `highlights`
 (0170): Python's documentation as it is, and ten of its documents in one, with several windows each.
 """

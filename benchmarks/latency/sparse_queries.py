@@ -1,4 +1,4 @@
-"""Latency of sparse queries beside a keyword search: `rank_feature` and `match` on the same index, in turn.
+"""Latency of sparse queries beside a lexical search: `rank_feature` and `match` on the same index, in turn.
 
     python -m benchmarks sparse_vs_match FOLDER --cache CACHE --json benchmarks/results/sparse_vs_match.json
     python -m benchmarks pruning FOLDER --cache CACHE --json benchmarks/results/pruning.json

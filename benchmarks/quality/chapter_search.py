@@ -6,8 +6,8 @@ The result is written to FILE. The committed results are benchmarks/results/chap
 
 Queries are titles of chapters from the notes of held-out episodes, which are not indexed, without titles that name no
 subject; and judged meetings for whole documents. The same texts are indexed without chapters (`plain`, and with the
-best passage in keyword search), with an engine's chapters (`chapters`), with titles, best chapter or best passage in
-keyword search (`... in keywords`), and with titles encoded before each window (`titles in vectors`)
+best passage in lexical search), with an engine's chapters (`chapters`), with titles, best chapter or best passage in
+lexical search (`... in keywords`), and with titles encoded before each window (`titles in vectors`)
 (docs/decisions/0195).
 
 NDCG@10 and MRR@10 rank documents: the first chapter or passage of each document counts. `first` is the share of queries
@@ -39,7 +39,7 @@ from services.settings import Settings
 from services.talk.model import Chaptering
 
 MODES = ("sparse", "lexical", "hybrid")
-KEYWORD_FACTOR = 0.5  # weight of titles, best chapter and best passage in keyword search
+LEXICAL_FACTOR = 0.5  # weight of titles, best chapter and best passage in lexical search
 # Requested parts; they belong to more than ten documents.
 MAX_PARTS = 60
 EPISODE_SETS = "syntax_fm/50,bitcoin_transcripts/70"
@@ -150,11 +150,11 @@ def _iter_sides(engine: str) -> Iterator[IndexingSide]:
     nothing = {"passage_in_lexical": 0}
     chapters = TalkSettings.model_validate({"chapters": engine} | nothing)
     yield IndexingSide("plain", TalkSettings.model_validate({"chapters": "none"} | nothing), ("document", "passage"))
-    words = TalkSettings.model_validate({"chapters": "none", "passage_in_lexical": KEYWORD_FACTOR})
+    words = TalkSettings.model_validate({"chapters": "none", "passage_in_lexical": LEXICAL_FACTOR})
     yield IndexingSide("plain, passage in keywords", words, modes=("lexical", "hybrid"))
     yield IndexingSide("chapters", chapters, ("document", "chapter", "passage"))
     for parts in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
-        talk = chapters.model_copy(update={f"{part}_in_lexical": KEYWORD_FACTOR for part in parts})
+        talk = chapters.model_copy(update={f"{part}_in_lexical": LEXICAL_FACTOR for part in parts})
         yield IndexingSide(f"{' and '.join(parts)} in keywords", talk, modes=("lexical", "hybrid"))
     vectors = chapters.model_copy(update={"titles_in_vectors": True})
     yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))

@@ -12,7 +12,7 @@ also the rewriting of a perfect model.
 - `unrelated_conversations`: the turns share no content word and the query is whole: any change by the context is harm.
 
 A follow-up is searched alone, joined to its turns, with its turns as context (the service's own functions), and whole.
-Sparse lists are exact, keyword lists come from a real node. The series of qmsum_meetings flatter every use of turns,
+Sparse lists are exact, lexical lists come from a real node. The series of qmsum_meetings flatter every use of turns,
 because all their turns are about the one relevant meeting; they have no part in the choice of parameters
 (docs/decisions/0156).
 """
@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from benchmarks.collections import (
     CANDIDATE_COUNT,
-    KeywordIndex,
+    LexicalIndex,
     encode_collection_windows,
     judged_arguments,
     open_lexical_index,
@@ -172,12 +172,12 @@ class ConversationBench:
     """Indexes and query table of a collection."""
 
     index: ExactIndex
-    keywords: KeywordIndex
+    lexical: LexicalIndex
     table: QueryTable
     max_added: int
 
     def figures(self, conversations: list[Conversation], judgements: Judgements) -> dict[str, Any]:
-        """Return NDCG@10 of the sparse, the keyword and the fused list, by way to search."""
+        """Return NDCG@10 of the sparse, the lexical and the fused list, by way to search."""
         judged = {c.query: judgements[c.query] for c in conversations}
 
         def row(sparse: Rankings, lexical: Rankings) -> dict[str, float]:
@@ -208,7 +208,7 @@ class ConversationBench:
         }
 
     def _lexical(self, texts: Mapping[str, str]) -> Rankings:
-        return self.keywords.lists({query: lexical_query(text) for query, text in texts.items()}, CANDIDATE_COUNT)
+        return self.lexical.lists({query: lexical_query(text) for query, text in texts.items()}, CANDIDATE_COUNT)
 
     def _with_context(
         self, conversation: Conversation, memory: ConversationMemory, *, again: bool = False
@@ -223,7 +223,7 @@ class ConversationBench:
         for c in conversations:
             carried = context_words(c.follow_up, c.turns, word_weights(self.table, c.turns), memory)
             queries[c.query] = lexical_query(c.follow_up, carried)
-        return self.keywords.lists(queries, CANDIDATE_COUNT)
+        return self.lexical.lists(queries, CANDIDATE_COUNT)
 
 
 def conversation(argv: list[str] | None = None) -> None:
@@ -244,8 +244,8 @@ def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             index = ExactIndex({document: document_vector(own, top_k) for document, own in windows.items()})
-            with open_lexical_index(search, settings, collection) as keywords:
-                bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
+            with open_lexical_index(search, settings, collection) as lexical:
+                bench = ConversationBench(index, lexical, table, Settings().max_added_pieces)
                 results[label] = {
                     kind: {
                         "conversations": len(conversations),

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collections import encode_collection, sample_collection, search_keyword_lists
+from benchmarks.collections import encode_collection, sample_collection, search_lexical_lists
 from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_node, open_service, read_opensearch_version, run_process
 from cli.relevance.collection import JudgedCollection, open_collection
@@ -150,7 +150,7 @@ class RerankModels:
         sparse = rank_queries(
             index, {q: self.table.encode(text, 1000).by_id() for q, text in judged.items()}, CANDIDATE_COUNT
         )
-        lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
+        lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
         hybrid = {
             q: fuse_lists({"sparse": dict(sparse[q]), "lexical": dict(lexical[q])}, DEFAULT_WEIGHTS) for q in judged
         }

@@ -4,8 +4,8 @@
 
 Collections with deep judgements (adi, cisi, medline; cranfield has grades) and with sparse ones (cosqa, qmsum_meetings:
 one document per query) are averaged apart. Each parameter is varied around the default in five ways, which differ in
-the list that gives the documents, and in whether the second round is fused with the keyword list. Sparse lists are
-exact, keyword lists come from a real node, 100 candidates each. Explicit feedback is simulated: of the first ten, up to
+the list that gives the documents, and in whether the second round is fused with the lexical list. Sparse lists are
+exact, lexical lists come from a real node, 100 candidates each. Explicit feedback is simulated: of the first ten, up to
 three relevant documents are liked and up to three others disliked; shown documents then count neither as found nor as
 missed (docs/decisions/0155).
 """
@@ -22,7 +22,7 @@ from benchmarks.collections import (
     encode_collection_windows,
     judged_arguments,
     sample_collection,
-    search_keyword_lists,
+    search_lexical_lists,
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.service import open_node, read_opensearch_version
@@ -48,7 +48,7 @@ from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
 
 SPARSE_JUDGEMENTS = ("cosqa", "qmsum_meetings")
 MAX_QUERIES = 1000
-# For each way: the list that gives the documents, and whether the second round is fused with the keyword list.
+# For each way: the list that gives the documents, and whether the second round is fused with the lexical list.
 FEEDBACK_WAYS: Final[Mapping[str, tuple[str, bool]]] = {
     "neither": ("sparse", False),
     "before": ("hybrid", False),
@@ -121,7 +121,7 @@ def measure_feedback(arguments: argparse.Namespace) -> dict[str, Any]:
             name, _, every = label.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
-            lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
+            lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
             subject = FeedbackCollection.of(label, collection, windows, table, lexical)
             results[label] = measure_pseudo_feedback(subject, table)
             if name not in SPARSE_JUDGEMENTS:

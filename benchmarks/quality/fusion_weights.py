@@ -2,7 +2,7 @@
 
     python -m benchmarks fusion_weights DATA --json benchmarks/results/fusion-weights.json
 
-DATA has a directory for each collection, in BEIR's layout. The keyword list comes from a real node with the service's
+DATA has a directory for each collection, in BEIR's layout. The lexical list comes from a real node with the service's
 mapping and query, the sparse list is exact. Both have 100 candidates, and the service's function fuses them. `NAME/4`
 takes every fourth document: qmsum_meetings has 2.3 million words. The demo's questions about Python's documentation are
 measured and have no part in the choice (docs/decisions/0070, 0150).

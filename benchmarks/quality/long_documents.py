@@ -22,7 +22,7 @@ from benchmarks.collections import (
     encode_collection_windows,
     judged_arguments,
     sample_collection,
-    search_keyword_lists,
+    search_lexical_lists,
 )
 from benchmarks.measuring import percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import create_index, fill_generation, open_node, read_opensearch_version
@@ -99,7 +99,7 @@ def measure_long_documents(arguments: argparse.Namespace) -> dict[str, Any]:
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             queries = {query: table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
-            lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
+            lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
             counts = [len(own) for own in windows.values()]
             results[label] = row = {
                 "documents": len(windows),

@@ -7,7 +7,7 @@
 `sparsewell eval`; the same documents are encoded in this process and searched exactly. The benchmark counts equal
 scores, and fails when NDCG@10, MRR@10 or Recall@100 differ by more than .002.
 
-`several_indexes`: each collection is an index, and every query searches all of them. Keyword lists come from a real
+`several_indexes`: each collection is an index, and every query searches all of them. Lexical lists come from a real
 node, with the word statistics of each index or of all; sparse lists are exact, by one encoder or by two. An answer from
 another collection is wrong; figures are means over collections (docs/decisions/0166).
 """
@@ -176,7 +176,7 @@ def measure_several_indexes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the figures with one encoder and with two."""
     collections = [open_collection(arguments.data / name) for name in arguments.collections.split(",")]
     with open_node() as settings:
-        apart, pooled = search_keyword_lists(settings, collections)
+        apart, pooled = search_lexical_lists(settings, collections)
         version = read_opensearch_version(settings)
     first = search_sparse_lists(collections, arguments.encoder, arguments.cache)
     second = search_sparse_lists(collections, arguments.second, arguments.cache)
@@ -193,7 +193,7 @@ def measure_several_indexes(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "depth": LIST_DEPTH, **figures}
 
 
-def search_keyword_lists(settings: Settings, collections: Sequence[JudgedCollection]) -> tuple[IndexLists, IndexLists]:
+def search_lexical_lists(settings: Settings, collections: Sequence[JudgedCollection]) -> tuple[IndexLists, IndexLists]:
     """Return the lists with the statistics of each index and of all; document ids start with the collection."""
     apart: IndexLists = {}
     pooled: IndexLists = {}
