@@ -20,7 +20,7 @@ from query_api.index_cache import CurationCache, QueryTableCache
 from query_api.ingest.backpressure import BackgroundReader, BacklogMonitor, InFlightRequests
 from query_api.query_log import QueryLog
 from query_api.readiness import ReadinessMonitor
-from query_api.search.executor import DirectEngine
+from query_api.search.executor import DirectExecutor
 from query_api.search.points_in_time import PointInTimeRegistry
 from query_api.search.validation import limits_of
 from services.access.api_keys import read_key_file
@@ -59,7 +59,7 @@ class AppState:
         self.search = AsyncSearchClient(settings)
         # The client rotates over several addresses, so a search on the node's own copies spreads the load.
         self.prefer_local = len(split_addresses(settings.opensearch_url)) > 1
-        self.engine = DirectEngine(self.search, settings.search_timeout, prefer_local=self.prefer_local)
+        self.executor = DirectExecutor(self.search, settings.search_timeout, prefer_local=self.prefer_local)
         self.points_in_time = PointInTimeRegistry(settings.max_points_in_time)
         self.publisher = Publisher(settings.redis_address)
         self.clock = VersionClock()
@@ -90,7 +90,7 @@ class AppState:
         if principal.filter is not None:
             view._restriction = DocumentLevelSecurity()
             view.search = RestrictedSearchClient(self.unrestricted_search, view._restriction)
-            view.engine = DirectEngine(view.search, self.settings.search_timeout, prefer_local=self.prefer_local)
+            view.executor = DirectExecutor(view.search, self.settings.search_timeout, prefer_local=self.prefer_local)
         return view
 
     async def generation(self, index: str, *, prefer_local: bool = False) -> Generation:

@@ -16,7 +16,7 @@ from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
-from query_api.search.executor import DirectEngine, Stopwatch
+from query_api.search.executor import DirectExecutor, Stopwatch
 from query_api.search.multi_index import common_score_by
 from query_api.search.stages import encode_query, run_stages
 from query_api.search.validation import parse_selection
@@ -85,7 +85,7 @@ async def _rank_questions(
         await search.send(refresh_call(generation.physical))
         curations = CurationCache(search, IndexNames(settings.index_prefix), _TIMEOUT_SECONDS)
         curations.remember(generation, await curations.read(generation.index, prefer_local=False))
-        engine = DirectEngine(search, _TIMEOUT_SECONDS, prefer_local=False)
+        executor = DirectExecutor(search, _TIMEOUT_SECONDS, prefer_local=False)
         rankings: dict[str, dict[str, Ranking]] = {}
         for mode in MODES:
             rankings[mode] = {}
@@ -95,7 +95,7 @@ async def _rank_questions(
                 rules = await rules_of(curations, generation, request)
                 vector, curated, origins = encode_query(generation, table, request, settings, rules)
                 context = SearchContext(
-                    generation, table, request, settings, engine, Stopwatch(), selection,
+                    generation, table, request, settings, executor, Stopwatch(), selection,
                     common_score_by(request, [generation.spec]), vector, origins=origins, curated=curated,
                 )  # fmt: skip
                 hits = (await run_stages([context])).hits

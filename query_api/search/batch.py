@@ -1,7 +1,7 @@
 """Batches: many searches in one request, each with its own answer or its own problem, in the order of the request.
 
 The searches begin together, have one deadline and share their requests to OpenSearch (docs/decisions/0167).
-`BatchEngine` waits until each search needs something, then sends for all of them at once. So a batch of any length
+`BatchExecutor` waits until each search needs something, then sends for all of them at once. So a batch of any length
 sends as many requests as its longest search has rounds, and the stages of a search need not know of the batch.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from query_api.app_state import AppState
 from query_api.schemas.search_request import AcrossRequest, BatchRequest, SearchRequest
-from query_api.search.executor import DirectEngine, Documents, Key, ListAnswer
+from query_api.search.executor import DirectExecutor, Documents, Key, ListAnswer
 from query_api.search.pipeline import deadline_error, search, search_across
 from query_api.search.stages import Response
 from services.errors import InvalidInput
@@ -67,10 +67,10 @@ class _PendingCalls:
         return len(self.lists) + len(self.searchable) + len(self.realtime) + sum(map(len, self.words.values()))
 
 
-class BatchEngine:
-    """An engine that `members` searches share; each search runs in a `seat`."""
+class BatchExecutor:
+    """An executor that `members` searches share; each search runs in a `seat`."""
 
-    def __init__(self, inner: DirectEngine, members: int) -> None:
+    def __init__(self, inner: DirectExecutor, members: int) -> None:
         self._inner = inner
         self._members = members
         self._pending = _PendingCalls()
@@ -190,9 +190,9 @@ async def batch(app: AppState, request: BatchRequest) -> dict[str, Any]:
         app.limiter.admit(app.principal, len(searches) - 1)
     deadline = asyncio.get_running_loop().time() + app.settings.search_timeout
     await _resolve_indexes(app, searches, deadline)
-    engine = BatchEngine(app.engine, len(searches))
+    executor = BatchExecutor(app.executor, len(searches))
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_run(app, engine, body, deadline)) for body in searches]
+        tasks = [group.create_task(_run(app, executor, body, deadline)) for body in searches]
     return {"answers": [task.result() for task in tasks]}
 
 
@@ -207,12 +207,12 @@ async def _resolve_indexes(app: AppState, searches: Sequence[object], deadline: 
             await asyncio.gather(*(app.generation(index, prefer_local=True) for index in named), return_exceptions=True)
 
 
-async def _run(app: AppState, engine: BatchEngine, body: object, deadline: float) -> dict[str, Any]:
+async def _run(app: AppState, executor: BatchExecutor, body: object, deadline: float) -> dict[str, Any]:
     """Answer one search in its seat, with its status and its answer or problem."""
-    with engine.seat():
+    with executor.seat():
         try:
             async with asyncio.timeout_at(deadline):
-                return {"status": 200, "answer": await _answer(app, engine, body)}
+                return {"status": 200, "answer": await _answer(app, executor, body)}
         except TimeoutError:
             problem = count_problem(error_members(deadline_error()))
         except Exception as error:  # An internal error of one search must not fail the others.
@@ -220,14 +220,14 @@ async def _run(app: AppState, engine: BatchEngine, body: object, deadline: float
     return {"status": problem["status"], "problem": problem}
 
 
-async def _answer(app: AppState, engine: BatchEngine, body: object) -> Response:
+async def _answer(app: AppState, executor: BatchExecutor, body: object) -> Response:
     """Parse and run one search, of one index or of several."""
     if not isinstance(body, dict):
         raise InvalidInput("invalid_request", "Each search of a batch must be a JSON object.")
     if "indexes" in body:
-        return await search_across(app, AcrossRequest.model_validate(body), engine)
+        return await search_across(app, AcrossRequest.model_validate(body), executor)
     index = body.get("index")
     if not isinstance(index, str):
         raise InvalidInput("invalid_request", "Each search of a batch must name its `index`, or several `indexes`.")
     request = SearchRequest.model_validate({name: value for name, value in body.items() if name != "index"})
-    return await search(app, index, request, engine)
+    return await search(app, index, request, executor)

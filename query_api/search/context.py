@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.curation import CuratedQuery, Origins
-from query_api.search.executor import Engine, Key, Stopwatch
+from query_api.search.executor import Executor, Key, Stopwatch
 from query_api.search.page_state import PageState
 from query_api.search.validation import Selection
 from services.access.principals import EVERYBODY, Principal
@@ -38,7 +38,7 @@ class SearchContext:
     table: QueryTable
     request: SearchRequest
     settings: Settings
-    engine: Engine
+    executor: Executor
     stopwatch: Stopwatch
     selection: Selection
     score_by: ScoreBy

@@ -115,10 +115,10 @@ async def send_requests(requests: Sequence[ListRequest]) -> list[ListAnswer]:
     """Send lists together. Two-phase lists with too few documents are sent again in one phase."""
     first = requests[0][0]
     plans = [build(context) for context, build in requests]
-    answers = await send_lists(first.engine, plans, first.stopwatch)
+    answers = await send_lists(first.executor, plans, first.stopwatch)
     if incomplete := [n for n, answer in enumerate(answers) if too_few(plans[n].body, answer["hits"]["hits"])]:
         one_phase = [requests[n][1](in_one_phase(requests[n][0])) for n in incomplete]
-        for n, answer in zip(incomplete, await send_lists(first.engine, one_phase, first.stopwatch), strict=True):
+        for n, answer in zip(incomplete, await send_lists(first.executor, one_phase, first.stopwatch), strict=True):
             answers[n] = answer
     return answers
 

@@ -1,9 +1,9 @@
-"""The engine of a search: the interface through which stages reach OpenSearch.
+"""The executor of a search: the interface through which stages reach OpenSearch.
 
-Stages plan lists and documents; an `Engine` sends the requests. So a search alone has its own requests
-(`DirectEngine`), the searches of a batch share theirs (`batch.BatchEngine`), and pages are read from a point in time
-(`points_in_time.PointInTimeEngine`). `Stopwatch` measures the stages. A list that is cut short by time or by a failed
-shard is an error, never a partial answer.
+Stages plan lists and documents; an `Executor` sends the requests. So a search alone has its own requests
+(`DirectExecutor`), the searches of a batch share theirs (`batch.BatchExecutor`), and pages are read from a point in
+time (`points_in_time.PointInTimeExecutor`). `Stopwatch` measures the stages. A list that is cut short by time or by a
+failed shard is an error, never a partial answer.
 """
 
 import time
@@ -32,7 +32,7 @@ Key = tuple[str, str]
 Documents = dict[Key, dict[str, Any]]
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """The requests that a stage may send."""
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
@@ -51,8 +51,8 @@ class Engine(Protocol):
         ...
 
 
-class DirectEngine:
-    """An engine that sends each request at once: one list as a search, several as one msearch."""
+class DirectExecutor:
+    """An executor that sends each request at once: one list as a search, several as one msearch."""
 
     def __init__(self, search: AsyncSearchClient, timeout: float, *, prefer_local: bool) -> None:
         """`timeout`: of a request, in seconds. `prefer_local`: as in `services.opensearch.queries.SearchPlan`."""
@@ -122,9 +122,9 @@ class Stopwatch:
         return {stage: round(value, 3) for stage, value in self.stages.items()}
 
 
-async def send_lists(engine: Engine, plans: Sequence[SearchPlan], stopwatch: Stopwatch) -> list[ListAnswer]:
+async def send_lists(executor: Executor, plans: Sequence[SearchPlan], stopwatch: Stopwatch) -> list[ListAnswer]:
     """Send lists that are searched at the same time. Raises the errors of `complete_hits`."""
-    answers = list(await engine.lists(plans))
+    answers = list(await executor.lists(plans))
     stopwatch.lap("opensearch")
     for answer in answers:
         complete_hits(answer, stopwatch)

@@ -118,7 +118,7 @@ async def _analyse_words(context: SearchContext, matched: Iterable[_MatchedHit])
     if not distinct:
         return {}
     context.stopwatch.lap("shape")
-    terms = await context.engine.terms(context.generation.physical, "lexical", distinct)
+    terms = await context.executor.terms(context.generation.physical, "lexical", distinct)
     context.stopwatch.lap("opensearch")
     return {word: terms.get(word, ()) for word in distinct}
 

@@ -22,7 +22,7 @@ from services.query.fusion import K
 from services.settings import Settings
 
 # A hit as OpenSearch returns it.
-EngineHit = Mapping[str, Any]
+OpenSearchHit = Mapping[str, Any]
 # The members that a search of several indexes supports. A new member is refused until it is named here.
 SUPPORTED_MEMBERS = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
@@ -164,7 +164,10 @@ class MergedList(Generic[K]):
 
 
 def merge_lists(
-    lists: Sequence[tuple[SearchContext, Sequence[EngineHit]]], mode: str, depth: int, key: Callable[[EngineHit], K]
+    lists: Sequence[tuple[SearchContext, Sequence[OpenSearchHit]]],
+    mode: str,
+    depth: int,
+    key: Callable[[OpenSearchHit], K],
 ) -> MergedList[K]:
     """Return the best `depth` hits of one mode's lists. BM25 scores, and scores of one encoder, compare as they are."""
     scores = {key(hit): float(hit["_score"]) for _, hits in lists for hit in hits}
@@ -179,7 +182,7 @@ def merge_lists(
     return MergedList({document: scores[document] for document in best}, best, full)
 
 
-def engine_order(hits: Mapping[K, EngineHit], scaled: Mapping[K, float]) -> list[K]:
+def opensearch_order(hits: Mapping[K, OpenSearchHit], scaled: Mapping[K, float]) -> list[K]:
     """Return the keys of sorted hits of several searches in the order in which OpenSearch puts equal values.
 
     Equal values are in the order of their scores, or the latest first where nothing is scored; then in the order of

@@ -51,7 +51,7 @@ async def _rank(context: SearchContext, unit: NestedKind) -> RetrievedHits:
     # One hit more than the page shows whether another page follows.
     depth = depth_of(context) if len(modes) > 1 else request.size + (0 if page is None else page.begin + 1)
     answers = await send_lists(
-        context.engine, [_nested_plan(context, mode, unit, depth) for mode in modes], context.stopwatch
+        context.executor, [_nested_plan(context, mode, unit, depth) for mode in modes], context.stopwatch
     )
     hits_by_mode = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
     lists = {}
@@ -115,7 +115,7 @@ async def _explain(context: SearchContext, unit: NestedKind, hits: Sequence[Hit]
     words = best_nested_query(_nested_query(context, "lexical", unit), unit, per_document, explained=True)
     query = {"bool": {"must": [words], "filter": [{"ids": {"values": documents}}]}}
     plan = SearchPlan(context.target, build_search_body(query, len(documents), False, context.timeout))
-    (answer,) = await send_lists(context.engine, [plan], context.stopwatch)
+    (answer,) = await send_lists(context.executor, [plan], context.stopwatch)
     nested_hits = {
         (hit["_id"], number): nested_hit
         for hit in answer["hits"]["hits"]

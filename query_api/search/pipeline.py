@@ -14,13 +14,13 @@ from query_api.app_state import AppState
 from query_api.schemas.search_request import AcrossRequest, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
-from query_api.search.executor import Engine, Stopwatch
+from query_api.search.executor import Executor, Stopwatch
 from query_api.search.expansion import with_conversation
 from query_api.search.multi_index import check_across, common_score_by
 from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
 from query_api.search.points_in_time import (
     PointInTime,
-    PointInTimeEngine,
+    PointInTimeExecutor,
     close_point_in_time,
     cursor_expired,
     open_point_in_time,
@@ -31,21 +31,21 @@ from services.curation.matching import CompiledRules
 from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, ScoreBy
 
-# Answers one page of the ranking (None: its top) from the generations, by the engine; returns also the state after it.
-AnswerPage = Callable[[Sequence[Generation], Engine, PageState | None], Awaitable[tuple[Response, PageState | None]]]
+# Answers one page of the ranking (None: its top) from the generations by the executor, and returns the state after it.
+AnswerPage = Callable[[Sequence[Generation], Executor, PageState | None], Awaitable[tuple[Response, PageState | None]]]
 
 
 async def search(
     app: AppState,
     index: str,
     request: SearchRequest,
-    engine: Engine | None = None,
+    executor: Executor | None = None,
     proposed: CompiledRules | None = None,
 ) -> Response:
     """Answer a search of one index.
 
-    `engine`: shared with other searches of a batch; None: the process's own. `proposed`: curation rules to try in place
-    of the rules stored with the index. Raises InvalidInput (codes of `check_request` and `parse_selection`),
+    `executor`: shared with other searches of a batch; None: the process's own. `proposed`: curation rules to try in
+    place of the rules stored with the index. Raises InvalidInput (codes of `check_request` and `parse_selection`),
     BackendUnavailable (`opensearch_timeout`) and NotFound (`index_not_found`).
     """
     check_request(request, app.settings)
@@ -55,16 +55,16 @@ async def search(
 
     async def run(prefer_local: bool) -> Response:
         generation = await app.generation(index, prefer_local=prefer_local)
-        response = await _answer(app, [generation], request, engine, proposed)
+        response = await _answer(app, [generation], request, executor, proposed)
         # Searches of a batch and trials of rules are not typed by a user.
-        if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
+        if request.learn and response["hits"] and request.is_first and executor is None and proposed is None:
             app.query_log.note(generation, request.query, principal=app.principal)
         return response
 
     return await in_time(app, [index], run)
 
 
-async def search_across(app: AppState, request: AcrossRequest, engine: Engine | None = None) -> Response:
+async def search_across(app: AppState, request: AcrossRequest, executor: Executor | None = None) -> Response:
     """Answer a search of several indexes as one index with all their documents would answer it.
 
     An index that cannot be searched is an error that names the index; no index is left out silently. Raises
@@ -80,7 +80,7 @@ async def search_across(app: AppState, request: AcrossRequest, engine: Engine | 
             if isinstance(generation, BaseException):
                 raise generation
             generations.append(generation)
-        return await _answer(app, generations, request, engine)
+        return await _answer(app, generations, request, executor)
 
     return await in_time(app, request.indexes, run)
 
@@ -115,19 +115,19 @@ async def _answer(
     app: AppState,
     generations: Sequence[Generation],
     request: SearchRequest,
-    engine: Engine | None,
+    executor: Executor | None,
     proposed: CompiledRules | None = None,
 ) -> Response:
     """Answer the page that the request asks for. `generations`: the generations that searches read now."""
-    engine = engine or app.engine
+    executor = executor or app.executor
     answer_page = partial(_answer_page, app, request, proposed)
     if request.cursor is not None:
-        return await _answer_cursor(app, generations, request, engine, answer_page)
+        return await _answer_cursor(app, generations, request, executor, answer_page)
     if not request.offset:
-        response, _ = await answer_page(generations, engine, None)
+        response, _ = await answer_page(generations, executor, None)
         return response
     page = PageState(request.offset, depth=max(request.candidates, request.size))
-    response, next_page = await answer_page(generations, engine, page)
+    response, next_page = await answer_page(generations, executor, page)
     return response | {"end": None if next_page is None else next_page.end}
 
 
@@ -136,14 +136,14 @@ async def _answer_page(
     request: SearchRequest,
     proposed: CompiledRules | None,
     generations: Sequence[Generation],
-    engine: Engine,
+    executor: Executor,
     page: PageState | None,
 ) -> tuple[Response, PageState | None]:
     """Run the stages for one page (None: the top of the ranking); also return the state after the page."""
     stopwatch = Stopwatch()
     score_by = common_score_by(request, [generation.spec for generation in generations])
     contexts = [
-        await _build_context(app, generation, request, score_by, engine, stopwatch, page, proposed)
+        await _build_context(app, generation, request, score_by, executor, stopwatch, page, proposed)
         for generation in generations
     ]
     stopwatch.lap("encode")
@@ -161,7 +161,7 @@ async def _build_context(
     generation: Generation,
     request: SearchRequest,
     score_by: ScoreBy,
-    engine: Engine,
+    executor: Executor,
     stopwatch: Stopwatch,
     page: PageState | None,
     proposed: CompiledRules | None,
@@ -174,7 +174,7 @@ async def _build_context(
         query, curated, origins = encode_query(generation, table, request, app.settings, rules)
         # The context is built once, with its query: `replace` would copy all of it again in every search.
         context = SearchContext(
-            generation, table, request, app.settings, engine, stopwatch, chosen, score_by, query,
+            generation, table, request, app.settings, executor, stopwatch, chosen, score_by, query,
             page=page, principal=app.principal, model=app.model, origins=origins, curated=curated,
             targets=(generation.physical,) if request.is_across_indexes else (),
         )  # fmt: skip
@@ -191,7 +191,11 @@ def _rules_version(context: SearchContext) -> int:
 
 
 async def _answer_cursor(
-    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answer_page: AnswerPage
+    app: AppState,
+    generations: Sequence[Generation],
+    request: SearchRequest,
+    executor: Executor,
+    answer_page: AnswerPage,
 ) -> Response:
     """Answer one page of a point in time.
 
@@ -214,9 +218,9 @@ async def _answer_cursor(
         page = PageState(
             position.begin, position.by_position, position.after, position.skip, position.depth, rules=position.rules
         )
-    pit_engine = PointInTimeEngine(engine, opened.id, physical, keep_alive, app.settings.search_timeout)
+    pit_executor = PointInTimeExecutor(executor, opened.id, physical, keep_alive, app.settings.search_timeout)
     try:
-        response, next_page = await answer_page(generations, pit_engine, page)
+        response, next_page = await answer_page(generations, pit_executor, page)
     except SparsewellError as error:
         if request.cursor == FIRST_PAGE or error.code == "cursor_expired":
             await _close(app, opened.id)
@@ -225,7 +229,7 @@ async def _answer_cursor(
     if next_page.end is not None:
         await _close(app, opened.id)
         return response | {"cursor": None, "end": next_page.end}
-    current = PointInTime(pit_engine.point_in_time, opened.shards)
+    current = PointInTime(pit_executor.point_in_time, opened.shards)
     if current != opened:
         app.points_in_time.remove(opened.id)
     app.points_in_time.record(current, keep_alive, app.principal.id)

@@ -1,7 +1,7 @@
 """Points in time of OpenSearch: opened, read and closed, with a limit of those that one process holds open.
 
 A search by cursor and an export read all their pages from one point in time, so that writes do not change them.
-`PointInTimeEngine` reads lists and documents as they were when the point in time was opened.
+`PointInTimeExecutor` reads lists and documents as they were when the point in time was opened.
 """
 
 import math
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from query_api.search.executor import Documents, Engine, Key, ListAnswer, Stopwatch, complete_hits
+from query_api.search.executor import Documents, Executor, Key, ListAnswer, Stopwatch, complete_hits
 from services.access.principals import EVERYBODY
 from services.errors import NotFound, Overloaded, SparsewellError
 from services.opensearch.analysis import TermsByWord
@@ -94,14 +94,14 @@ class PointInTimeRegistry:
         self._until.pop(point_in_time, None)
 
 
-class PointInTimeEngine:
-    """An engine over a point in time of some generations; each request extends its life.
+class PointInTimeExecutor:
+    """An executor over a point in time of some generations; each request extends its life.
 
     Raises NotFound (`cursor_expired`) once the point in time is gone: it expired, or a generation was removed.
     """
 
     def __init__(
-        self, inner: Engine, point_in_time: str, physical: Sequence[str], keep_alive: float, timeout: float
+        self, inner: Executor, point_in_time: str, physical: Sequence[str], keep_alive: float, timeout: float
     ) -> None:
         """`keep_alive`: seconds until an unused point in time ends. `timeout`: seconds of one request."""
         self.point_in_time = point_in_time

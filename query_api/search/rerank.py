@@ -116,7 +116,7 @@ async def _stored_vectors(context: SearchContext, hits: Sequence[Hit], width: in
     fingerprint = "" if identity is None else identity.fingerprint
     body = stored_vectors_body([hit.id for hit in hits], fingerprint, context.timeout)
     context.stopwatch.lap("rerank")
-    (answer,) = await context.engine.lists([SearchPlan(context.generation.physical, body)])
+    (answer,) = await context.executor.lists([SearchPlan(context.generation.physical, body)])
     stored = complete_hits(answer, context.stopwatch)
     context.stopwatch.lap("opensearch")
     return StoredDenseVectors.read({hit["_id"]: hit["fields"]["dense"][0] for hit in stored if "fields" in hit}, width)

@@ -23,12 +23,12 @@ from query_api.search.counting import (
 from query_api.search.executor import Documents, Key, send_lists
 from query_api.search.hits import lexical_shares
 from query_api.search.multi_index import (
-    EngineHit,
     MergedList,
-    engine_order,
+    OpenSearchHit,
     has_several_encoders,
     join_alike,
     merge_lists,
+    opensearch_order,
     query_weight,
 )
 from query_api.search.page_state import PageState
@@ -51,8 +51,8 @@ from services.query.fusion import K, fuse_lists, fusion_shares
 # A hit's index name, the id of its document, and the number of its chapter or passage.
 Address = tuple[str, str, int | None]
 # The keys of hits: by id in a search of one index, by index and id in a search of several.
-_id: Callable[[EngineHit], str] = itemgetter("_id")
-_physical_and_id: Callable[[EngineHit], Key] = itemgetter("_index", "_id")
+_id: Callable[[OpenSearchHit], str] = itemgetter("_id")
+_physical_and_id: Callable[[OpenSearchHit], Key] = itemgetter("_index", "_id")
 
 
 def _key_address(key: Key) -> Address:
@@ -69,18 +69,18 @@ async def retrieve(contexts: Sequence[SearchContext]) -> RetrievedHits:
         return await _rank_candidates(contexts, _id, lambda document: (physical, document, None))
     searches = join_alike(contexts, first.mode, first.request.size)
     if len(searches) == 1:
-        return await _engine_list(searches[0])
+        return await _opensearch_list(searches[0])
     if first.request.sort:
         return await _merge_sorted_lists(contexts)
     return await _rank_candidates(contexts, _physical_and_id, _key_address)
 
 
-async def _engine_list(context: SearchContext) -> RetrievedHits:
+async def _opensearch_list(context: SearchContext) -> RetrievedHits:
     """Return the hits of one list in OpenSearch's order, with sources unless they are candidates for a later stage."""
     mode, page, fetched_separately = context.mode, context.page, context.request.is_fetched_separately
     counting = match_count_requests([context]) or candidate_count_requests(context)
-    answer, *counted = await send_requests([(context, _engine_plan), *counting])
-    hits: Sequence[EngineHit] = answer["hits"]["hits"]
+    answer, *counted = await send_requests([(context, _opensearch_plan), *counting])
+    hits: Sequence[OpenSearchHit] = answer["hits"]["hits"]
     lexical_empty = mode == "lexical" and not hits
     if page is not None:
         hits, page = page.of_list(answer["hits"], context.list_size)
@@ -99,7 +99,7 @@ async def _engine_list(context: SearchContext) -> RetrievedHits:
     return RetrievedHits(page_hits, page, read_counts(context, counted), lexical_empty, read=not fetched_separately)
 
 
-def _engine_plan(context: SearchContext) -> SearchPlan:
+def _opensearch_plan(context: SearchContext) -> SearchPlan:
     """Build the list of a search that OpenSearch ranks, limited to the page."""
     size, fetched_separately = context.list_size, context.request.is_fetched_separately
     source = False if fetched_separately else needed_source(context.request)
@@ -121,11 +121,11 @@ class _CandidateList:
     group: int
     mode: str
     context: SearchContext
-    hits: Sequence[EngineHit]
+    hits: Sequence[OpenSearchHit]
 
 
 async def _rank_candidates(
-    contexts: Sequence[SearchContext], key: Callable[[EngineHit], K], address: Callable[[K], Address]
+    contexts: Sequence[SearchContext], key: Callable[[OpenSearchHit], K], address: Callable[[K], Address]
 ) -> RetrievedHits:
     """Rank candidates: fuse the lists of both modes, or merge the lists of one, then sort if the request asks for it.
 
@@ -180,7 +180,7 @@ def _candidate_request(context: SearchContext, mode: str, depth: int, group: int
 
 
 def _merge(
-    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], K], group: int = 0
+    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[OpenSearchHit], K], group: int = 0
 ) -> dict[str, MergedList[K]]:
     """Return the list of each mode over all indexes."""
     merged: dict[str, MergedList[K]] = {}
@@ -202,7 +202,7 @@ def fuse(context: SearchContext, lists: Mapping[str, MergedList[K]]) -> list[tup
 def _field_values(
     candidates: Sequence[_CandidateList],
     lists: Mapping[str, MergedList[K]],
-    key: Callable[[EngineHit], K],
+    key: Callable[[OpenSearchHit], K],
     group: int = 0,
 ) -> dict[K, FieldValues]:
     """Return the metadata values of candidates, by which hits are sorted and counted."""
@@ -216,7 +216,7 @@ def _field_values(
 
 
 def _candidate_counts(
-    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[EngineHit], K]
+    context: SearchContext, candidates: Sequence[_CandidateList], key: Callable[[OpenSearchHit], K]
 ) -> dict[str, Any]:
     """Count facets among the candidates."""
     counted = []
@@ -279,7 +279,7 @@ async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> RetrievedHit
         scaled = {
             key: scores[key] / query_weight(search) for search, hits in lists for key in map(_physical_and_id, hits)
         }
-    ranking = [(key, scaled.get(key, 0.0)) for key in engine_order(hits_by_key, scaled)]
+    ranking = [(key, scaled.get(key, 0.0)) for key in opensearch_order(hits_by_key, scaled)]
     ranking = sort_documents(
         ranking, first.selection.sort, {key: read_field_values(hit, columns) for key, hit in hits_by_key.items()}
     )
@@ -320,7 +320,7 @@ async def read_sources(context: SearchContext, hits: Sequence[Hit], source: Sequ
         return []
     # Several passages of one document need its source once.
     keys = list(dict.fromkeys(hit.key for hit in hits))
-    return await _fill(context, hits, source, await context.engine.documents(keys, source))
+    return await _fill(context, hits, source, await context.executor.documents(keys, source))
 
 
 async def _read_explained(searches: Sequence[SearchContext], hits: Sequence[Hit], source: Sequence[str]) -> list[Hit]:
@@ -336,7 +336,7 @@ async def _read_explained(searches: Sequence[SearchContext], hits: Sequence[Hit]
             body = explained_body(search, _ids_clause(wanted), sum(map(len, wanted.values())), source)
             plans.append(list_plan(search, "lexical", body))
     first = searches[0]
-    answers = await send_lists(first.engine, plans, first.stopwatch)
+    answers = await send_lists(first.executor, plans, first.stopwatch)
     hits_by_key = {_physical_and_id(hit): hit for answer in answers for hit in answer["hits"]["hits"]}
 
     def explained_hit(hit: Hit) -> Hit:
@@ -359,7 +359,7 @@ def _ids_clause(wanted: Mapping[str, Sequence[str]]) -> Clause:
     return {"bool": {"should": each}}
 
 
-def scaled_shares(context: SearchContext, hit: Hit, explained: EngineHit) -> dict[tuple[str, str], float]:
+def scaled_shares(context: SearchContext, hit: Hit, explained: OpenSearchHit) -> dict[tuple[str, str], float]:
     """Return the contributions to the hit's lexical score, without boosts, from an explanation.
 
     The explanation may differ a little from the score: a document written since then changes the weights of words, and
@@ -380,7 +380,7 @@ async def _fill(context: SearchContext, hits: Sequence[Hit], source: Sequence[st
     time; otherwise a hit would be lost silently.
     """
     if missing := [key for key in dict.fromkeys(hit.key for hit in hits) if key not in read]:
-        read = read | await context.engine.documents(missing, source, realtime=True)
+        read = read | await context.executor.documents(missing, source, realtime=True)
     context.stopwatch.lap("opensearch")
     return [hit.with_source(_unless_deleted(read.get(hit.key))) for hit in hits]
 

@@ -59,7 +59,7 @@ async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> li
     physical = [context.generation.physical for context in contexts]
     names_and_fields = zip(physical, fields, strict=True)
     similar = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in names_and_fields]
-    answers = await first.engine.lists(similar)
+    answers = await first.executor.lists(similar)
     for answer in answers:
         complete_hits(answer, first.stopwatch)
     unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
@@ -73,7 +73,7 @@ async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> li
         for context, index, field in zip(contexts, physical, fields, strict=True)
     ]
     documents: Counter[str] = Counter()
-    for answer in await first.engine.lists(plans):
+    for answer in await first.executor.lists(plans):
         complete_hits(answer, first.stopwatch)
         documents.update(read_term_counts(answer, terms))
     return find_corrections(query, unknown, documents)

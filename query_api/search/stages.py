@@ -117,7 +117,7 @@ async def _with_curation_terms(context: SearchContext) -> SearchContext:
     weighed = [span.text for span in curated.matched.spans if span.phrase or span.factor != 1]
     distinct = list(dict.fromkeys([request.query, *weighed]))
     try:
-        terms_by_word = await context.engine.terms(context.generation.physical, "lexical", distinct)
+        terms_by_word = await context.executor.terms(context.generation.physical, "lexical", distinct)
     except NotFound:
         # The generation of the point in time was removed: explain the contributions without their origins.
         return context
@@ -188,7 +188,7 @@ async def _read_pinned(context: SearchContext, ids: list[str]) -> dict[str, Hit]
         for each in modes
     ]
     pinned: dict[str, Hit] = {}
-    for list_mode, answer in zip(modes, await context.engine.lists(plans), strict=True):
+    for list_mode, answer in zip(modes, await context.executor.lists(plans), strict=True):
         for hit in complete_hits(answer, context.stopwatch):
             document = pinned.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
             scores = {**document.scores, list_mode: hit["_score"]} if hit["_score"] > 0 else document.scores

@@ -80,7 +80,7 @@ def test_the_gate_sends_the_same_searches_as_the_api(monkeypatch: pytest.MonkeyP
         def of(self, generation: Generation) -> CompiledRules:
             return CompiledRules(rules, 1)
 
-    for name in ("AsyncSearchClient", "DirectEngine", "CurationCache"):
+    for name in ("AsyncSearchClient", "DirectExecutor", "CurationCache"):
         monkeypatch.setattr(f"cli.relevance.reindex_gate.{name}", Sends)
     manifest = read_manifest(resolve_model_directory("standin"))
     encoder = EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint)

@@ -1,4 +1,4 @@
-"""Searches that share an engine send as many requests as the longest search has rounds. Each gets its own results."""
+"""Searches that share an executor send as many requests as the longest has rounds. Each gets its own results."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from query_api.search.batch import BatchEngine
+from query_api.search.batch import BatchExecutor
 from query_api.search.executor import Documents, Key
 from services.errors import BackendUnavailable
 from services.opensearch.queries import SearchPlan
 
 
-class RecordingEngine:
-    """A substitute for `DirectEngine` that records its requests. The answer of a list names its index."""
+class RecordingExecutor:
+    """A substitute for `DirectExecutor` that records its requests. The answer of a list names its index."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -34,21 +34,21 @@ class RecordingEngine:
 
 
 async def run_together(*searches: Any) -> tuple[list[Any], list[Any]]:
-    """Run searches on one engine; return the result of each, and the requests."""
-    recorder = RecordingEngine()
-    engine = BatchEngine(recorder, len(searches))  # type: ignore[arg-type]
+    """Run searches on one executor; return the result of each, and the requests."""
+    recorder = RecordingExecutor()
+    executor = BatchExecutor(recorder, len(searches))  # type: ignore[arg-type]
 
     async def run(search: Any) -> Any:
-        with engine.seat():
-            return await search(engine)
+        with executor.seat():
+            return await search(executor)
 
     return await asyncio.gather(*map(run, searches), return_exceptions=True), recorder.requests
 
 
 def two_rounds(name: str, *ids: str) -> Any:
-    async def search(engine: BatchEngine) -> Any:
-        answers = await engine.lists([SearchPlan(name, {}), SearchPlan(f"{name}2", {})])
-        return answers, await engine.documents([("i", document) for document in ids], [name])
+    async def search(executor: BatchExecutor) -> Any:
+        answers = await executor.lists([SearchPlan(name, {}), SearchPlan(f"{name}2", {})])
+        return answers, await executor.documents([("i", document) for document in ids], [name])
 
     return search
 
@@ -66,11 +66,11 @@ async def test_searches_share_rounds_and_get_their_own_answers() -> None:
 
 
 async def test_no_search_waits_for_a_search_that_has_ended() -> None:
-    async def fails(engine: BatchEngine) -> None:
-        await engine.lists([SearchPlan("c", {})])
+    async def fails(executor: BatchExecutor) -> None:
+        await executor.lists([SearchPlan("c", {})])
         raise ValueError("c")
 
-    async def at_once(engine: BatchEngine) -> str:
+    async def at_once(executor: BatchExecutor) -> str:
         return "nothing needed"
 
     results, requests = await run_together(at_once, two_rounds("a", "1"), fails, two_rounds("b", "1"))
@@ -81,8 +81,8 @@ async def test_no_search_waits_for_a_search_that_has_ended() -> None:
 
 async def test_words_are_analysed_once_for_each_index() -> None:
     def words(index: str, *distinct: str) -> Any:
-        async def search(engine: BatchEngine) -> Any:
-            return await engine.terms(index, "lexical", distinct)
+        async def search(executor: BatchExecutor) -> Any:
+            return await executor.terms(index, "lexical", distinct)
 
         return search
 
@@ -97,8 +97,8 @@ async def test_words_are_analysed_once_for_each_index() -> None:
 
 
 async def test_a_longer_search_continues_alone() -> None:
-    async def three(engine: BatchEngine) -> Any:
-        return [await engine.lists([SearchPlan(f"x{n}", {})]) for n in range(3)]
+    async def three(executor: BatchExecutor) -> Any:
+        return [await executor.lists([SearchPlan(f"x{n}", {})]) for n in range(3)]
 
     results, requests = await run_together(three, two_rounds("a", "1"))
     assert len(results[0]) == 3
@@ -112,15 +112,15 @@ async def test_an_error_of_a_shared_request_reaches_every_search() -> None:
 
 
 async def test_a_cancelled_search_delays_no_other() -> None:
-    recorder = RecordingEngine()
-    engine = BatchEngine(recorder, 2)  # type: ignore[arg-type]
+    recorder = RecordingExecutor()
+    executor = BatchExecutor(recorder, 2)  # type: ignore[arg-type]
 
     async def run() -> Any:
-        with engine.seat():
-            return await engine.lists([SearchPlan("a", {})])
+        with executor.seat():
+            return await executor.lists([SearchPlan("a", {})])
 
     async def slow() -> None:
-        with engine.seat():
+        with executor.seat():
             await asyncio.Event().wait()
 
     waiting, never = asyncio.create_task(run()), asyncio.create_task(slow())
