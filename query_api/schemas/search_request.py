@@ -1,6 +1,6 @@
 """The bodies of a search, of a search over several indexes and of a batch, as the OpenAPI document shows them.
 
-`SearchRequest` holds the query, the mode and the page; its nested models are expansion (`Context`, `Feedback`,
+`SearchRequest` holds the query, the mode and the page; its nested models are expansion (`Conversation`, `Feedback`,
 `Example`), fusion, two-phase search, reranking, facets, sort keys, and the passage and highlight of a hit. The
 properties at its end derive values for the stages of a search. Defaults come from `services.query`.
 """
@@ -25,7 +25,7 @@ from services.query.fusion import (
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
 
 
-class Context(BaseModel):
+class Conversation(BaseModel):
     """Earlier turns of a conversation. Their words supplement the query."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -255,7 +255,7 @@ class SearchRequest(BaseModel):
         description="drop query pieces below this share of the heaviest weight; 0: none, null: the default",
     )
     two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for `lexical`")
-    context: Context | None = Field(None, description="earlier turns of the conversation")
+    context: Conversation | None = Field(None, description="earlier turns of the conversation")
     feedback: Feedback | None = Field(None, description="relevance feedback; not for `lexical`")
     like: list[str | Example] = Field(
         default=[], description="find documents similar to these: ids of documents, or texts"

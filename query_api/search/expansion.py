@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from query_api.schemas.search_request import Context, Example, Feedback
+from query_api.schemas.search_request import Conversation, Example, Feedback
 from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.retrieval import read_sources, retrieve
 from services.encoders.query_table import QueryTable
@@ -31,7 +31,7 @@ from services.query.expansion import (
 FeedbackReport = dict[str, list[str]]
 
 
-def with_conversation(context: SearchContext, conversation: Context) -> SearchContext:
+def with_conversation(context: SearchContext, conversation: Conversation) -> SearchContext:
     """Return the context with pieces and words of earlier turns. A query without words (`like`) takes all of them."""
     settings, table = context.settings, context.table
     memory = ConversationMemory(conversation.share, conversation.decay, conversation.rarity)

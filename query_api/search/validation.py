@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from query_api.schemas.search_request import Context, Example, HitUnit, Mode, SearchRequest, TwoPhaseSearch
+from query_api.schemas.search_request import Conversation, Example, HitUnit, Mode, SearchRequest, TwoPhaseSearch
 from query_api.search.facets import CheckedFacet, parse_facets
 from query_api.search.sorting import SortField, parse_sort
 from services.dates import CALENDAR_UNITS
@@ -39,7 +39,7 @@ def check_request(request: SearchRequest, settings: Settings) -> None:
 
     Raises InvalidInput: `empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
     `offset_with_cursor`, `candidates_too_many`, `window_too_large`, `rerank_too_many`, `bad_sort`, and the codes of
-    `check_context` and `check_feedback`.
+    `check_conversation` and `check_feedback`.
     """
     selects = request.filter is not None or request.facets is not None or bool(request.sort)
     may_lack_words = bool(request.like) or (selects and request.context is None)
@@ -47,7 +47,7 @@ def check_request(request: SearchRequest, settings: Settings) -> None:
     if request.query.strip() or not may_lack_words or request.rerank is not None:
         check_text(request.query, settings)
     if request.context is not None:
-        check_context(request.context, settings)
+        check_conversation(request.context, settings)
     if request.uses_feedback:
         check_feedback(request, settings)
     check_size(request.size, settings)
@@ -93,18 +93,18 @@ def check_text(text: str, settings: Settings, kind: str = "query") -> None:
         )
 
 
-def check_context(context: Context, settings: Settings) -> None:
+def check_conversation(conversation: Conversation, settings: Settings) -> None:
     """Check the turns of a conversation.
 
     Raises InvalidInput (`too_many_turns`, `empty_turn`, `bad_turn`, `turn_too_long`).
     """
-    if len(context.turns) > settings.max_context_turns:
+    if len(conversation.turns) > settings.max_context_turns:
         raise InvalidInput(
             "too_many_turns",
-            f"A context may have {settings.max_context_turns:,} turns; this has {len(context.turns):,}. Leave out the "
-            "oldest turns, which count least.",
+            f"A context may have {settings.max_context_turns:,} turns; this has {len(conversation.turns):,}. "
+            "Leave out the oldest turns, which count least.",
         )
-    for turn in context.turns:
+    for turn in conversation.turns:
         check_text(turn, settings, "turn")
 
 

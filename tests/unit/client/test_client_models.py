@@ -32,9 +32,9 @@ WITHOUT_MODEL = {
 }  # fmt: skip
 # Client classes by the name of the API's model, where the names differ.
 OTHER_NAMES = {
-    "Cause": "DeadLetterError", "Earlier": "EarlierAttempts", "Entered": "AddedHit", "FedBack": "FeedbackDocuments",
-    "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop", "TypedPart": "TypedRange",
-    "Why": "ScoreContribution",
+    "Cause": "DeadLetterError", "Context": "Conversation", "Earlier": "EarlierAttempts", "Entered": "AddedHit",
+    "FedBack": "FeedbackDocuments", "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop",
+    "TypedPart": "TypedRange", "Why": "ScoreContribution",
 }  # fmt: skip
 
 
