@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from query_api import curation
 from query_api.app_state import WithApp
-from query_api.schemas.admin import CurationAnswer, CurationBody, CurationVersions, DryRunAnswer, DryRunBody
+from query_api.schemas.admin import CurationAnswer, CurationRequest, CurationVersions, DryRunAnswer, DryRunRequest
 from query_api.schemas.resources import document_responses, json_response
 from query_api.search.validation import limits_of
 from services.curation.effects import check_rules
@@ -39,7 +39,7 @@ async def get_curation(index: str, app: WithApp) -> Response:
     operation_id="put_curation",
     summary="Replace the rules of an index",
 )
-async def put_curation(index: str, body: CurationBody, app: WithApp, if_match: IfMatchHeader = None) -> Response:
+async def put_curation(index: str, body: CurationRequest, app: WithApp, if_match: IfMatchHeader = None) -> Response:
     """The rules apply to searches of this process at once, and to all others within two seconds."""
     match = curation.parse_if_match(if_match)
     generation = await app.generation(index)
@@ -79,7 +79,7 @@ async def get_version(index: str, version: Annotated[int, Path(ge=1, lt=10**18)]
     operation_id="dry_run_curation",
     summary="Show which queries proposed rules would answer differently",
 )
-async def post_dry_run(index: str, body: DryRunBody, app: WithApp) -> Response:
+async def post_dry_run(index: str, body: DryRunRequest, app: WithApp) -> Response:
     app.forget(index)  # The comparison uses the stored rules, not cached ones.
     generation = await app.generation(index)
     limits = limits_of(app.settings)

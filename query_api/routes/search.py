@@ -18,14 +18,14 @@ from query_api.schemas.admin import (
     MAX_FREQUENT_QUERIES,
     AddedQueries,
     FrequentQueries,
-    QueriesBody,
+    QueriesRequest,
     RemovedQueries,
 )
 from query_api.schemas.resources import document_responses, json_response
-from query_api.schemas.search_request import AcrossRequest, BatchRequest, SearchRequest
-from query_api.schemas.search_response import AcrossAnswer, BatchAnswer, SearchAnswer, SuggestAnswer
+from query_api.schemas.search_request import BatchRequest, MultiIndexRequest, SearchRequest
+from query_api.schemas.search_response import BatchAnswer, MultiIndexAnswer, SearchAnswer, SuggestAnswer
 from query_api.search.batch import batch
-from query_api.search.pipeline import search, search_across
+from query_api.search.pipeline import search, search_multi_index
 from query_api.search.validation import SearchParameters, SuggestParameters
 from query_api.suggest import complete_text
 from services.errors import InvalidInput
@@ -98,12 +98,12 @@ async def get_search(index: str, parameters: Annotated[SearchParameters, Query()
 
 @search_router.post(
     "/search",
-    responses=document_responses(200, AcrossAnswer, 404, 422, 429, 503),
+    responses=document_responses(200, MultiIndexAnswer, 404, 422, 429, 503),
     operation_id="search_across",
     summary="Search several indexes as one",
 )
-async def post_across(request: AcrossRequest, app: WithApp) -> Response:
-    return json_response(await search_across(app, request))
+async def post_multi_index(request: MultiIndexRequest, app: WithApp) -> Response:
+    return json_response(await search_multi_index(app, request))
 
 
 @search_router.post(
@@ -158,7 +158,7 @@ async def list_queries(
     operation_id="add_queries",
     summary="Add frequent queries from elsewhere",
 )
-async def add_queries(index: str, body: QueriesBody, app: WithApp) -> Response:
+async def add_queries(index: str, body: QueriesRequest, app: WithApp) -> Response:
     """The counts are added to the stored ones. Queries are case-folded."""
     generation = await app.generation(index)
     times: dict[str, int] = {}

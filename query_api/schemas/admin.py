@@ -17,7 +17,7 @@ from services.filters.parsing import FilterJson
 MAX_QUERIES: Final = 50
 
 
-class CurationBody(BaseModel):
+class CurationRequest(BaseModel):
     """Curation rules for an index, which replace its present rules."""
 
     model_config = ConfigDict(extra="forbid")
@@ -51,7 +51,7 @@ class CurationVersions(BaseModel):
     versions: list[CurationVersion]
 
 
-class DryRunBody(BaseModel):
+class DryRunRequest(BaseModel):
     """Rules to try without storing them, and the queries to try them with."""
 
     model_config = ConfigDict(extra="forbid")
@@ -129,7 +129,7 @@ class QueryCount(BaseModel):
     times: int = Field(1, ge=1, le=1_000_000)
 
 
-class QueriesBody(BaseModel):
+class QueriesRequest(BaseModel):
     """Queries from another log, or chosen by hand."""
 
     model_config = ConfigDict(extra="forbid")

@@ -305,7 +305,7 @@ class SearchRequest(BaseModel):
         return not self.query.strip() and not self.like
 
     @property
-    def is_across_indexes(self) -> bool:
+    def is_multi_index(self) -> bool:
         """Whether the search is over several indexes."""
         return False
 
@@ -372,7 +372,7 @@ class SearchRequest(BaseModel):
         return self.highlight.characters if isinstance(self.highlight, Highlight) else None
 
 
-class AcrossRequest(SearchRequest):
+class MultiIndexRequest(SearchRequest):
     """A search over several indexes. The hits are the same as from one index with all their documents."""
 
     indexes: list[str] = Field(
@@ -380,7 +380,7 @@ class AcrossRequest(SearchRequest):
     )
 
     @property
-    def is_across_indexes(self) -> bool:
+    def is_multi_index(self) -> bool:
         """Whether the search is over several indexes."""
         return True
 

@@ -1,6 +1,6 @@
 """The responses of searches, batches and suggestions, as the OpenAPI document shows them.
 
-`SearchAnswer` is the response of one index, `AcrossAnswer` of several, `BatchAnswer` of a batch, `SuggestAnswer` of
+`SearchAnswer` is the response of one index, `MultiIndexAnswer` of several, `BatchAnswer` of a batch, `SuggestAnswer` of
 suggestions while a user types. Bodies are built from checked values and not validated again: these models document
 them.
 """
@@ -289,20 +289,20 @@ class SearchAnswer(BaseModel):
     counted: CountedDocuments | None = None
 
 
-class AcrossHit(Hit):
+class MultiIndexHit(Hit):
     """A hit; `index` and `id` together name the document."""
 
     index: str
 
 
-class AcrossAnswer(BaseModel):
+class MultiIndexAnswer(BaseModel):
     """Hits of all indexes, best first or in the order of `sort`."""
 
     indexes: list[str]
     mode: Mode
     query: str
     encoders: dict[str, str] = Field(description="by index: the fingerprint of the encoder of its vectors")
-    hits: list[AcrossHit]
+    hits: list[MultiIndexHit]
     cursor: str | None = Field(None, description="as in a search of one index")
     end: End | None = Field(None, description="as in a search of one index")
     timings_ms: Timings
@@ -321,7 +321,7 @@ class BatchedAnswer(BaseModel):
     """The result of one search: `answer` with status 200, otherwise `problem`."""
 
     status: int
-    answer: SearchAnswer | AcrossAnswer | None = None
+    answer: SearchAnswer | MultiIndexAnswer | None = None
     problem: Problem | None = None
 
 

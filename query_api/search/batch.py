@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from query_api.app_state import AppState
-from query_api.schemas.search_request import AcrossRequest, BatchRequest, SearchRequest
+from query_api.schemas.search_request import BatchRequest, MultiIndexRequest, SearchRequest
 from query_api.search.executor import DirectExecutor, Documents, Key, ListAnswer
-from query_api.search.pipeline import deadline_error, search, search_across
+from query_api.search.pipeline import deadline_error, search, search_multi_index
 from query_api.search.stages import Response
 from services.errors import InvalidInput
 from services.opensearch.analysis import AnalysedTerm, TermsByWord, limit_words
@@ -225,7 +225,7 @@ async def _answer(app: AppState, executor: BatchExecutor, body: object) -> Respo
     if not isinstance(body, dict):
         raise InvalidInput("invalid_request", "Each search of a batch must be a JSON object.")
     if "indexes" in body:
-        return await search_across(app, AcrossRequest.model_validate(body), executor)
+        return await search_multi_index(app, MultiIndexRequest.model_validate(body), executor)
     index = body.get("index")
     if not isinstance(index, str):
         raise InvalidInput("invalid_request", "Each search of a batch must name its `index`, or several `indexes`.")

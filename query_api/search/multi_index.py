@@ -12,7 +12,7 @@ from typing import Any, Generic
 
 import orjson
 
-from query_api.schemas.search_request import AcrossRequest, SearchRequest
+from query_api.schemas.search_request import MultiIndexRequest, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.query_builder import list_body
 from query_api.search.validation import check_request
@@ -33,7 +33,7 @@ SUPPORTED_MEMBERS = {
 _REASON = "several_indexes"
 
 
-def check_across(request: AcrossRequest, settings: Settings) -> None:
+def check_multi_index(request: MultiIndexRequest, settings: Settings) -> None:
     """Raise InvalidInput for a request that is refused before any index is looked up.
 
     Codes: `too_many_indexes`, `repeated_index`, `not_across_indexes`, and those of `validation.check_request`.

@@ -1,8 +1,8 @@
 """Entry points of a search, of one index or of several.
 
-`search` and `search_across` validate the request, look the generations up, find the page and run the stages within the
-deadline. A search sends at most two requests to OpenSearch, unless it asks for feedback or for a model. A search with a
-cursor reads its pages from a point in time.
+`search` and `search_multi_index` validate the request, look the generations up, find the page and run the stages within
+the deadline. A search sends at most two requests to OpenSearch, unless it asks for feedback or for a model. A search
+with a cursor reads its pages from a point in time.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from dataclasses import replace
 from functools import partial
 
 from query_api.app_state import AppState
-from query_api.schemas.search_request import AcrossRequest, SearchRequest
+from query_api.schemas.search_request import MultiIndexRequest, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
 from query_api.search.executor import Executor, Stopwatch
 from query_api.search.expansion import with_conversation
-from query_api.search.multi_index import check_across, common_score_by
+from query_api.search.multi_index import check_multi_index, common_score_by
 from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
 from query_api.search.points_in_time import (
     PointInTime,
@@ -64,14 +64,14 @@ async def search(
     return await in_time(app, [index], run)
 
 
-async def search_across(app: AppState, request: AcrossRequest, executor: Executor | None = None) -> Response:
+async def search_multi_index(app: AppState, request: MultiIndexRequest, executor: Executor | None = None) -> Response:
     """Answer a search of several indexes as one index with all their documents would answer it.
 
     An index that cannot be searched is an error that names the index; no index is left out silently. Raises
     InvalidInput (`too_many_indexes`, `repeated_index`, `not_across_indexes`), the errors of a search of one index, and
     `bad_sort` and `bad_facet` for a field that the indexes declare as different types.
     """
-    check_across(request, app.settings)
+    check_multi_index(request, app.settings)
 
     async def run(prefer_local: bool) -> Response:
         lookups = (app.generation(index, prefer_local=prefer_local) for index in request.indexes)
@@ -176,11 +176,11 @@ async def _build_context(
         context = SearchContext(
             generation, table, request, app.settings, executor, stopwatch, chosen, score_by, query,
             page=page, principal=app.principal, model=app.model, origins=origins, curated=curated,
-            targets=(generation.physical,) if request.is_across_indexes else (),
+            targets=(generation.physical,) if request.is_multi_index else (),
         )  # fmt: skip
         return context if request.context is None else with_conversation(context, request.context)
     except InvalidInput as error:
-        if not request.is_across_indexes:
+        if not request.is_multi_index:
             raise
         raise InvalidInput(error.code, f"Index {generation.index!r}: {error.detail}", **error.extra) from None
 

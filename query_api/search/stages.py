@@ -72,7 +72,7 @@ async def run_stages(contexts: Sequence[SearchContext]) -> SearchResult:
     """Run all stages of a search; return its hits with their sources."""
     request = contexts[0].request
     feedback = None
-    if request.is_across_indexes:
+    if request.is_multi_index:
         contexts = drop_incompatible_rules(contexts)
     if request.uses_feedback:
         context, feedback = await with_feedback(contexts[0])
@@ -218,7 +218,7 @@ async def respond(result: SearchResult) -> Response:
     first = contexts[0]
     request = first.request
     hits = await _shape_hits(contexts, result.hits)
-    if request.is_across_indexes:
+    if request.is_multi_index:
         encoders = {context.generation.index: context.generation.encoder.fingerprint for context in contexts}
         response: Response = {
             "indexes": list(encoders), "mode": first.mode, "query": request.query, "encoders": encoders,
@@ -257,7 +257,7 @@ async def respond(result: SearchResult) -> Response:
 
 def _by_index(contexts: Sequence[SearchContext], by_index: Mapping[str, Any]) -> Any:
     """Return a member by index for a search of several indexes, and alone for a search of one."""
-    return by_index if contexts[0].request.is_across_indexes else by_index[contexts[0].generation.index]
+    return by_index if contexts[0].request.is_multi_index else by_index[contexts[0].generation.index]
 
 
 async def _shape_hits(contexts: Sequence[SearchContext], hits: Sequence[Hit]) -> list[dict[str, Any]]:
@@ -265,7 +265,7 @@ async def _shape_hits(contexts: Sequence[SearchContext], hits: Sequence[Hit]) ->
     request = contexts[0].request
     by_name = {context.generation.physical: context for context in contexts}
     existing = [(by_name[hit.physical], hit, hit.source) for hit in hits if hit.source is not None]
-    if request.is_across_indexes:
+    if request.is_multi_index:
         shaped = [
             {"index": context.generation.index} | shape_hit(context, hit, source) for context, hit, source in existing
         ]

@@ -27,14 +27,15 @@ IGNORED = {
 # Models that the client lacks: it makes requests from arguments, has no methods for the administration of keys, and
 # has other models for some bodies.
 WITHOUT_MODEL = {
-    "AcrossRequest", "BatchRequest", "BatchSearch", "CurationBody", "DryRunBody", "KeyList", "KeyModel", "KeyRequest",
-    "KeyRights", "NewKey", "QueriesBody", "QueryCount", "RetryRequest", "RotateRequest", "SecretModel",
+    "BatchRequest", "BatchSearch", "CurationRequest", "DryRunRequest", "KeyList", "KeyModel", "KeyRequest", "KeyRights",
+    "MultiIndexRequest", "NewKey", "QueriesRequest", "QueryCount", "RetryRequest", "RotateRequest", "SecretModel",
 }  # fmt: skip
 # Client classes by the name of the API's model, where the names differ.
 OTHER_NAMES = {
-    "Cause": "DeadLetterError", "Context": "Conversation", "Earlier": "EarlierAttempts", "Entered": "AddedHit",
-    "FedBack": "FeedbackDocuments", "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop",
-    "TypedPart": "TypedRange", "Why": "ScoreContribution",
+    "AcrossAnswer": "MultiIndexAnswer", "AcrossHit": "MultiIndexHit", "Cause": "DeadLetterError",
+    "Context": "Conversation", "Earlier": "EarlierAttempts", "Entered": "AddedHit", "FedBack": "FeedbackDocuments",
+    "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop", "TypedPart": "TypedRange",
+    "Why": "ScoreContribution",
 }  # fmt: skip
 
 
