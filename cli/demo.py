@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from examples.service import ServiceIndex
-    from examples.stdlib.tally import QuestionRankings
-    from examples.talk.tally import TalkQuestionRankings
+    from examples.stdlib.results import QuestionRankings
+    from examples.talk.results import TalkQuestionRankings
     from services.index_spec import FieldType
 
 TALK_INDEX = "talk"
@@ -64,7 +64,7 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
     """Run the demonstration on the running service, add the seconds of each stage, and return the figures."""
     from examples.service import ServiceIndex
     from examples.stdlib.corpus import DECLARED_FIELDS, read_documents
-    from examples.stdlib.tally import ask_questions, make_searcher, read_questions, tally_as_json
+    from examples.stdlib.results import ask_questions, make_searcher, read_questions, results_as_json
 
     print_heading(console, "2. Index the documentation of Python's standard library")
     began = time.perf_counter()
@@ -86,7 +86,7 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
         rankings = ask_questions(make_searcher(service), read_questions())
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
-    show_tally(console, rankings)
+    show_results(console, rankings)
     show_contrasts(console, rankings)
     rate = round(len(corpus) / seconds["encode"], 1)
     return {
@@ -94,20 +94,20 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
         "documents": len(corpus),
         "kinds": dict(sorted(kinds.items())),
         "documents_per_second": rate,
-        "answers": tally_as_json(rankings),
+        "answers": results_as_json(rankings),
     }
 
 
-def show_tally(console: "Console", rankings: Sequence["QuestionRankings"]) -> None:
+def show_results(console: "Console", rankings: Sequence["QuestionRankings"]) -> None:
     """Print how many questions each mode answered."""
-    from examples.stdlib.tally import MAX_RANK, tally_modes
+    from examples.stdlib.results import MAX_RANK, measure_modes
 
     console.print(
         f"{len(rankings)} questions of a user who does not know Python's names, written before any search was run.\n"
         "Number of questions with a right name among the hits:\n"
     )
     console.print(f"  {'':10}{'first':>12}{f'in first {MAX_RANK}':>16}{'median':>12}{'9 of 10 within':>18}")
-    for row in tally_modes(rankings):
+    for row in measure_modes(rankings):
         first, within = _format_share(row.first, row.questions), _format_share(row.within, row.questions)
         times = f"{row.median_ms:9.1f} ms{row.p90_ms:15.1f} ms"
         console.print(f"  {row.mode:10}{first:>12}{within:>16}{times}")
@@ -117,7 +117,7 @@ def show_contrasts(console: "Console", rankings: Sequence["QuestionRankings"]) -
     """Print the first question of each pattern of answering modes, with the first three names of each mode."""
     from rich.text import Text
 
-    from examples.stdlib.tally import MODES, find_contrasts
+    from examples.stdlib.results import MODES, find_contrasts
 
     console.print(
         "\nSide by side: one question for each combination of modes that answer within the\n"
@@ -143,7 +143,7 @@ def _format_row(item: "QuestionRankings", place: int, width: int) -> "Text":
     """Return a line with the name at a place, counted from 0, for each mode."""
     from rich.text import Text
 
-    from examples.stdlib.tally import MODES
+    from examples.stdlib.results import MODES
 
     line = Text("  ")
     for mode in MODES:
@@ -174,8 +174,8 @@ def _pluralise(kind: str) -> str:
 
 def _run_talk_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
     from examples.service import ServiceIndex
-    from examples.stdlib.tally import MODES
-    from examples.talk.tally import TalkQuestionRankings, read_questions, tally_as_json
+    from examples.stdlib.results import MODES
+    from examples.talk.results import TalkQuestionRankings, read_questions, results_as_json
 
     print_heading(console, "2. Index six talks and make their chapters")
     corpus = read_talks()
@@ -198,9 +198,9 @@ def _run_talk_demo(console: "Console", api_url: str, seconds: dict[str, float]) 
         ]
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
-    _show_talk_tally(console, rankings)
+    _show_talk_results(console, rankings)
     show_examples(console, rankings)
-    return {"encoder": encoder, "documents": len(corpus), "answers": tally_as_json(rankings)}
+    return {"encoder": encoder, "documents": len(corpus), "answers": results_as_json(rankings)}
 
 
 def read_talks() -> list[dict[str, Any]]:
@@ -233,15 +233,15 @@ def _show_chapters(console: "Console", service: "ServiceIndex", talks: Sequence[
             console.print(Text(f"    {_format_clock(chapter.get('start_time')):>7}  {chapter['title']}"))
 
 
-def _show_talk_tally(console: "Console", rankings: Sequence["TalkQuestionRankings"]) -> None:
-    from examples.talk.tally import MAX_RANK, tally_modes
+def _show_talk_results(console: "Console", rankings: Sequence["TalkQuestionRankings"]) -> None:
+    from examples.talk.results import MAX_RANK, measure_modes
 
     console.print(
         f"{len(rankings)} questions, mostly in other words than the talks, written before any search was run.\n"
         "Number of questions with a passage of the right talk, and with the answer:\n"
     )
     console.print(f"  {'':10}{'right talk':>12}{'the answer':>13}{f'in first {MAX_RANK}':>14}{'median':>12}")
-    for row in tally_modes(rankings):
+    for row in measure_modes(rankings):
         console.print(
             f"  {row.mode:10}{row.talk:>12}{row.first:>13}{row.within:>14}{row.median_ms:9.1f} ms", markup=False
         )
@@ -251,7 +251,7 @@ def show_examples(console: "Console", rankings: Sequence["TalkQuestionRankings"]
     """Print the first question of each talk with the best passage of the hybrid search."""
     from rich.text import Text
 
-    from examples.talk.tally import first_of_each_talk
+    from examples.talk.results import first_of_each_talk
 
     console.print("\nThe first question of each talk with the passage found (an asterisk: it has the answer):")
     for item in first_of_each_talk(rankings):

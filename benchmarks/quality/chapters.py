@@ -31,7 +31,7 @@ from cli.relevance import segmentation
 from cli.relevance.collection import Judgements, open_collection
 from cli.relevance.segmentation import (
     ChapteringMethod,
-    MethodTally,
+    MethodResults,
     SegmentationScores,
     TitleSimilarity,
     compare_methods,
@@ -138,16 +138,16 @@ def measure_held_out(encoder: Encoder, episodes: Iterable[EncodedEpisode]) -> di
         "tiling: titles": make_title_method(lambda _, starts: list(map(ProposedChapter, starts))),
     }
     annotated = [encoded.annotated for encoded in by_id.values()]
-    tallies = compare_methods(ways, annotated) | compare_methods(
+    results_by_method = compare_methods(ways, annotated) | compare_methods(
         {"TextTiling (NLTK)": make_division_method(segmentation.divide_by_nltk)}, annotated[:NLTK_EPISODES]
     )
     titles = TitleSimilarity(encoder)
-    return {name: _without_times(tally).figures(titles) for name, tally in tallies.items()}
+    return {name: _without_times(results).figures(titles) for name, results in results_by_method.items()}
 
 
-def _without_times(tally: MethodTally) -> MethodTally:
-    tally.hours = 0.0
-    return tally
+def _without_times(results: MethodResults) -> MethodResults:
+    results.hours = 0.0
+    return results
 
 
 def tune_parameters(sets: Mapping[str, Sequence[EncodedEpisode]], encoder: Encoder) -> dict[str, list[dict[str, Any]]]:

@@ -173,8 +173,8 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     for path in episodes:
         chosen = _choose_episodes(path, half, limit)
         with _chapter_progress(path.name, len(chosen)) as done:
-            tallies = compare_methods(methods, chosen, done)
-        sets[path.name] = {name: tally.figures(titles) for name, tally in tallies.items()}
+            results_by_method = compare_methods(methods, chosen, done)
+        sets[path.name] = {name: results.figures(titles) for name, results in results_by_method.items()}
         _print_chapters(Console(), path.name, len(chosen), half, sets[path.name])
     if json is not None:
         report = {"half": half, "encoder": loaded.fingerprint, "sets": sets, **collect_provenance(_CHAPTER_PACKAGES)}

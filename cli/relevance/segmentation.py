@@ -51,7 +51,7 @@ class SegmentationScores:
 
 
 @dataclass(slots=True)
-class MethodTally:
+class MethodResults:
     """Results of a method over all episodes."""
 
     divisions: list[SegmentationScores] = field(default_factory=list)
@@ -87,34 +87,34 @@ def compare_methods(
     methods: Mapping[str, ChapteringMethod],
     episodes: Iterable[AnnotatedEpisode],
     done: Callable[[], None] = lambda: None,
-) -> dict[str, MethodTally]:
+) -> dict[str, MethodResults]:
     """Measure every method on every episode. An episode that exceeds the time limit counts as a single chapter."""
-    tallies = {name: MethodTally() for name in methods}
+    results_by_method = {name: MethodResults() for name in methods}
     for annotated in episodes:
         for name, method in methods.items():
-            _measure_episode(tallies[name], annotated, method)
+            _measure_episode(results_by_method[name], annotated, method)
         done()
-    return tallies
+    return results_by_method
 
 
-def _measure_episode(tally: MethodTally, annotated: AnnotatedEpisode, method: ChapteringMethod) -> None:
+def _measure_episode(results: MethodResults, annotated: AnnotatedEpisode, method: ChapteringMethod) -> None:
     begun = time.perf_counter()
     try:
         chapters, repairs = method(annotated)
     except Overloaded:
-        tally.late += 1
+        results.late += 1
         chapters, repairs = [], []
-    tally.seconds += time.perf_counter() - begun
-    tally.hours += episode_hours(annotated.episode)
-    tally.repairs.update({repair.code: repair.count for repair in repairs})
+    results.seconds += time.perf_counter() - begun
+    results.hours += episode_hours(annotated.episode)
+    results.repairs.update({repair.code: repair.count for repair in repairs})
     segments = annotated.episode.segments
     human = [segments.at(chapter.start) for chapter in annotated.chapters]
     scores = score_segmentation(human, [segments.at(chapter.start) for chapter in chapters], len(segments))
     if scores is None:
-        tally.too_short += 1
+        results.too_short += 1
     else:
-        tally.divisions.append(scores)
-    tally.titles += pair_titles(reference_spans(annotated), chapters)
+        results.divisions.append(scores)
+    results.titles += pair_titles(reference_spans(annotated), chapters)
 
 
 def make_division_method(division: DivideEpisode) -> ChapteringMethod:

@@ -68,7 +68,7 @@ class _PendingCalls:
 
 
 class BatchExecutor:
-    """An executor that `members` searches share; each search runs in a `seat`."""
+    """An executor that `members` searches share; each search runs as a `member`."""
 
     def __init__(self, inner: DirectExecutor, members: int) -> None:
         self._inner = inner
@@ -77,8 +77,8 @@ class BatchExecutor:
         self._sending: set[asyncio.Task[None]] = set()
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
-        """Hold the place of one search. After it ends, by success or error, no other search waits for it."""
+    def member(self) -> Iterator[None]:
+        """Count one search as a member. After it ends, by success or error, no other search waits for it."""
         try:
             yield
         finally:
@@ -208,8 +208,8 @@ async def _resolve_indexes(app: AppState, searches: Sequence[object], deadline: 
 
 
 async def _run(app: AppState, executor: BatchExecutor, body: object, deadline: float) -> dict[str, Any]:
-    """Answer one search in its seat, with its status and its answer or problem."""
-    with executor.seat():
+    """Answer one search, a member of the batch, with its status and its answer or problem."""
+    with executor.member():
         try:
             async with asyncio.timeout_at(deadline):
                 return {"status": 200, "answer": await _answer(app, executor, body)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from query_api.search.context import SearchContext
 from query_api.search.executor import ListAnswer, send_lists
-from query_api.search.facets import CheckedFacet, build_aggregation, facet_counts, read_tally, tally_documents
+from query_api.search.facets import CheckedFacet, build_aggregation, count_facet, facet_counts, read_facet_counts
 from query_api.search.multi_index import join_alike
 from query_api.search.query_builder import (
     candidates_plan,
@@ -152,7 +152,7 @@ def read_among_matches(answers: Sequence[ListAnswer], selection: Selection, max_
     ]
     facets = {
         facet.field: facet_counts(
-            facet, [read_tally(facet, counts[facet.field]) for counts in counts_by_answer], max_values
+            facet, [read_facet_counts(facet, counts[facet.field]) for counts in counts_by_answer], max_values
         )
         for facet in selection.facets or ()
     }
@@ -168,7 +168,7 @@ def read_among_candidates(
 ) -> dict[str, Any]:
     """Return `facets` and `counted` from the candidates of each group; the first group is under the whole filter."""
     counts = {
-        facet.field: facet_counts(facet, [tally_documents(facet, documents.values())], max_values)
+        facet.field: facet_counts(facet, [count_facet(facet, documents.values())], max_values)
         for group, documents in groups
         for facet in group.facets
     }

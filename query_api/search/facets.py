@@ -94,7 +94,7 @@ def _bad_facet(where: str, detail: str) -> InvalidInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class FacetCounts:
     """The counts of one facet: by value, by the number of the range, or by the start of the calendar interval.
 
     `other`: the sum of the counts of unlisted values. `unlisted`: the highest count that an unlisted value may have.
@@ -122,31 +122,33 @@ def build_aggregation(facet: CheckedFacet, *, partly: bool = False) -> Clause:
     return {"terms": {"field": field, "size": more if partly else facet.terms, "shard_size": more}}
 
 
-def read_tally(facet: CheckedFacet, answer: Mapping[str, Any]) -> Tally:
+def read_facet_counts(facet: CheckedFacet, answer: Mapping[str, Any]) -> FacetCounts:
     """Return the counts in the answer to `build_aggregation`."""
     buckets = answer["buckets"]
     counts = [int(bucket["doc_count"]) for bucket in buckets]
     if facet.ranges:
-        return Tally(dict(enumerate(counts)))
+        return FacetCounts(dict(enumerate(counts)))
     if facet.unit:
-        return Tally({int(bucket["key"]): count for bucket, count in zip(buckets, counts, strict=True)})
+        return FacetCounts({int(bucket["key"]): count for bucket, count in zip(buckets, counts, strict=True)})
     # 0.0 and -0.0 are two values in OpenSearch.
     by_value: Counter[Any] = Counter()
     for bucket, count in zip(buckets, counts, strict=True):
         by_value[_written_value(facet, bucket["key"])] += count
     other, short = int(answer["sum_other_doc_count"]), int(answer["doc_count_error_upper_bound"])
-    return Tally(by_value, other, (min(counts, default=0) if other else 0) + short, short)
+    return FacetCounts(by_value, other, (min(counts, default=0) if other else 0) + short, short)
 
 
-def tally_documents(facet: CheckedFacet, documents: Collection[FieldValues]) -> Tally:
+def count_facet(facet: CheckedFacet, documents: Collection[FieldValues]) -> FacetCounts:
     """Return the counts of documents whose values are known."""
     values = [document[facet.field] for document in documents if facet.field in document]
     if facet.ranges:
-        return Tally({n: sum(_any_within(listed, r.within) for listed in values) for n, r in enumerate(facet.ranges)})
+        return FacetCounts(
+            {n: sum(_any_within(listed, r.within) for listed in values) for n, r in enumerate(facet.ranges)}
+        )
     if facet.unit:
         unit = facet.unit
-        return Tally(_count_distinct({calendar_interval(v, unit)[0] for v in listed} for listed in values))
-    return Tally(_count_distinct({_written_value(facet, v) for v in listed} for listed in values))
+        return FacetCounts(_count_distinct({calendar_interval(v, unit)[0] for v in listed} for listed in values))
+    return FacetCounts(_count_distinct({_written_value(facet, v) for v in listed} for listed in values))
 
 
 def _count_distinct(sets: Iterable[set[Any]]) -> Counter[Any]:
@@ -170,14 +172,14 @@ def _written_value(facet: CheckedFacet, value: Any) -> Any:
     return value
 
 
-def facet_counts(facet: CheckedFacet, tallies: Sequence[Tally], max_values: int) -> dict[str, Any]:
+def facet_counts(facet: CheckedFacet, counted: Sequence[FacetCounts], max_values: int) -> dict[str, Any]:
     """Return the counts of one facet for the response, with the counts of several indexes added up.
 
     `max_values`: the highest number of calendar intervals. Raises InvalidInput (`facet_too_fine`).
     """
     sums: Counter[Any] = Counter()
-    for tally in tallies:
-        sums.update(tally.counts)
+    for each in counted:
+        sums.update(each.counts)
     if facet.ranges:
         pairs = [{"range": named.written, "count": sums[n]} for n, named in enumerate(facet.ranges)]
         return {"buckets": pairs, "other": 0, "exact": True}
@@ -187,9 +189,9 @@ def facet_counts(facet: CheckedFacet, tallies: Sequence[Tally], max_values: int)
     listed, unlisted = frequent[: facet.terms], frequent[facet.terms :]
     shown = {
         "buckets": [{"value": value, "count": count} for value, count in listed],
-        "other": sum(count for _, count in unlisted) + sum(tally.other for tally in tallies),
+        "other": sum(count for _, count in unlisted) + sum(each.other for each in counted),
     }
-    bound = _error_bound(listed, unlisted, tallies)
+    bound = _error_bound(listed, unlisted, counted)
     return shown | ({"exact": True} if bound == 0 else {"exact": False, "error_bound": bound})
 
 
@@ -199,17 +201,17 @@ def _by_frequency(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
 
 
 def _error_bound(
-    listed: Sequence[tuple[Any, int]], unlisted: Sequence[tuple[Any, int]], tallies: Sequence[Tally]
+    listed: Sequence[tuple[Any, int]], unlisted: Sequence[tuple[Any, int]], counted: Sequence[FacetCounts]
 ) -> int:
     """Return the largest shortfall of the count of a listed value, or of a value that may belong in the list."""
 
     def short(value: Any) -> int:
-        return sum(tally.short if value in tally.counts else tally.unlisted for tally in tallies)
+        return sum(each.short if value in each.counts else each.unlisted for each in counted)
 
     lowest = listed[-1][1] if listed else 0
     bounds = [short(value) for value, _ in listed]
     bounds += [shortfall for value, count in unlisted if count + (shortfall := short(value)) > lowest]
-    never_listed = sum(tally.unlisted for tally in tallies)
+    never_listed = sum(each.unlisted for each in counted)
     return max([*bounds, never_listed if never_listed > lowest else 0])
 
 

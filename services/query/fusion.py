@@ -1,4 +1,4 @@
-"""Score fusion: several ranked lists combined into one, and a second opinion interpolated into a list.
+"""Score fusion: several ranked lists combined into one, and the scores of a model interpolated into a list.
 
 Scores of different kinds are scaled within each list first. The three methods (min-max, z-score, reciprocal ranks)
 share one rule: the result holds every document of every list, a list contributes nothing to a document that it lacks,
@@ -21,7 +21,7 @@ DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}
 DEFAULT_RANK_CONSTANT: Final = 60
 
 
-# Default share of the second opinion, measured for dense vectors (docs/decisions/0143).
+# Default share of the model's scores, measured for dense vectors (docs/decisions/0143).
 DEFAULT_INTERPOLATION_WEIGHT: Final = 0.7
 
 
@@ -117,26 +117,26 @@ def reciprocal_ranks(scores: Mapping[K, float], k: int = DEFAULT_RANK_CONSTANT) 
 
 
 def interpolate_scores(
-    ranked: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
+    ranked: Sequence[tuple[str, float]], model_scores: Mapping[str, float], weight: float
 ) -> list[tuple[str, float]]:
     """Return the documents of `ranked` in their new order, best first, equal scores by id. Scores lie in [0, 1].
 
-    Both scores are min-max scaled within these documents and summed: (1 - weight) x list + weight x opinion. For a
-    document without an opinion, the score of the list stands in for it.
+    Both scores are min-max scaled within these documents and summed: (1 - weight) x list + weight x model. For a
+    document that the model did not score, the score of the list stands in for it.
     """
-    scaled, second = _scale_both(ranked, opinion)
+    scaled, second = _scale_both(ranked, model_scores)
     scores = {name: (1 - weight) * score + weight * second.get(name, score) for name, score in scaled.items()}
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def interpolation_shares(
-    ranked: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
+    ranked: Sequence[tuple[str, float]], model_scores: Mapping[str, float], weight: float
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Return each document's shares and scaled scores, whose products `interpolate_scores` adds up.
 
     Only explanations need this, so the scaling is repeated here.
     """
-    scaled, second = _scale_both(ranked, opinion)
+    scaled, second = _scale_both(ranked, model_scores)
     return {
         name: {"list": (1 - weight, score), "opinion": (weight, second.get(name, score))}
         for name, score in scaled.items()
@@ -144,7 +144,7 @@ def interpolation_shares(
 
 
 def _scale_both(
-    ranked: Sequence[tuple[str, float]], opinion: Mapping[str, float]
+    ranked: Sequence[tuple[str, float]], model_scores: Mapping[str, float]
 ) -> tuple[dict[str, float], dict[str, float]]:
     scaled = min_max(dict(ranked))
-    return scaled, min_max({name: opinion[name] for name in scaled if name in opinion})
+    return scaled, min_max({name: model_scores[name] for name in scaled if name in model_scores})

@@ -7,7 +7,7 @@ import pytest
 
 from examples.service import ServiceIndex, follow_job
 from examples.stdlib import corpus
-from examples.stdlib.tally import MODES, ask_questions, make_searcher, read_questions
+from examples.stdlib.results import MODES, ask_questions, make_searcher, read_questions
 from infra.processes import ChildProcess
 from services.errors import BackendUnavailable, Conflict
 

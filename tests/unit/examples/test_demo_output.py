@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cli import demo, demonstration
 from examples.service import IngestProgress
-from examples.stdlib.tally import Question, QuestionRankings, TimedRanking
+from examples.stdlib.results import Question, QuestionRankings, TimedRanking
 from services.errors import ConfigurationError
 
 
@@ -50,8 +50,8 @@ def test_a_long_name_keeps_its_end() -> None:
     assert demo.shorten_name("time.sleep", 10) == "time.sleep"
 
 
-def test_tally_shows_counts_and_shares(plain: Console) -> None:
-    demo.show_tally(plain, example())
+def test_results_show_counts_and_shares(plain: Console) -> None:
+    demo.show_results(plain, example())
     rows = {line.split()[0]: line for line in printed(plain).splitlines() if line.strip()}
     assert "0 (0%)" in rows["lexical"] and "1 (100%)" in rows["lexical"]
     assert rows["sparse"].count("1 (100%)") == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from examples.stdlib import corpus
-from examples.stdlib.tally import Question, read_questions
+from examples.stdlib.results import Question, read_questions
 from services.documents.document import parse_document
 from services.errors import ConfigurationError
 from services.index_spec import IndexSpec

@@ -39,7 +39,7 @@ async def run_together(*searches: Any) -> tuple[list[Any], list[Any]]:
     executor = BatchExecutor(recorder, len(searches))  # type: ignore[arg-type]
 
     async def run(search: Any) -> Any:
-        with executor.seat():
+        with executor.member():
             return await search(executor)
 
     return await asyncio.gather(*map(run, searches), return_exceptions=True), recorder.requests
@@ -116,11 +116,11 @@ async def test_a_cancelled_search_delays_no_other() -> None:
     executor = BatchExecutor(recorder, 2)  # type: ignore[arg-type]
 
     async def run() -> Any:
-        with executor.seat():
+        with executor.member():
             return await executor.lists([SearchPlan("a", {})])
 
     async def slow() -> None:
-        with executor.seat():
+        with executor.member():
             await asyncio.Event().wait()
 
     waiting, never = asyncio.create_task(run()), asyncio.create_task(slow())

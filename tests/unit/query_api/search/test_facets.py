@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query_api.schemas.search_request import Facet
-from query_api.search.facets import CheckedFacet, Tally, facet_counts, parse_facets, tally_documents
+from query_api.search.facets import CheckedFacet, FacetCounts, count_facet, facet_counts, parse_facets
 from services.errors import InvalidInput
 from services.index_spec import FieldType
 from services.opensearch.queries import FieldValues
@@ -24,7 +24,7 @@ def facet(field: str, **form: Any) -> CheckedFacet:
 
 
 def count(facet: CheckedFacet, documents: list[FieldValues], max_values: int) -> dict[str, Any]:
-    return facet_counts(facet, [tally_documents(facet, documents)], max_values)
+    return facet_counts(facet, [count_facet(facet, documents)], max_values)
 
 
 @given(st.lists(st.lists(st.sampled_from(["", "a", "b", "é"]), max_size=3), max_size=30), st.integers(1, 4))
@@ -66,13 +66,13 @@ def test_added_counts_of_several_indexes_lie_within_the_error_bound(
 ) -> None:
     """Each index lists its most frequent values and adds up the rest, as OpenSearch does."""
     kept = limit + extra
-    tallies, truth = [], Counter[str]()
+    counted, truth = [], Counter[str]()
     for counts in indexes:
         truth.update(counts)
         listed = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         rest = sum(count for _, count in listed[kept:])
-        tallies.append(Tally(dict(listed[:kept]), rest, listed[kept - 1][1] if rest else 0))
-    shown = facet_counts(facet("genre", terms=limit), tallies, 100)
+        counted.append(FacetCounts(dict(listed[:kept]), rest, listed[kept - 1][1] if rest else 0))
+    shown = facet_counts(facet("genre", terms=limit), counted, 100)
     buckets = {bucket["value"]: bucket["count"] for bucket in shown["buckets"]}
     assert sum(buckets.values()) + shown["other"] == sum(truth.values())
     bound = shown.get("error_bound", 0)
@@ -86,10 +86,10 @@ def test_added_counts_of_several_indexes_lie_within_the_error_bound(
 
 def test_ranges_and_dates_of_several_indexes_are_added_up() -> None:
     ranges = facet("year", ranges=[{"lt": 5}, {"gte": 3}])
-    shown = facet_counts(ranges, [Tally({0: 2, 1: 1}), Tally({0: 0, 1: 4})], 100)
+    shown = facet_counts(ranges, [FacetCounts({0: 2, 1: 1}), FacetCounts({0: 0, 1: 4})], 100)
     assert [bucket["count"] for bucket in shown["buckets"]] == [2, 5]
-    days = [Tally({0: 1, DAY: 2}), Tally({DAY: 3})]
+    days = [FacetCounts({0: 1, DAY: 2}), FacetCounts({DAY: 3})]
     assert [bucket["count"] for bucket in facet_counts(facet("printed", dates="day"), days, 2)["buckets"]] == [1, 5]
     with pytest.raises(InvalidInput) as caught:
-        facet_counts(facet("printed", dates="day"), [*days, Tally({9 * DAY: 1})], 2)
+        facet_counts(facet("printed", dates="day"), [*days, FacetCounts({9 * DAY: 1})], 2)
     assert caught.value.code == "facet_too_fine"

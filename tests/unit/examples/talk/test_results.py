@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cli.demo import TALK_FIELDS, read_talks, show_examples
 from examples.service import TimedAnswer
-from examples.talk.tally import TalkQuestion, TalkQuestionRankings, first_of_each_talk, read_questions, tally_modes
+from examples.talk.results import TalkQuestion, TalkQuestionRankings, first_of_each_talk, measure_modes, read_questions
 from services.documents.document import parse_document
 from services.index_spec import IndexSpec
 
@@ -51,7 +51,7 @@ def test_an_answer_needs_the_words_and_the_right_talk() -> None:
     said = "A rope lies on\nthe quay."
     assert asked(hit("bees", said), hit("boats", said)).rank("sparse") == 2
     assert asked(hit("boats", "Nothing.")).rank("sparse") is None
-    (row, *_) = tally_modes([asked(hit("boats", said)), asked(hit("boats", "Nothing.")), asked()])
+    (row, *_) = measure_modes([asked(hit("boats", said)), asked(hit("boats", "Nothing.")), asked()])
     assert (row.talk, row.first, row.within, row.median_ms) == (2, 1, 1, 2.0)
     assert [one.question.talk for one in first_of_each_talk([asked(), asked()])] == ["boats"]
 

@@ -80,7 +80,7 @@ def make_searcher(service: ServiceIndex) -> Callable[[str, str], TimedRanking]:
     return search
 
 
-class ModeTally(NamedTuple):
+class ModeResults(NamedTuple):
     """Counts of a mode over all questions. Times are in milliseconds, at the client."""
 
     mode: str
@@ -91,7 +91,7 @@ class ModeTally(NamedTuple):
     p90_ms: float
 
 
-def tally_modes(rankings: Sequence[QuestionRankings]) -> list[ModeTally]:
+def measure_modes(rankings: Sequence[QuestionRankings]) -> list[ModeResults]:
     """Count the answers of each mode."""
     rows = []
     for mode in MODES:
@@ -99,7 +99,7 @@ def tally_modes(rankings: Sequence[QuestionRankings]) -> list[ModeTally]:
         first = sum(item.rank(mode) == 1 for item in rankings)
         within = sum(item.answered(mode) for item in rankings)
         p90 = quantiles(times, n=10)[-1] if len(times) > 1 else times[0]
-        rows.append(ModeTally(mode, len(rankings), first, within, median(times), p90))
+        rows.append(ModeResults(mode, len(rankings), first, within, median(times), p90))
     return rows
 
 
@@ -116,7 +116,7 @@ def find_contrasts(rankings: Sequence[QuestionRankings]) -> list[tuple[tuple[boo
     return [(pattern, len(items), items[0]) for pattern, items in ordered]
 
 
-def tally_as_json(rankings: Sequence[QuestionRankings]) -> dict[str, Any]:
+def results_as_json(rankings: Sequence[QuestionRankings]) -> dict[str, Any]:
     """Return the counts, and for each question the rank of its first answer in each mode (null: not in the hits)."""
     modes = {
         row.mode: {
@@ -124,7 +124,7 @@ def tally_as_json(rankings: Sequence[QuestionRankings]) -> dict[str, Any]:
             f"within_{MAX_RANK}": row.within,
             "client_ms": {"p50": round(row.median_ms, 3), "p90": round(row.p90_ms, 3)},
         }
-        for row in tally_modes(rankings)
+        for row in measure_modes(rankings)
     }
     ranks = [{"question": item.question.text} | {mode: item.rank(mode) for mode in MODES} for item in rankings]
     return {"questions": len(rankings), "modes": modes, "ranks": ranks}

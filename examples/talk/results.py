@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from examples.service import TimedAnswer
-from examples.stdlib.tally import MODES
+from examples.stdlib.results import MODES
 
 QUESTIONS_FILE = Path(__file__).with_name("questions.jsonl")
 MAX_RANK = 3
@@ -56,7 +56,7 @@ class TalkQuestionRankings(NamedTuple):
         return self.question.rank(self.hits(mode))
 
 
-class ModeTally(NamedTuple):
+class ModeResults(NamedTuple):
     """Counts of a mode: first passages of the right talk (`talk`), with the answer (`first`), and answers in the first
     three passages (`within`).
     """
@@ -68,7 +68,7 @@ class ModeTally(NamedTuple):
     median_ms: float
 
 
-def tally_modes(rankings: Sequence[TalkQuestionRankings]) -> list[ModeTally]:
+def measure_modes(rankings: Sequence[TalkQuestionRankings]) -> list[ModeResults]:
     """Count the answers of each mode."""
     rows = []
     for mode in MODES:
@@ -76,7 +76,7 @@ def tally_modes(rankings: Sequence[TalkQuestionRankings]) -> list[ModeTally]:
         talk = sum(bool(item.hits(mode)) and item.hits(mode)[0]["id"] == item.question.talk for item in rankings)
         within = sum(rank is not None and rank <= MAX_RANK for rank in ranks)
         times = [item.answers[mode].client_ms for item in rankings]
-        rows.append(ModeTally(mode, talk, ranks.count(1), within, median(times)))
+        rows.append(ModeResults(mode, talk, ranks.count(1), within, median(times)))
     return rows
 
 
@@ -85,7 +85,7 @@ def first_of_each_talk(rankings: Sequence[TalkQuestionRankings]) -> list[TalkQue
     return list({item.question.talk: item for item in reversed(rankings)}.values())[::-1]
 
 
-def tally_as_json(rankings: Sequence[TalkQuestionRankings]) -> dict[str, Any]:
+def results_as_json(rankings: Sequence[TalkQuestionRankings]) -> dict[str, Any]:
     """Return the counts, and for each question the rank of its first answer in each mode (null: not in the
     passages)."""
     modes = {
@@ -95,7 +95,7 @@ def tally_as_json(rankings: Sequence[TalkQuestionRankings]) -> dict[str, Any]:
             f"within_{MAX_RANK}": row.within,
             "p50_ms": round(row.median_ms, 3),
         }
-        for row in tally_modes(rankings)
+        for row in measure_modes(rankings)
     }
     ranks = [{"question": item.question.text} | {mode: item.rank(mode) for mode in MODES} for item in rankings]
     return {"questions": len(rankings), "modes": modes, "ranks": ranks}

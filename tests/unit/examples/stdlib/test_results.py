@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from examples.service import IngestProgress, follow_job
-from examples.stdlib.tally import Question, QuestionRankings, TimedRanking, find_contrasts, tally_as_json, tally_modes
+from examples.stdlib.results import (
+    Question,
+    QuestionRankings,
+    TimedRanking,
+    find_contrasts,
+    measure_modes,
+    results_as_json,
+)
 from services.errors import BackendUnavailable
 
 
@@ -18,8 +25,8 @@ def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float
     )
 
 
-def test_tally_counts_the_first_and_the_first_five() -> None:
-    rows = tally_modes(
+def test_results_count_the_first_and_the_first_five() -> None:
+    rows = measure_modes(
         [
             asked("a", lexical="xabcdef", sparse="abcdxef", hybrid="abcdefx", milliseconds=1),
             asked("b", lexical="ax", sparse="", hybrid="x", milliseconds=3),
@@ -34,8 +41,8 @@ def test_tally_counts_the_first_and_the_first_five() -> None:
     assert {row.median_ms for row in rows} == {3.0}
 
 
-def test_tally_of_a_single_question_has_its_time() -> None:
-    assert {(row.median_ms, row.p90_ms) for row in tally_modes([asked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
+def test_results_of_a_single_question_has_its_time() -> None:
+    assert {(row.median_ms, row.p90_ms) for row in measure_modes([asked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
 
 
 def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first() -> None:
@@ -55,7 +62,7 @@ def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first()
 
 
 def test_record_keeps_the_failures() -> None:
-    value = tally_as_json([asked("a", "xa", "ax", "b")])
+    value = results_as_json([asked("a", "xa", "ax", "b")])
     assert value["ranks"] == [{"question": "a", "lexical": 1, "sparse": 2, "hybrid": None}]
     assert value["modes"]["hybrid"] == {"first": 0, "within_5": 0, "client_ms": {"p50": 1.0, "p90": 1.0}}
 
