@@ -76,7 +76,7 @@ def worker(
         from services.telemetry.tracing import check_tracing
 
         configure_logging("worker", settings.log_format, log_level)
-        manifest = check_worker(settings)
+        manifest = check_worker_requirements(settings)
         check_tracing()
         times = WorkerSettings.read()
         wait_for_redis(settings.redis_address, times.redis_wait)
@@ -87,7 +87,7 @@ def worker(
         raise typer.Exit(run_worker(create_celery(settings, times), settings, manifest, log_level))
 
 
-def check_worker(settings: "Settings") -> "Manifest":
+def check_worker_requirements(settings: "Settings") -> "Manifest":
     """Check the packages and files that a worker needs, and return its encoder's manifest.
 
     Raises ConfigurationError: `worker_not_installed`, `unknown_encoder`, `bad_manifest`, `corrupt_model_file`.

@@ -3,11 +3,11 @@
 A document may kill the process that encodes it (memory, a fault in the ONNX runtime), and the message of a dead worker
 is redelivered. `triage_documents` therefore isolates the documents of a message step by step:
 
-fresh      first delivery of a journalled document: encoded with others in one run, without a write before
-suspected  enqueued again by the sweeper, because its message was lost or its worker died: an attempt is counted for
-           each before they are encoded in one run
-alone      an earlier attempt began and did not end: an attempt is counted, then the document is encoded by itself
-exhausted  the allowed number of attempts began and none ended: dead
+first_attempt  first delivery of a journalled document: encoded with others in one run, without a write before
+requeued       enqueued again by the sweeper, because its message was lost or its worker died: an attempt is counted
+               for each before they are encoded in one run
+isolated       an earlier attempt began and did not end: an attempt is counted, then the document is encoded by itself
+exhausted      the allowed number of attempts began and none ended: dead
 
 Waiting in a queue does not count as an attempt.
 """
@@ -64,14 +64,14 @@ ATTEMPTS_EXHAUSTED = (
 class Triage:
     """The pending documents of a message by the isolation that they need. Other documents are in none of the lists."""
 
-    fresh: list[StoredDocument] = field(default_factory=list)
-    suspected: list[StoredDocument] = field(default_factory=list)
-    alone: list[StoredDocument] = field(default_factory=list)
+    first_attempt: list[StoredDocument] = field(default_factory=list)
+    requeued: list[StoredDocument] = field(default_factory=list)
+    isolated: list[StoredDocument] = field(default_factory=list)
     exhausted: list[StoredDocument] = field(default_factory=list)
 
 
 def triage_documents(documents: Iterable[StoredDocument], *, redelivered: bool, max_attempts: int) -> Triage:
-    """Sort documents, as read in real time, by the isolation that they need. `alone` is in order of attempts."""
+    """Sort documents, as read in real time, by the isolation that they need. `isolated` is in order of attempts."""
     result = Triage()
     for stored in documents:
         if stored.state != PENDING:
@@ -80,12 +80,12 @@ def triage_documents(documents: Iterable[StoredDocument], *, redelivered: bool, 
         if attempts >= attempts_allowed(stored, max_attempts) or not stored.may_change:
             result.exhausted.append(stored)
         elif attempts:
-            result.alone.append(stored)
+            result.isolated.append(stored)
         elif stored.transitions:
-            result.suspected.append(stored)
+            result.requeued.append(stored)
         else:
-            result.fresh.append(stored)
-    result.alone.sort(key=lambda stored: stored.attempts)
+            result.first_attempt.append(stored)
+    result.isolated.sort(key=lambda stored: stored.attempts)
     return result
 
 
@@ -117,11 +117,11 @@ class EncodeRun:
             documents, redelivered=self.redelivered, max_attempts=self.runtime.settings.max_attempts
         )
         self._record_failures([self._exhausted(stored) for stored in triage.exhausted])
-        left = self._encode(triage.fresh)
-        left += self._encode(self._count_attempts(triage.suspected)) if self.in_time else triage.suspected
-        for at, stored in enumerate(triage.alone):
+        left = self._encode(triage.first_attempt)
+        left += self._encode(self._count_attempts(triage.requeued)) if self.in_time else triage.requeued
+        for at, stored in enumerate(triage.isolated):
             if not self.in_time:
-                left += triage.alone[at:]
+                left += triage.isolated[at:]
                 break
             left += self._encode(self._count_attempts([stored]))
         self.counts["skipped"] = len(ids) - sum(map(len, vars(triage).values()))
@@ -280,7 +280,7 @@ class EncodeRun:
         states = []
         for failure in failures:
             stored = failure.stored
-            # The attempt of a suspected document is already counted, that of a fresh document is not.
+            # The attempt of a requeued document is already counted, a first attempt is not.
             attempts = max(stored.attempts, attempts_begun(stored, self.redelivered), 1)
             dead = failure.final or attempts >= attempts_allowed(stored, settings.max_attempts) or not stored.may_change
             states.append("dead" if dead else "failed")

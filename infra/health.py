@@ -67,7 +67,7 @@ def check_worker_alive(settings: Settings) -> str | None:
 
     Redis is not asked: this check restarts the worker, and a restart does not bring a lost Redis back.
     """
-    return runs("worker", WORKER_SECONDS)
+    return check_process_runs("worker", WORKER_SECONDS)
 
 
 def check_sweeper(settings: Settings) -> str | None:
@@ -76,10 +76,10 @@ def check_sweeper(settings: Settings) -> str | None:
     While OpenSearch hangs, the sweeper sleeps for the timeout of a request, so the longer of the two times counts.
     """
     # The sweeper adds up to a fifth of the interval at random.
-    return runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
+    return check_process_runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
 
 
-def runs(command: str, seconds: float) -> str | None:
+def check_process_runs(command: str, seconds: float) -> str | None:
     """Return None when the process `sparsewell COMMAND` runs within `seconds`, else a complaint.
 
     The process listens on no port, so the kernel's count of its context switches decides: a process that hangs in a

@@ -142,7 +142,9 @@ class AppState:
         The lineage of an index is random and clients never see it, so they cannot forge a cursor. A cursor is valid
         only for the principal that received it.
         """
-        return "\0".join([kind, *(generation.lineage for generation in generations), self.principal.mark]).encode()
+        return "\0".join(
+            [kind, *(generation.lineage for generation in generations), self.principal.fingerprint]
+        ).encode()
 
     def _restrict(self, generation: Generation) -> Generation:
         """Apply the principal's filter, if it has one, to all further calls on this generation."""

@@ -75,8 +75,8 @@ async def _measure_gates(times: int) -> dict[str, float]:
     limiter = RateLimiter("redis://127.0.0.1:1/0", "bench", RateLimits())
     ring = KeyRing(search, IndexNames("bench"))
     plain, limited = generate_key("a" * 16), generate_key("b" * 16)
-    ring.take(_make_key(n, generate_key(f"{n:016d}".translate(_LETTERS)), None) for n in range(MAX_KEYS))
-    ring.take([_make_key(0, plain, None), _make_key(1, limited, 1e9)])
+    ring.update(_make_key(n, generate_key(f"{n:016d}".translate(_LETTERS)), None) for n in range(MAX_KEYS))
+    ring.update([_make_key(0, plain, None), _make_key(1, limited, 1e9)])
     ring._read_at, ring._tried_at = perf_counter(), float("inf")  # no reload during the measurement
 
     def make_call(gate: Callable[..., Awaitable[None]], key: str | None) -> Callable[[], Awaitable[None]]:

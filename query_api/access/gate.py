@@ -29,7 +29,7 @@ from services.web.problems import answer_error
 
 log = logging.getLogger(__name__)
 
-ADMIN_PRINCIPAL: Final = Principal("admin", frozenset({"admin"}), mark="admin")
+ADMIN_PRINCIPAL: Final = Principal("admin", frozenset({"admin"}), fingerprint="admin")
 # Failed authentications from one address: a burst of 20, then one a second. Further failures are counted, not logged.
 MAX_FAILURES_PER_SECOND: Final = 1.0
 MAX_FAILURE_BURST: Final = 20

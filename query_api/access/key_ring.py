@@ -78,7 +78,7 @@ class KeyRing:
                 await asyncio.shield(reading)  # raises the error of the read
         return self._keys.get(key_id)
 
-    def take(self, stored: Iterable[StoredKey]) -> None:
+    def update(self, stored: Iterable[StoredKey]) -> None:
         """Add keys to the cache, or replace older versions of them."""
         self._updates += 1
         for item in stored:
@@ -115,7 +115,7 @@ class KeyRing:
         # A change by this process during the read makes it stale. The next read replaces the cache then.
         if full and self._updates == updates:
             self._keys, self._sequence_numbers, self._latest_sequence, self._full_read_at = {}, {}, -1, now
-        self.take(stored)
+        self.update(stored)
         self._latest_sequence = latest_sequence_number(stored, self._latest_sequence)
         self._read_at = now
 

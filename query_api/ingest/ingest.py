@@ -37,7 +37,7 @@ from services.errors import (
 )
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, write_bulk_async
-from services.opensearch.jobs import IdempotencyRecord, JobRecord, request_digest
+from services.opensearch.jobs import IdempotencyRecord, JobRecord, idempotency_digest
 from services.opensearch.journal import LostAnswerCheck
 from services.queue.messages import encode_messages
 from services.telemetry.logs import add_log_context
@@ -88,7 +88,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
             items = request_body.split_lines(raw, app.document_limits.longest(generation.spec))
         else:
             items = list(enumerate(request_body.decode_json_array(raw), 1))
-        return await _ingest_items(app, generation, form, items, (key, request_digest(form, raw)) if key else None)
+        return await _ingest_items(app, generation, form, items, (key, idempotency_digest(form, raw)) if key else None)
 
 
 async def ingest_document(app: AppState, index: str, document_id: str, request: Request) -> IngestResponse:
@@ -108,7 +108,7 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
         parse = partial(parse_document, item, generation.spec, limits, len(raw))
         document = await app.background_reader.run(parse, 0 if generation.spec.talk is None else len(raw))
         # The path names the document, so it is part of the request that the key stands for.
-        digest = request_digest("document", orjson.dumps(document_id) + raw) if key else ""
+        digest = idempotency_digest("document", orjson.dumps(document_id) + raw) if key else ""
         return await _ingest_items(
             app, generation, "array", [(1, ParsedDocument(document, len(raw)))], (key, digest) if key else None
         )

@@ -197,7 +197,7 @@ async def _change_key(app: AppState, key_id: str, change: Callable[[ApiKey], Api
 
 async def _save_key(app: AppState, key: ApiKey, expected: StoredKey | None) -> None:
     answer = await app.search.send(save_key_call(app.names, key, expected))
-    app.keys.take([StoredKey(key, answer["_seq_no"], answer["_primary_term"])])
+    app.keys.update([StoredKey(key, answer["_seq_no"], answer["_primary_term"])])
 
 
 async def _require_key_room(app: AppState) -> None:

@@ -55,8 +55,8 @@ class Principal:
     indexes: tuple[str, ...] = (ALL_INDEXES,)
     filter: Any = None
     limits: RateLimits = field(default_factory=RateLimits)
-    # Binds a cursor to the principal that opened it. Principals that see different documents have different marks.
-    mark: str = ""
+    # Binds a cursor to the principal that opened it. Principals that see different documents have different ones.
+    fingerprint: str = ""
 
     def may(self, index: str) -> bool:
         """Return whether the principal has a right to an index of that name, whether or not it exists."""
@@ -143,8 +143,8 @@ class ClaimMapping:
             document_filter = _fill_template(self._filter, claims)
             scopes &= {"search"}
         subject = hashlib.sha256(orjson.dumps([claims["iss"], claims["sub"]])).hexdigest()
-        mark = hashlib.sha256(orjson.dumps([subject, indexes, document_filter])).hexdigest()
-        return Principal(f"oidc:{subject[:24]}", scopes, indexes, document_filter, mark=mark)
+        fingerprint = hashlib.sha256(orjson.dumps([subject, indexes, document_filter])).hexdigest()
+        return Principal(f"oidc:{subject[:24]}", scopes, indexes, document_filter, fingerprint=fingerprint)
 
 
 def bad_claim_settings(what: str) -> ConfigurationError:

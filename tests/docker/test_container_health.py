@@ -174,7 +174,7 @@ def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[byte
 def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweeper sleeps for as long as one request may take. A restart would not make OpenSearch answer."""
     waited: dict[str, float] = {}
-    monkeypatch.setattr(health, "runs", waited.__setitem__)
+    monkeypatch.setattr(health, "check_process_runs", waited.__setitem__)
     for asked, settings in ((35, Settings(sweep_interval=1)), (65, Settings(sweep_interval=1, opensearch_timeout=60))):
         assert health.check_sweeper(settings) is None
         assert waited["sweeper"] == asked

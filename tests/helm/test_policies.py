@@ -225,7 +225,7 @@ def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
 
 
 def test_the_sweepers_probe_has_the_time_that_its_check_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "runs", lambda _command, seconds: str(seconds))
+    monkeypatch.setattr(health, "check_process_runs", lambda _command, seconds: str(seconds))
     for settings in ({}, {"OPENSEARCH_TIMEOUT": 60}, {"SWEEP_INTERVAL": 90.5}):
         objects = render_release(load_case_values("minimal") | {"settings": settings}).objects
         (sweeper,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-sweeper")

@@ -249,7 +249,7 @@ def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
         unread = client.get("/v1/encoders", headers={"authorization": f"Bearer {text}"})
         assert code(unread) == (503, "opensearch_unavailable")
         ring = app.state.app_state.keys
-        ring.take(
+        ring.update(
             [StoredKey(ApiKey("c" * 16, "x", ("search",), ("*",), None, 0, (KeySecret(digest_key(text), 0),)), 1, 1)]
         )
         for key in (text, admin_text(settings)):

@@ -107,8 +107,8 @@ def test_what_a_worker_lacks_for_its_encoder_is_said_before_it_starts(
     installed = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None if name == lacking else name))
     monkeypatch.setattr(serve, "importlib", installed)
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
-        serve.check_worker(Settings(encoder=str(mine)))
+        serve.check_worker_requirements(Settings(encoder=str(mine)))
     assert caught.value.code == "worker_not_installed"
     assert lacking in caught.value.detail
     installed.util.find_spec = lambda name: name
-    assert serve.check_worker(Settings(encoder=str(mine))).name == "standin"
+    assert serve.check_worker_requirements(Settings(encoder=str(mine))).name == "standin"

@@ -80,8 +80,8 @@ async def test_known_keys_stay_valid_while_the_store_is_unavailable(monkeypatch:
 @pytest.mark.asyncio
 async def test_an_older_reading_does_not_undo_a_revocation() -> None:
     ring = made(Store())
-    ring.take([StoredKey(replace(KEY, revoked_at=1), 7, 1)])
-    ring.take([StoredKey(KEY, 6, 1)])
+    ring.update([StoredKey(replace(KEY, revoked_at=1), 7, 1)])
+    ring.update([StoredKey(KEY, 6, 1)])
     assert not await lives(ring)
     await ring.close()
 

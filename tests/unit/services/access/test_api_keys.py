@@ -86,10 +86,10 @@ def test_every_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPat
 
 def test_marks_differ_when_visibility_differs() -> None:
     marks = {
-        made().principal().mark,
-        made(id="j").principal().mark,
-        made(filter={"field": "a", "is": 1}).principal().mark,
-        made(indexes=("*",)).principal().mark,
-        EVERYBODY.mark,
+        made().principal().fingerprint,
+        made(id="j").principal().fingerprint,
+        made(filter={"field": "a", "is": 1}).principal().fingerprint,
+        made(indexes=("*",)).principal().fingerprint,
+        EVERYBODY.fingerprint,
     }
     assert len(marks) == 5
