@@ -133,8 +133,14 @@ def drop(index: IndexArgument) -> None:
 def rollback(
     index: IndexArgument,
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
-    retry_seconds: Annotated[
-        float, typer.Option("--patience", min=1, help="seconds without progress before the command gives up")
+    stall_seconds: Annotated[
+        float,
+        typer.Option(
+            "--stall-seconds",
+            "--patience",
+            min=1,
+            help="seconds without progress before the command gives up (--patience: former name)",
+        ),
     ] = 300.0,
     api: Annotated[
         str | None, typer.Option(help="address of the API that must have the query table; default: from the settings")
@@ -154,7 +160,7 @@ def rollback(
 
     with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
         work.roll_back(now_ms() - days_ms(settings.tombstone_days))
-        build = GenerationBuild(work, settings, load_known_encoders(settings), progress, retry_seconds, encode_here)
+        build = GenerationBuild(work, settings, load_known_encoders(settings), progress, stall_seconds, encode_here)
         build.until_caught_up()
         if not unchecked:
             build.require_table(api)

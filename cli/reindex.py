@@ -56,8 +56,14 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     ] = "sparse,hybrid",
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
     swap: Annotated[bool, typer.Option(help="swap when the new generation is complete, or stop before")] = True,
-    retry_seconds: Annotated[
-        float, typer.Option("--patience", min=1, help="seconds without progress before the command gives up")
+    stall_seconds: Annotated[
+        float,
+        typer.Option(
+            "--stall-seconds",
+            "--patience",
+            min=1,
+            help="seconds without progress before the command gives up (--patience: former name)",
+        ),
     ] = 300.0,
     api: Annotated[
         str | None, typer.Option(help="address of the API that must have the query table; default: from the settings")
@@ -103,7 +109,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     try:
         with LoadDisplay(Console(stderr=True)) as show:
             work = Reindexing(search, settings, index)
-            build = GenerationBuild(work, settings, known, show, retry_seconds, encode_here)
+            build = GenerationBuild(work, settings, known, show, stall_seconds, encode_here)
             if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.report):
                 if work.current_record.step == "swapping":
                     build.swap()
@@ -138,7 +144,7 @@ class GenerationBuild:
     settings: "Settings"
     known: "list[KnownEncoder]"
     show: "LoadDisplay"
-    retry_seconds: float
+    stall_seconds: float
     encode_here: bool = False
 
     def until_caught_up(self) -> "ReindexProgress":
@@ -151,7 +157,7 @@ class GenerationBuild:
         self.work.make_target()
         with self._open_follower() as follower:
             self.show.begin("building", 1, unit="documents")
-            progress = self.work.follow_until_caught_up(follower, self.retry_seconds, self._show)
+            progress = self.work.follow_until_caught_up(follower, self.stall_seconds, self._show)
         record = follower.record
         if record.misfits:
             raise Conflict(
@@ -213,7 +219,7 @@ class GenerationBuild:
                 dispatch = make_local_dispatch(self._open_runtime(target), target)
             else:
                 dispatch = make_queue_dispatch(publisher, self.settings, target)
-            yield self.work.follower(dispatch, self.retry_seconds)
+            yield self.work.follower(dispatch, self.stall_seconds)
 
     def _open_runtime(self, target: "Generation") -> "Runtime":
         from indexer.runtime import Runtime, WorkerSettings

@@ -52,7 +52,13 @@ def export(
     page: Annotated[int, typer.Option(min=1, max=10_000, help="maximum number of documents per request")] = 1000,
     api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
     retry_seconds: Annotated[
-        float, typer.Option("--patience", min=0, help="seconds to wait for an unavailable service")
+        float,
+        typer.Option(
+            "--retry-seconds",
+            "--patience",
+            min=0,
+            help="seconds to wait for an unavailable service (--patience: former name)",
+        ),
     ] = 300.0,
 ) -> None:
     """Write the documents of an index with id, title, text, metadata, version and state.

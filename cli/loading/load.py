@@ -82,7 +82,13 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     restart: Annotated[bool, typer.Option("--restart", help="start again instead of resuming")] = False,
     rejected: Annotated[Path | None, typer.Option(help="file for refused documents with reasons (JSONL)")] = None,
     retry_seconds: Annotated[
-        float, typer.Option("--patience", min=0, help="seconds to wait for an unavailable service")
+        float,
+        typer.Option(
+            "--retry-seconds",
+            "--patience",
+            min=0,
+            help="seconds to wait for an unavailable service (--patience: former name)",
+        ),
     ] = 300.0,
 ) -> None:
     """Load documents into an index. Repeat the command to resume a stopped load.

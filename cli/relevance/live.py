@@ -24,7 +24,7 @@ STALL_TIMEOUT_SECONDS = 300.0
 # Body of one request: below the limits of servers, and small enough for a progress bar.
 _REQUEST_BYTES = 2 * 1024**2
 _REQUEST_SECONDS = 120.0
-_PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 # Codes of a bad query. With another error all figures would be wrong, so it ends the evaluation.
 _QUERY_ERROR_CODES = frozenset({"query_too_long", "empty_query", "opensearch_refused"})
@@ -155,7 +155,7 @@ class LiveIndex:
             lambda: read_bulk_answer(
                 lambda: read_json_response(self._send(method, path, content=body, headers=headers))
             ),
-            _PATIENCE_SECONDS,
+            _RETRY_SECONDS,
             lambda message: None,
         )
 

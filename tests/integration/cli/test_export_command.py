@@ -188,7 +188,7 @@ def test_cut_and_refused_pages_are_asked_for_again(
         (("books", "-o", "a.zst"), "bad_output"),
         (("books", "--format", "parquet"), "bad_output"),
         (("books", "-o", "/proc/no/file"), "unwritable_file"),
-        (("books", "-o", "a.jsonl", "--api", "http://127.0.0.1:9", "--patience", "0"), "api_unavailable"),
+        (("books", "-o", "a.jsonl", "--api", "http://127.0.0.1:9", "--retry-seconds", "0"), "api_unavailable"),
     ],
 )
 def test_what_cannot_be_exported_says_why_and_leaves_nothing(

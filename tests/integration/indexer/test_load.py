@@ -215,7 +215,7 @@ CANNOT_BE_LOADED = [
     (("a.jsonl", "-i", "No Name", "--create"), "invalid_index_name"),
     (("a.jsonl", "-i", "papers", "--field", "a=number"), "bad_field"),
     (("a.jsonl", "-i", "papers", "--api", "nonsense"), "bad_address"),
-    (("a.jsonl", "-i", "papers", "--api", "http://127.0.0.1:9", "--patience", "0"), "api_unavailable"),
+    (("a.jsonl", "-i", "papers", "--api", "http://127.0.0.1:9", "--retry-seconds", "0"), "api_unavailable"),
 ]
 
 

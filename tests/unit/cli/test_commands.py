@@ -147,3 +147,9 @@ def test_the_former_name_of_dead_letters_still_works() -> None:
     assert "sparsewell dead-letters" in notice
     assert (former.returncode, error) == (new.returncode, new.stderr)
     assert "[api_unavailable]" in new.stderr
+
+
+@pytest.mark.parametrize("option", ["--retry-seconds", "--patience"])
+def test_export_takes_the_option_by_both_names(tmp_path: Path, option: str) -> None:
+    result = run("export", "books", "-o", str(tmp_path / "a.jsonl"), "--api", "http://127.0.0.1:9", option, "0")
+    assert "[api_unavailable]" in result.stderr, result.stderr
