@@ -97,7 +97,7 @@ def retry(
 def _open_resource(api_url: str | None, index: str) -> "IndexResource":
     from cli.api_client import IndexResource
 
-    return IndexResource(api_url, index, "dead")
+    return IndexResource(api_url, index, "dead-letters")
 
 
 def _retry_in_batches(resource: "IndexResource", ids: Sequence[str]) -> Iterator[dict[str, Any]]:

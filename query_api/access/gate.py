@@ -74,6 +74,9 @@ OPERATION_SCOPES: Final[Mapping[str, RequiredScopes]] = MappingProxyType(
         "put_document": _INGEST,
         "delete_document": _INGEST,
         "get_job": _INGEST,
+        "list_dead_letters": _INGEST,
+        "retry_dead_letters": _INGEST,
+        # the former paths of these two
         "list_dead": _INGEST,
         "retry_dead": _INGEST,
         "create_index": _ADMIN,

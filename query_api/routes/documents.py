@@ -18,7 +18,7 @@ from query_api.ingest.ingest import IngestResponse, ingest_document, ingest_docu
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,
     ChaptersAnswer,
-    DeadList,
+    DeadLetterList,
     DocumentAnswer,
     IngestAnswer,
     JobAnswer,
@@ -312,14 +312,22 @@ def _missing_reason(stored: StoredDocument) -> str:
     return f"engine {chaptering['engine']}"
 
 
-dead_letters_router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
+dead_letters_router = APIRouter(prefix="/v1/indexes/{index}", tags=["documents"])
 
 
+# The paths with `/dead` are the former ones; the next version leaves them out.
 @dead_letters_router.get(
-    "",
-    responses=document_responses(200, DeadList, 404, 422, 503),
+    "/dead-letters",
+    responses=document_responses(200, DeadLetterList, 404, 422, 503),
+    operation_id="list_dead_letters",
+    summary="List the dead letters, the latest first",
+)
+@dead_letters_router.get(
+    "/dead",
+    responses=document_responses(200, DeadLetterList, 404, 422, 503),
     operation_id="list_dead",
-    summary="List the dead documents, the latest first",
+    summary="List the dead letters: the former path",
+    deprecated=True,
 )
 async def get_dead_letters(
     index: str,
@@ -331,10 +339,17 @@ async def get_dead_letters(
 
 
 @dead_letters_router.post(
-    "/retry",
+    "/dead-letters/retry",
+    responses=document_responses(200, RetryAnswer, 404, 422, 503),
+    operation_id="retry_dead_letters",
+    summary="Put dead documents back to pending",
+)
+@dead_letters_router.post(
+    "/dead/retry",
     responses=document_responses(200, RetryAnswer, 404, 422, 503),
     operation_id="retry_dead",
-    summary="Put dead documents back to pending",
+    summary="Put dead documents back to pending: the former path",
+    deprecated=True,
 )
 async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
     """The count of attempts begins anew. A newer write of a document always wins."""

@@ -228,7 +228,7 @@ class DocumentAnswer(BaseModel):
     segments: list[SegmentModel] | None = Field(None, description="with `segments=true`")
 
 
-class DeadDocument(BaseModel):
+class DeadLetter(BaseModel):
     """A dead letter: a document that could not be encoded."""
 
     id: str
@@ -242,12 +242,12 @@ class DeadDocument(BaseModel):
     earlier: EarlierAttempts | None = Field(description="null unless it was retried")
 
 
-class DeadList(BaseModel):
+class DeadLetterList(BaseModel):
     """A page of dead letters, latest first. `cursor` names the next page; null after the last page."""
 
     index: str
     total: int
-    dead: list[DeadDocument]
+    dead: list[DeadLetter]
     cursor: str | None
 
 

@@ -118,7 +118,7 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
     asked(api, "GET", "/indexes/books/queries")
     asked(api, "DELETE", "/indexes/books/queries", params={"all": "true"})
     asked(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
-    asked(api, "GET", "/indexes/books/dead")
+    asked(api, "GET", "/indexes/books/dead-letters")
     assert len(asked(api, "GET", "/indexes/books/export").splitlines()) >= 3
     asked(api, "GET", "/indexes/books/documents/a")
     asked(api, "DELETE", "/indexes/books/documents/b")

@@ -261,7 +261,7 @@ export const getStatus = () => request("v1/status");
 export function listDead(index, size, cursor = null) {
   const parameters = new URLSearchParams({ size: String(size) });
   if (cursor !== null) parameters.set("cursor", cursor);
-  return request(`${at(index)}/dead?${parameters}`);
+  return request(`${at(index)}/dead-letters?${parameters}`);
 }
 
 /**
@@ -270,7 +270,7 @@ export function listDead(index, size, cursor = null) {
  * @param {{ ids: string[] } | { all: true, cursor?: string }} which
  * @returns {Promise<Retried>}
  */
-export const retryDead = (index, which) => request(`${at(index)}/dead/retry`, { body: which });
+export const retryDead = (index, which) => request(`${at(index)}/dead-letters/retry`, { body: which });
 
 /** @param {string} index whose absolute address for searches is returned */
 export const searchAddress = (index) => new URL(`${at(index)}/search`, document.baseURI).href;

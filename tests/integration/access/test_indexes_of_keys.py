@@ -58,7 +58,9 @@ def all_that_is_there(admin: httpx.Client) -> dict[str, Any]:
     found: dict[str, Any] = {"": [one["name"] for one in admin.get("/v1/indexes").json()["indexes"]]}
     for index in (index for names in INDEXES.values() for index in names):
         exported = admin.get(f"/v1/indexes/{index}/export").raise_for_status().text.splitlines()[:-1]
-        read = [admin.get(f"/v1/indexes/{index}{part}").raise_for_status() for part in ("", "/dead", "/curation")]
+        read = [
+            admin.get(f"/v1/indexes/{index}{part}").raise_for_status() for part in ("", "/dead-letters", "/curation")
+        ]
         queries = admin.get(f"/v1/indexes/{index}/queries").json()["queries"]
         found[index] = sorted(exported), [one.json() for one in read], [(q["query"], q["asked"]) for q in queries]
     return found
@@ -127,7 +129,9 @@ def doors(own: tuple[str, ...], others: tuple[str, ...], jobs: dict[str, str]) -
         at("ingest", "POST", elsewhere, "/documents", many),
         at("put_document", "PUT", elsewhere, "/documents/{document}", {"text": "changed"}),
         at("delete_document", "DELETE", elsewhere, "/documents/{document}"),
+        at("list_dead_letters", "GET", anywhere, "/dead-letters", size=1),
         at("list_dead", "GET", anywhere, "/dead", size=1),
+        at("retry_dead_letters", "POST", elsewhere, "/dead-letters/retry", {"all": True}),
         at("retry_dead", "POST", elsewhere, "/dead/retry", {"all": True}),
         at("create_index", "PUT", st.sampled_from([*others, "c-new", "abc"]), "", {}),
         at("delete_index", "DELETE", elsewhere),
@@ -191,7 +195,9 @@ def each_reaches_its_own(jobs: dict[str, str], callers: dict[str, list[httpx.Cli
             body = {"query": "chair", "mode": "lexical"}
             found = reader.post(f"/v1/indexes/{index}/search", json=body).json()["hits"]
             assert {hit["id"] for hit in found} == set(marks(letter))
-            assert [one["id"] for one in reader.get(f"/v1/indexes/{index}/dead").json()["dead"]] == marks(letter)[-1:]
+            assert [one["id"] for one in reader.get(f"/v1/indexes/{index}/dead-letters").json()["dead"]] == marks(
+                letter
+            )[-1:]
             assert reader.get(f"/v1/jobs/{jobs[index]}").json()["accepted"] == 4
             assert operator.get(f"/v1/indexes/{index}/curation").json()["note"] == marks(letter)[0]
             assert operator.get(f"/v1/indexes/{index}/queries").json()["total"] == 1

@@ -65,7 +65,7 @@ def test_indexes_that_are_not_a_key_s_own_are_answered_alike_whether_they_exist_
         ("POST", "/search", {"query": "x"}), ("GET", "/search?q=x", None), ("GET", "/suggest?q=x", None),
         ("GET", "", None), ("GET", "/documents/1", None), ("GET", "/chapters/1", None), ("GET", "/export", None),
         ("POST", "/documents", []), ("PUT", "/documents/1", {"text": "x"}), ("DELETE", "/documents/1", None),
-        ("GET", "/dead", None), ("POST", "/dead/retry", {"all": True}),
+        ("GET", "/dead-letters", None), ("POST", "/dead-letters/retry", {"all": True}),
     ]  # fmt: skip
     managed = [("PUT", "", {}), ("DELETE", "", None), ("GET", "/curation", None), ("GET", "/queries", None)]
     for who, requests in ((client, asked), (operator, asked + managed)):

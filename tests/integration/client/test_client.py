@@ -118,8 +118,8 @@ def test_a_library_from_its_creation_to_its_end(client: Any, worker: ChildProces
     assert gone.value.code == "document_not_found"
 
     assert [one.name for one in client.list_indexes()] == ["books"]
-    assert client.list_dead("books").total == 0
-    assert client.retry_dead("books").retried == []
+    assert client.list_dead_letters("books").total == 0
+    assert client.retry_dead_letters("books").retried == []
     assert client.list_encoders().encoders[0].fingerprint == found.encoder
     client.delete_index("books")
     with pytest.raises(NotFound):

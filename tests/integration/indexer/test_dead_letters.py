@@ -46,14 +46,14 @@ def die(journal: Journal, search: SyncSearchClient, *names: str, code: str = "en
 
 
 def dead(api: httpx.Client, **parameters: Any) -> dict[str, Any]:
-    response = api.get("/v1/indexes/papers/dead", params=parameters)
+    response = api.get("/v1/indexes/papers/dead-letters", params=parameters)
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     return body
 
 
 def retry(api: httpx.Client, **body: Any) -> dict[str, Any]:
-    response = api.post("/v1/indexes/papers/dead/retry", json=body)
+    response = api.post("/v1/indexes/papers/dead-letters/retry", json=body)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
@@ -157,7 +157,7 @@ NO_PAGES: list[dict[str, Any]] = [
 def test_pages_that_cannot_be(api: httpx.Client, journal: Journal, subtests: pytest.Subtests) -> None:
     for parameters in NO_PAGES:
         with subtests.test(parameters=parameters):
-            response = api.get("/v1/indexes/papers/dead", params=parameters)
+            response = api.get("/v1/indexes/papers/dead-letters", params=parameters)
             assert response.status_code == 422
             assert response.json()["code"] == ("bad_cursor" if "cursor" in parameters else "invalid_request")
 
@@ -173,19 +173,29 @@ NO_RETRIES = [
 def test_retries_that_cannot_be(api: httpx.Client, journal: Journal, subtests: pytest.Subtests) -> None:
     for body in NO_RETRIES:
         with subtests.test(body=body):
-            path = "/v1/indexes/papers/dead/retry"
+            path = "/v1/indexes/papers/dead-letters/retry"
             response = api.post(path, content=body, headers={"content-type": "application/json"})
             assert response.status_code == 422, response.text
             assert response.json()["code"] in {"invalid_request", "invalid_json", "bad_cursor"}
 
 
+def test_the_former_paths_still_answer(api: httpx.Client, journal: Journal, search: SyncSearchClient) -> None:
+    journal.put({"a": "words"})
+    die(journal, search, "a")
+    assert api.get("/v1/indexes/papers/dead").json() == dead(api)
+    retried = api.post("/v1/indexes/papers/dead/retry", json={"ids": ["a"]}).raise_for_status().json()["retried"]
+    assert retried == ["a"]
+
+
 def test_indexes_and_ids_that_are_not_there(api: httpx.Client, journal: Journal) -> None:
     for response in (
+        api.get("/v1/indexes/nowhere/dead-letters"),
         api.get("/v1/indexes/nowhere/dead"),
         api.post("/v1/indexes/nowhere/dead/retry", json={"all": True}),
+        api.post("/v1/indexes/nowhere/dead-letters/retry", json={"all": True}),
     ):
         assert (response.status_code, response.json()["code"]) == (404, "index_not_found")
-    assert api.get("/v1/indexes/Not%20a%20name/dead").json()["code"] == "invalid_index_name"
+    assert api.get("/v1/indexes/Not%20a%20name/dead-letters").json()["code"] == "invalid_index_name"
     answer = retry(api, ids=["", "x" * 600, "a\x00b", "twice", "twice"])
     assert [one["code"] for one in answer["not_retried"]] == ["document_not_found"] * 4
     assert retry(api, all=True) == {

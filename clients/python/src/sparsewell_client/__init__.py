@@ -13,7 +13,14 @@ raised as `NotFound` with that `code`.
 from sparsewell_client.async_client import AsyncClient
 from sparsewell_client.client import Client
 from sparsewell_client.curation import CurationAnswer, CurationVersion, DryRunAnswer, Rules
-from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
+from sparsewell_client.documents import (
+    ChaptersAnswer,
+    DeadLetterList,
+    DocumentAnswer,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+)
 from sparsewell_client.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -54,7 +61,7 @@ __all__ = [
     "Conflict",
     "CurationAnswer",
     "CurationVersion",
-    "DeadList",
+    "DeadLetterList",
     "DocumentAnswer",
     "DryRunAnswer",
     "EncoderList",

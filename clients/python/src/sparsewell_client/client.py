@@ -10,7 +10,14 @@ import httpx
 
 from sparsewell_client import operations
 from sparsewell_client.curation import CurationAnswer, CurationVersion, DryRunAnswer, Rules
-from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
+from sparsewell_client.documents import (
+    ChaptersAnswer,
+    DeadLetterList,
+    DocumentAnswer,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+)
 from sparsewell_client.errors import SparsewellError, unreachable
 from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
 from sparsewell_client.operations import ChapterFile, Document, Operation, Retry, checked_address, key_headers
@@ -168,13 +175,23 @@ class Client:
             sleep(every)
         return answer
 
-    def list_dead(self, index: str, *, size: int = 20, cursor: str | None = None) -> DeadList:
+    def list_dead_letters(self, index: str, *, size: int = 20, cursor: str | None = None) -> DeadLetterList:
         """Return a page of dead letters (documents that could not be encoded), latest first."""
-        return self.run(operations.list_dead(index, size, cursor))
+        return self.run(operations.list_dead_letters(index, size, cursor))
+
+    def retry_dead_letters(
+        self, index: str, ids: Sequence[str] | None = None, *, cursor: str | None = None
+    ) -> RetryAnswer:
+        """Retry dead letters; without `ids`: all of them."""
+        return self.run(operations.retry_dead_letters(index, ids, cursor))
+
+    def list_dead(self, index: str, *, size: int = 20, cursor: str | None = None) -> DeadLetterList:
+        """Deprecated: the former name of `list_dead_letters`."""
+        return self.list_dead_letters(index, size=size, cursor=cursor)
 
     def retry_dead(self, index: str, ids: Sequence[str] | None = None, *, cursor: str | None = None) -> RetryAnswer:
-        """Retry dead letters; without `ids`: all of them."""
-        return self.run(operations.retry_dead(index, ids, cursor))
+        """Deprecated: the former name of `retry_dead_letters`."""
+        return self.retry_dead_letters(index, ids, cursor=cursor)
 
     def get_curation(self, index: str, *, version: int | None = None) -> CurationAnswer:
         """Return the rules of an index, or an earlier version of them. Version 0: it has none.

@@ -149,7 +149,7 @@ class DocumentAnswer(BaseModel):
     segments: list[SegmentModel] | None = Field(None, description="only on request")
 
 
-class DeadDocument(BaseModel):
+class DeadLetter(BaseModel):
     """A dead letter: a document that could not be encoded."""
 
     id: str
@@ -163,12 +163,12 @@ class DeadDocument(BaseModel):
     earlier: Earlier | None = Field(description="null: never retried")
 
 
-class DeadList(BaseModel):
+class DeadLetterList(BaseModel):
     """A page of dead letters, latest first. `cursor` names the next page; null after the last."""
 
     index: str
     total: int
-    dead: list[DeadDocument]
+    dead: list[DeadLetter]
     cursor: str | None
 
 

@@ -16,7 +16,14 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
-from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
+from sparsewell_client.documents import (
+    ChaptersAnswer,
+    DeadLetterList,
+    DocumentAnswer,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+)
 from sparsewell_client.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -141,17 +148,19 @@ def get_job(job: str) -> Operation[JobAnswer]:
     return Operation("GET", f"/v1/jobs/{_segment(job, 'The id of the job')}", _model(JobAnswer))
 
 
-def list_dead(index: str, size: int, cursor: str | None) -> Operation[DeadList]:
+def list_dead_letters(index: str, size: int, cursor: str | None) -> Operation[DeadLetterList]:
     """List a page of the dead letters of an index. `cursor` None: the first page."""
-    return Operation("GET", f"{_index(index)}/dead", _model(DeadList), params={"size": size, "cursor": cursor})
+    return Operation(
+        "GET", f"{_index(index)}/dead-letters", _model(DeadLetterList), params={"size": size, "cursor": cursor}
+    )
 
 
-def retry_dead(index: str, ids: Iterable[str] | None, cursor: str | None) -> Operation[RetryAnswer]:
+def retry_dead_letters(index: str, ids: Iterable[str] | None, cursor: str | None) -> Operation[RetryAnswer]:
     """`ids` None: all dead letters."""
     body: dict[str, Any] = {"all": True} if ids is None else {"ids": list(ids)}
     if cursor is not None:
         body["cursor"] = cursor
-    return Operation("POST", f"{_index(index)}/dead/retry", _model(RetryAnswer), body=body)
+    return Operation("POST", f"{_index(index)}/dead-letters/retry", _model(RetryAnswer), body=body)
 
 
 def search(index: str, query: str | SearchRequest, options: Mapping[str, Any]) -> Operation[SearchAnswer]:

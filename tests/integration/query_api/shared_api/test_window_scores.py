@@ -130,7 +130,7 @@ def test_a_document_of_too_many_windows_is_dead_with_the_reason(api: httpx.Clien
     assert api.put("/v1/indexes/long", json={"windows": "nested", "window": {"pieces": 16, "overlap": 8}}).is_success
     documents = [{"id": "much", "text": "lighthouse " + "a " * 80_000}, {"id": "little", "text": "a lighthouse"}]
     write(api, encode, documents)
-    (dead,) = api.get("/v1/indexes/long/dead").json()["dead"]
+    (dead,) = api.get("/v1/indexes/long/dead-letters").json()["dead"]
     assert (dead["id"], dead["error"]["code"]) == ("much", "too_many_windows")
     assert "4,096" in dead["error"]["reason"]
     found = search(api, query="lighthouse", mode="lexical", passage=False)["hits"]
