@@ -119,11 +119,11 @@ def _print_queries(answer: dict[str, Any], console: "Console") -> None:
         console.print("No query is kept.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("asked", "recent", "query"):
+    for name in ("times", "recent", "query"):
         table.add_column(name, justify="left" if name == "query" else "right", overflow="fold")
     for row in answer["queries"]:
         # Text prints a query unchanged. A string would be parsed as rich's markup.
-        table.add_row(f"{row['asked']:,}", f"{row['recent']:,.1f}", Text(sanitise_line(row["query"])))
+        table.add_row(f"{row['times']:,}", f"{row['recent']:,.1f}", Text(sanitise_line(row["query"])))
     console.print(table)
     if answer["total"] > len(answer["queries"]):
         console.print(Text(f"{len(answer['queries']):,} of {answer['total']:,}; --size shows more.", "dim"))

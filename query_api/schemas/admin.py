@@ -138,11 +138,12 @@ class QueriesRequest(BaseModel):
 
 
 class FrequentQuery(BaseModel):
-    """A frequent query. `asked` counts all searches; `recent` halves every 30 days."""
+    """A frequent query. `times` counts all searches; `recent` halves every 30 days."""
 
     query: str
-    asked: int
+    times: int
     recent: float
+    asked: int = Field(deprecated=True, description="the same number as `times`, its former name")
     lately: float = Field(deprecated=True, description="the same number as `recent`, its former name")
 
 

@@ -236,8 +236,16 @@ def read_query_list(answer: Mapping[str, Any], now: int) -> dict[str, Any]:
     for hit in answer["hits"]["hits"]:
         stored = hit["_source"]
         recent = round(decayed_count(stored["rank"], now), 2)
-        # `lately` is the former name of `recent`; the next version leaves it out.
-        queries.append({"query": stored["query"], "asked": stored["asked"], "recent": recent, "lately": recent})
+        # `asked` and `lately` are the former names of `times` and `recent`; the next version leaves them out.
+        queries.append(
+            {
+                "query": stored["query"],
+                "times": stored["asked"],
+                "recent": recent,
+                "asked": stored["asked"],
+                "lately": recent,
+            }
+        )
     return {"total": answer["hits"].get("total", {}).get("value", 0), "queries": queries}
 
 

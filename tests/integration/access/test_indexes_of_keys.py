@@ -62,7 +62,7 @@ def all_that_is_there(admin: httpx.Client) -> dict[str, Any]:
             admin.get(f"/v1/indexes/{index}{part}").raise_for_status() for part in ("", "/dead-letters", "/curation")
         ]
         queries = admin.get(f"/v1/indexes/{index}/queries").json()["queries"]
-        found[index] = sorted(exported), [one.json() for one in read], [(q["query"], q["asked"]) for q in queries]
+        found[index] = sorted(exported), [one.json() for one in read], [(q["query"], q["times"]) for q in queries]
     return found
 
 

@@ -148,7 +148,7 @@ def rules(api: httpx.Client, index: str) -> list[list[str]]:
 def learned(api: httpx.Client, index: str) -> dict[str, int]:
     """Return the learned queries of an index."""
     found = api.get(f"/v1/indexes/{index}/queries").raise_for_status().json()["queries"]
-    return {one["query"]: one["asked"] for one in found}
+    return {one["query"]: one["times"] for one in found}
 
 
 def set_rules(api: httpx.Client, index: str, *words: str) -> None:

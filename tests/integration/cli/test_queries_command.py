@@ -29,6 +29,6 @@ def test_a_log_is_counted_listed_and_taken_back(
     assert left_out.startswith("1 not kept: ")
     eventually(lambda: json.loads("".join(run("list", "--json")))["total"] == 1102, 60, "they are listed")
     shown = run("list", "-n", "2")
-    assert shown == ["asked recent query", "40 40.0 [bold]whales", "4 4.0 sea", "2 of 1,102; --size shows more."]
+    assert shown == ["times recent query", "40 40.0 [bold]whales", "4 4.0 sea", "2 of 1,102; --size shows more."]
     assert run("delete", "SEA", "never asked") == ["1 query deleted."]
     assert run("delete", "--all") == ["1,101 queries deleted."]

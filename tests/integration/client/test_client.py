@@ -176,7 +176,7 @@ def test_queries_that_were_asked_elsewhere(client: Any, eventually: Callable[...
     assert client.add_queries("asked", {"Whale  watching": 40, "sea": 5, "emma": 1}).added == 3
     eventually(lambda: client.list_queries("asked").total == 3, 60, "they are listed")
     listed = client.list_queries("asked", size=2)
-    assert [(one.query, one.asked) for one in listed.queries] == [("whale watching", 40), ("sea", 5)]
+    assert [(one.query, one.times) for one in listed.queries] == [("whale watching", 40), ("sea", 5)]
     with pytest.raises(InvalidInput) as personal:
         client.add_queries("asked", {"sea": 1, "jo@example.org": 1})
     assert (personal.value.code, personal.value.extra["position"]) == ("query_not_learnable", 2)

@@ -279,7 +279,8 @@ QUERIES = "/v1/indexes/asked/queries"
 def queries(api: httpx.Client) -> dict[str, int]:
     listed = api.get(QUERIES).raise_for_status().json()
     assert listed["total"] == len(listed["queries"])
-    return {one["query"]: one["asked"] for one in listed["queries"]}
+    assert all(one["asked"] == one["times"] for one in listed["queries"]), "the former name has the same number"
+    return {one["query"]: one["times"] for one in listed["queries"]}
 
 
 def frequent(api: httpx.Client, q: str = "", **options: Any) -> list[tuple[str, str]]:
