@@ -93,7 +93,18 @@ def show(index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", h
             }
             for generation in work.every_generation()
         ]
-        step = None if record is None else {"step": record.step, "rollback": record.rollback, "carried": record.carried}
+        # `carried` is the former name of `copied`; the next version leaves it out.
+        step = (
+            None
+            if record is None
+            else {
+                "step": record.step,
+                "rollback": record.rollback,
+                "copied": record.carried,
+                "incompatible": record.misfits,
+                "carried": record.carried,
+            }
+        )
         if as_json:
             typer.echo(json.dumps({"index": index, "generations": rows, "reindex": step}, indent=1))
             return

@@ -58,7 +58,7 @@ METRIC_FAMILIES = {
         ("index", "generation"),
     ),
     "sparsewell_dead_documents": ("Dead documents that were not retried.", ("index", "generation")),
-    "sparsewell_reindex_carried_documents": ("Documents that a reindexing has copied.", ("index", "step")),
+    "sparsewell_reindex_copied_documents": ("Documents that a reindexing has copied.", ("index", "step")),
     "sparsewell_reindex_idle_seconds": ("Seconds since the last progress of a reindexing.", ("index", "step")),
 }  # fmt: skip
 
@@ -134,5 +134,5 @@ def _fill(families: dict[str, GaugeMetricFamily], state: ServiceState, now: floa
                 add("pending_oldest_age_seconds", labels, age(backlog.oldest))
             add("dead_documents", labels, backlog.dead)
     for record in state.reindexes:
-        add("reindex_carried_documents", (record.index, record.step), record.carried)
+        add("reindex_copied_documents", (record.index, record.step), record.carried)
         add("reindex_idle_seconds", (record.index, record.step), age(record.updated_at))

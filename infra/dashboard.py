@@ -136,8 +136,8 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
               f"time() - {max_expression('sweeper_last_success_timestamp_seconds', 'task')}"}, "s"),
         Panel("Failed passes", "By reason", {"{{task}} {{outcome}}":
               rate_expression("sweeper_passes_total", "task, outcome", 'outcome!="done"')}, "reqps"),
-        Panel("Reindexing: carried", "Documents carried to the next generation", {"{{index}} {{step}}":
-              max_expression("reindex_carried_documents", "index, step")}),
+        Panel("Reindexing: copied", "Documents copied to the next generation", {"{{index}} {{step}}":
+              max_expression("reindex_copied_documents", "index, step")}),
         Panel("Reindexing: idle", "Time since the last report", {"{{index}} {{step}}":
               max_expression("reindex_idle_seconds", "index, step")}, "s"),
         Panel("Errors of OpenSearch", "Unreachable, late or overloaded", {"{{operation}} {{code}}":

@@ -185,7 +185,7 @@ def _describe_index_status(
                 # A retired generation is not counted.
                 "pending": backlog.pending if written else None,
                 "dead": backlog.dead if written else None,
-                # A generation that is being built holds documents that are old but have just been carried over.
+                # A generation that is being built holds documents that are old but have just been copied.
                 "oldest_pending_seconds": _age_seconds(backlog.oldest, now) if state == "searched" else None,
             }
         )
@@ -202,6 +202,9 @@ def _describe_reindexing(record: ReindexRecord, now: float) -> dict[str, Any]:
         "rollback": record.rollback,
         "from": record.source.number,
         "to": record.target.number,
+        "copied": record.carried,
+        "incompatible": record.misfits,
+        # The former names of these two; the next version leaves them out.
         "carried": record.carried,
         "misfits": record.misfits,
         "started_seconds_ago": _age_seconds(record.started_at, now),

@@ -207,7 +207,7 @@ ReindexStep = Literal["following", "swapping", "swapped", "dropping"]
 class ReindexRecord(BaseModel):
     """Record of a reindex from `source` to `target`. Checkpoints are sequence numbers by shard of the source.
 
-    `carried` (copied documents) and `misfits` (incompatible documents) have the names of the stored record and the API.
+    `carried` (copied documents) and `misfits` (incompatible documents) have the names of the stored record.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -112,7 +112,7 @@
 /** @typedef {{ encoder: { name: string, fingerprint: string }, indexes: number, queue?: { reachable: boolean, messages: number } }} Readiness */
 /** @typedef {{ queue: string, messages: number, oldest_seconds: number | null }} Queue */
 /** @typedef {{ name: string, encoder: string, processes: number, version: string, seen_ago: number }} Worker */
-/** @typedef {{ step: string, to: number, carried: number, idle_seconds: number | null }} Reindex */
+/** @typedef {{ step: string, to: number, copied: number, idle_seconds: number | null }} Reindex */
 /**
  * @typedef {object} Generation
  * @property {number} number

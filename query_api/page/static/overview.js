@@ -155,7 +155,7 @@ export function renderGenerations({ indexes }) {
 /** @type {(number: number, state: string, reindex: import("./api.js").Reindex | null) => string} */
 function describeProgress(number, state, reindex) {
   if (reindex === null || number !== reindex.to || reindex.step === "swapped") return state;
-  const copied = formatCount(reindex.carried, "document");
+  const copied = formatCount(reindex.copied, "document");
   return `${state}: ${reindex.step}, ${copied} copied, last progress ${formatAge(reindex.idle_seconds ?? 0)} ago`;
 }
 

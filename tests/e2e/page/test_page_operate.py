@@ -264,7 +264,7 @@ def test_reindex_progress_and_unreachable_redis(go, ward: Ward) -> None:
     (one,) = [index for index in told["indexes"] if index["name"] == "papers"]
     building = one["generations"][0] | {"number": 2, "state": "building"}
     one["generations"].append(building)
-    one["reindex"] = {"step": "following", "from": 1, "to": 2, "carried": 1234, "idle_seconds": 75.0}
+    one["reindex"] = {"step": "following", "from": 1, "to": 2, "copied": 1234, "idle_seconds": 75.0}
     page = go()
     page.route("**/v1/status", lambda route: route.fulfill(json=told | {"queues": None, "workers": None}))
     row = page.locator("[data-table=generations]").get_by_role("row").filter(has_text="papers 2")

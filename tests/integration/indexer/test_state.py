@@ -12,7 +12,7 @@ from services.index_spec import EncoderIdentity, IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import create_generation_call, new_generation, refresh_call
-from services.opensearch.reindex import copy_write
+from services.opensearch.reindex import ReindexRecord, ReindexRecords, copy_write
 from services.queue.messages import Publisher
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings
@@ -52,6 +52,12 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
         journal.put({"b": "two"})
         assert seen()[AGE, "1"] > 0, "the control: what searches wait for"
 
+    record = ReindexRecord(index="papers", source=old, target=new, carried=3, misfits=1)
+    ReindexRecords(search, settings).begin(record)
+    search.send(refresh_call(names.reindexes))
     (index,) = api.get("/v1/status").json()["indexes"]
     told = {one["state"]: (one["pending"], one["oldest_pending_seconds"] is None) for one in index["generations"]}
     assert told == {"searched": (1, False), "building": (1, True)}
+    reindex = index["reindex"]
+    assert (reindex["copied"], reindex["incompatible"]) == (3, 1)
+    assert (reindex["carried"], reindex["misfits"]) == (3, 1), "the former names"
