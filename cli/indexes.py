@@ -166,8 +166,8 @@ def rollback(
 
     from cli.reindex import GenerationBuild
     from cli.terminal import LoadDisplay
+    from services.dates import days_ms, now_ms
     from services.encoders.catalogue import load_known_encoders
-    from services.opensearch.journal import days_ms, now_ms
 
     with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
         work.roll_back(now_ms() - days_ms(settings.tombstone_days))

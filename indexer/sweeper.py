@@ -20,6 +20,7 @@ from types import FrameType
 from indexer.encode_task import ATTEMPTS_EXHAUSTED, attempts_allowed
 from indexer.queue_metrics import ServiceStateCollector
 from indexer.reindex.run import finish_abandoned_swaps
+from services.dates import days_ms, now_ms
 from services.errors import BackendUnavailable, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
@@ -31,14 +32,7 @@ from services.opensearch.generations import (
     refresh_call,
 )
 from services.opensearch.jobs import job_traces_call, read_job_traces
-from services.opensearch.journal import (
-    days_ms,
-    dead_write,
-    now_ms,
-    overdue_documents_call,
-    read_stored_hits,
-    requeue_write,
-)
+from services.opensearch.journal import dead_write, overdue_documents_call, read_stored_hits, requeue_write
 from services.opensearch.maintenance import (
     expired_jobs_call,
     expired_tombstones_call,

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from query_api.app_state import AppState
@@ -19,6 +18,7 @@ from query_api.search.validation import limits_of
 from services.curation.effects import check_rules
 from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
+from services.dates import format_timestamp, now_ms
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.curation_records import (
@@ -36,7 +36,6 @@ from services.opensearch.curation_records import (
     remove_curation_call,
     save_curation_call,
 )
-from services.opensearch.journal import now_ms
 from services.opensearch.system_indexes import (
     create_system_index,
 )
@@ -151,7 +150,7 @@ def describe_curation(index: str, record: CurationRecord | None) -> dict[str, An
     return {
         "index": index,
         "version": record.version,
-        "at": datetime.fromtimestamp(record.at / 1000, UTC).isoformat(timespec="milliseconds"),
+        "at": format_timestamp(record.at),
         "note": record.note,
         "rules": record.rules,
     }

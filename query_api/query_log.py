@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.access.principals import EVERYBODY, Principal
+from services.dates import now_ms
 from services.errors import Conflict, SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.journal import now_ms
 from services.opensearch.suggestions import (
     CountedQuery,
     excess_rank_call,

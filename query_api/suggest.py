@@ -13,9 +13,9 @@ from query_api.search.executor import Stopwatch, complete_hits
 from query_api.search.pipeline import in_time
 from query_api.search.validation import SuggestParameters, check_size, filter_of, read_short
 from services.curation.matching import CompiledRules
+from services.dates import now_ms
 from services.errors import SparsewellError
 from services.index_spec import Generation
-from services.opensearch.journal import now_ms
 from services.opensearch.queries import Clause, SearchPlan, build_filter_clauses, msearch_call
 from services.opensearch.suggestions import query_suggestions_plan, read_same_title_hits, title_suggestions_plan
 from services.query.suggest import clean_typed_text, fold_text, locate_typed_words

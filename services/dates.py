@@ -1,4 +1,4 @@
-"""Dates in milliseconds since 1970, and calendar intervals in UTC.
+"""Times and dates in milliseconds since 1970, and calendar intervals in UTC.
 
 A date without a time means the whole day, and a time without seconds the whole minute, as in OpenSearch's range queries
 (org.opensearch.common.time.JavaDateMathParser rounds up missing parts). A time without an offset is UTC. Intervals are
@@ -7,12 +7,30 @@ move a date out of the years 1 to 9999 of `datetime`.
 """
 
 import re
-from datetime import date
+import time
+from datetime import UTC, date, datetime
 from typing import Final, Literal, get_args
 
 DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS = 86_400_000, 3_600_000, 60_000, 1000
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:Z|([+-])(\d\d):(\d\d))?)?")
 _EPOCH = date(1970, 1, 1).toordinal()
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970, the unit of all stored times."""
+    return time.time_ns() // 1_000_000
+
+
+def days_ms(days: float) -> int:
+    """Convert days to milliseconds."""
+    return int(days * DAY_MS)
+
+
+def format_timestamp(milliseconds: int | None) -> str | None:
+    """Format a time as ISO 8601 in UTC."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def date_bounds(text: str) -> tuple[int, int]:

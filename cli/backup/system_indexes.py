@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from cli.backup.repository import BackupRepository, MessageReporter, damaged_backup
+from services.dates import now_ms
 from services.errors import BackendUnavailable, Conflict, NotFound, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.client import Call
@@ -27,7 +28,6 @@ from services.opensearch.curation_records import (
     read_stored_curation,
     save_curation_call,
 )
-from services.opensearch.journal import now_ms
 from services.opensearch.snapshots import (
     SNAPSHOT_TIMEOUT_SECONDS,
     Backup,

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
+from services.dates import days_ms, now_ms
 from services.errors import BackendUnavailable, Conflict, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import days_ms, now_ms
 from services.opensearch.reindex import (
     NO_OPERATIONS,
     ReindexRecord,

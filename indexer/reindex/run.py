@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.reindex.follower import Dispatch, Follower, make_queue_dispatch
+from services.dates import now_ms
 from services.errors import BackendUnavailable, Conflict, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call, SyncSearchClient
@@ -36,7 +37,6 @@ from services.opensearch.generations import (
     swap_alias_call,
     unblock_writes_call,
 )
-from services.opensearch.journal import now_ms
 from services.opensearch.reindex import ReindexRecord, ReindexRecords
 from services.queue.messages import Publisher
 from services.settings import Settings

@@ -23,6 +23,7 @@ from query_api.access.oidc import TokenIssuer
 from query_api.access.rate_limit import FailureLimiter, RateLimiter, RateLimitStatus
 from services.access.api_keys import KEY_PATTERN, AccessMode, ResolvedKey, digest_key
 from services.access.principals import EVERYBODY, NOBODY, KeyScope, Principal, missing_credentials
+from services.dates import now_ms
 from services.errors import Forbidden, InvalidInput, Overloaded, SparsewellError, Unauthorized
 from services.web.http_auth import bad_credentials, has_public_host, matches_any_digest, read_bearer_key
 from services.web.problems import answer_error
@@ -263,7 +264,7 @@ def _send_with_rate_limit(status: RateLimitStatus, send: Send) -> Send:
 
 
 def _is_accepted(resolved: ResolvedKey | None, digest: str) -> bool:
-    return resolved is not None and resolved.key.accepts(digest, time.time_ns() // 1_000_000)
+    return resolved is not None and resolved.key.accepts(digest, now_ms())
 
 
 def _refuse_credentials_in_url(query: bytes) -> None:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import orjson
 
 from query_api.app_state import AppState
+from services.dates import now_ms
 from services.errors import Conflict, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.jobs import (
@@ -28,7 +29,6 @@ from services.opensearch.jobs import (
     save_outcome_call,
     take_over_idempotency_key_call,
 )
-from services.opensearch.journal import now_ms
 from services.retry import jitter
 
 KEY_HEADER = "idempotency-key"

@@ -5,10 +5,8 @@ compare-and-swap in OpenSearch. It is in this process's `KeyRing` at once, and i
 (docs/decisions/0200).
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -19,6 +17,7 @@ from query_api.schemas.admin import KeyList, KeyModel, KeyRequest, KeyRights, Ne
 from query_api.schemas.resources import document_responses, json_response
 from services.access.api_keys import KEY_ID_PATTERN, ApiKey, KeySecret, digest_key, generate_key, generate_key_id
 from services.access.principals import ALL_INDEXES, check_key_filter
+from services.dates import format_timestamp, now_ms
 from services.errors import Conflict, Forbidden, InvalidInput, NotFound
 from services.opensearch.system_indexes import (
     MAX_KEYS,
@@ -123,7 +122,7 @@ async def issue_key(app: AppState, request: KeyRequest) -> tuple[ApiKey, str]:
 
     Raises InvalidInput (`bad_key_filter`, `key_expired`), Conflict (`too_many_keys`).
     """
-    now = _now_ms()
+    now = now_ms()
     if request.filter is not None:
         check_key_filter(request.filter, request.scopes)
     expires_at = None if request.expires_at is None else int(request.expires_at.timestamp() * 1000)
@@ -179,13 +178,13 @@ async def rotate_key_secret(app: AppState, key_id: str, overlap: int) -> tuple[A
     Return the key with its new text. Raises NotFound (`key_not_found`) and Conflict as `ApiKey.rotated`.
     """
     text = generate_key(key_id)
-    now = _now_ms()
+    now = now_ms()
     return await _change_key(app, key_id, lambda key: key.rotated(digest_key(text), now, overlap * 1000)), text
 
 
 async def revoke_issued_key(app: AppState, key_id: str) -> None:
     """Revoke a key now. A revoked key stays as it is. Raises NotFound (`key_not_found`)."""
-    await _change_key(app, key_id, lambda key: replace(key, revoked_at=key.revoked_at or _now_ms()))
+    await _change_key(app, key_id, lambda key: replace(key, revoked_at=key.revoked_at or now_ms()))
 
 
 async def _change_key(app: AppState, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
@@ -207,32 +206,22 @@ async def _require_key_room(app: AppState) -> None:
 
 def describe_key(key: ApiKey) -> dict[str, Any]:
     """Format a key for an answer, with its valid secrets."""
-    now = _now_ms()
+    now = now_ms()
     return {
         "id": key.id,
         "name": key.name,
         "scopes": key.scopes,
         "indexes": key.indexes,
         "filter": key.filter,
-        "created_at": _format_moment(key.created_at),
-        "expires_at": _format_moment(key.expires_at),
-        "revoked_at": _format_moment(key.revoked_at),
+        "created_at": format_timestamp(key.created_at),
+        "expires_at": format_timestamp(key.expires_at),
+        "revoked_at": format_timestamp(key.revoked_at),
         "requests_per_second": key.rate,
         "burst": key.burst,
         "requests_per_day": key.daily,
         "secrets": [
-            {"created_at": _format_moment(secret.created_at), "ends_at": _format_moment(secret.ends_at)}
+            {"created_at": format_timestamp(secret.created_at), "ends_at": format_timestamp(secret.ends_at)}
             for secret in key.secrets
             if secret.is_valid(now)
         ],
     }
-
-
-def _format_moment(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -28,8 +28,8 @@ from query_api.search.batch import batch
 from query_api.search.pipeline import search, search_multi_index
 from query_api.search.validation import SearchParameters, SuggestParameters
 from query_api.suggest import complete_text
+from services.dates import now_ms
 from services.errors import InvalidInput
-from services.opensearch.journal import now_ms
 from services.opensearch.suggestions import CountedQuery, list_queries_call, read_query_list, refresh_queries_call
 from services.query.suggest import learnable_query, normalise_query
 from services.web.middleware import replay

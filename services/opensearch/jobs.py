@@ -11,16 +11,15 @@ the first finished execution decides it (docs/decisions/0091).
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
+from services.dates import format_timestamp, now_ms
 from services.errors import Conflict
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
-from services.opensearch.journal import now_ms
 from services.telemetry.tracing import current_traceparent
 
 MAX_KEPT_REJECTIONS = 1000
@@ -144,7 +143,7 @@ def summarise_job(job_id: str, record: Mapping[str, Any], counts: Mapping[str, i
     return {
         "id": job_id,
         "index": record["index"],
-        "created_at": datetime.fromtimestamp(record["created_at"] / 1000, UTC).isoformat(timespec="milliseconds"),
+        "created_at": format_timestamp(record["created_at"]),
         "accepted": record["accepted"],
         "rejected": record["rejected"],
         "states": by_state,

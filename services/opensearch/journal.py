@@ -6,15 +6,14 @@ transition is one `Write` with the next external version (docs/decisions/0002). 
 STORED for a write that was sent again because its answer was lost.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
+from services.dates import format_timestamp, now_ms
 from services.documents.document import (
     Document,
     client_version,
@@ -234,20 +233,3 @@ def _write_identity(source: Mapping[str, object]) -> tuple[object, object]:
 def format_earlier_attempts(earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Format the attempts before the last retry for the API."""
     return {**earlier, "dead_at": format_timestamp(earlier.get("dead_at"))}
-
-
-def format_timestamp(milliseconds: int | None) -> str | None:
-    """Format a time as ISO 8601 in UTC."""
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970, the unit of all stored times."""
-    return time.time_ns() // 1_000_000
-
-
-def days_ms(days: float) -> int:
-    """Convert days to milliseconds."""
-    return int(days * 86_400_000)

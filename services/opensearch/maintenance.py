@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import orjson
 
+from services.dates import format_timestamp
 from services.errors import InvalidInput
 from services.index_spec import IndexNames
 from services.opensearch.client import Call
-from services.opensearch.journal import DEAD, DELETED, PENDING, format_earlier_attempts, format_timestamp
+from services.opensearch.journal import DEAD, DELETED, PENDING, format_earlier_attempts
 from services.opensearch.paging import decode_cursor, encode_cursor
 
 # Generations in one answer of `backlog_call`.

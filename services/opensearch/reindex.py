@@ -15,12 +15,13 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.dates import now_ms
 from services.documents.document import client_version, is_talk, raw_version
 from services.errors import BackendUnavailable, Conflict, NotFound
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call, SyncSearchClient
-from services.opensearch.journal import DEAD, DELETED, ENCODED, PENDING, dead_write, now_ms
+from services.opensearch.journal import DEAD, DELETED, ENCODED, PENDING, dead_write
 from services.opensearch.stored_document import (
     RAW_TALK_MEMBERS,
     TOO_MANY_WINDOWS,

@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from services.dates import now_ms
 from services.documents.document import MAX_CLIENT_VERSION
 from services.errors import BackendUnavailable, Overloaded, SparsewellError
 from services.telemetry import tracing
@@ -215,7 +216,7 @@ class Publisher:
             "retries": 0, "eta": None, "expires": None, "timelimit": [None, None],
             # Brokers' tools and worker logs print these two, so they never hold documents.
             "argsrepr": "()", "kwargsrepr": "{...}",
-            SENT_AT_HEADER: time.time_ns() // 1_000_000,
+            SENT_AT_HEADER: now_ms(),
         }  # fmt: skip
         headers |= {name: value for name, value in current_log_context().items() if name in PROPAGATED_FIELDS}
         attributes = {"messaging.system": "redis", "messaging.destination.name": queue}

@@ -13,13 +13,14 @@ import pytest
 
 from indexer.sweeper import MappingUpgrade, RetentionCleanup
 from infra.processes import ChildProcess
+from services.dates import now_ms
 from services.errors import NotFound
 from services.index_spec import IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import LATER_FIELDS, create_generation_call
 from services.opensearch.jobs import JobRecord
-from services.opensearch.journal import dead_write, now_ms, tombstone_write
+from services.opensearch.journal import dead_write, tombstone_write
 from services.opensearch.maintenance import (
     expired_jobs_call,
     expired_tombstones_call,

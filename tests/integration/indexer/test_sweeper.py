@@ -23,12 +23,13 @@ from infra.local_servers import LocalSettings
 from infra.processes import ChildProcess, find_free_port
 from infra.redis import RedisConfig, start_redis
 from models.encoder import Encoder
+from services.dates import now_ms
 from services.errors import BackendUnavailable
 from services.index_spec import IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import INCOMPLETE_SEARCH_DETAIL, Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, new_generation
-from services.opensearch.journal import attempt_write, now_ms, requeue_write
+from services.opensearch.journal import attempt_write, requeue_write
 from services.queue.messages import Publisher, encode_queue
 from services.settings import Settings
 from services.telemetry import tracing

@@ -10,11 +10,11 @@ from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
 from models.chapters.engine import Episode
 from models.encoder import Encoder
+from services.dates import now_ms
 from services.errors import ConfigurationError, Overloaded
 from services.index_spec import Generation
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import now_ms
 from services.opensearch.reindex import copy_write, is_pending_write
 from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage
