@@ -2,7 +2,7 @@
 
 The cache may be deleted at any time, the state must not. OpenSearch refuses to run as root, so root runs its child
 processes as an unprivileged account, which must be able to reach these directories. A lock file keeps two processes
-from writing one directory at the same time.
+from writing one directory at the same time. `replace_directory` writes a directory that is complete or absent.
 """
 
 import os
@@ -10,7 +10,7 @@ import pwd
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -137,6 +137,43 @@ def temporary_state_directory(owner: Account | None, within: Path | None = None)
         yield make_directory(path) if owner is None or can_reach(path, owner) else make_directory(path, owner)
     finally:
         rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def replace_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path`; it replaces `path` when the block succeeds, and is removed if it fails.
+
+    The old directory stays until the new one is complete. Raises ConfigurationError (`unwritable_file`).
+    """
+    place = path.resolve()
+    fresh, old = place.with_name(f".{place.name}.part"), _replaced_directory(place)
+    rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigurationError("unwritable_file", f"{fresh} cannot be created: {error.strerror}.") from None
+    try:
+        yield fresh
+        rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        fresh.rename(place)
+        rmtree(old, ignore_errors=True)
+    finally:
+        rmtree(fresh, ignore_errors=True)
+
+
+def restore_directory(path: Path) -> None:
+    """Rename the old directory back after a kill between the two renames of `replace_directory`."""
+    place = path.resolve()
+    if not place.is_dir():
+        # Another process may restore it first.
+        with suppress(OSError):
+            _replaced_directory(place).rename(place)
+
+
+def _replaced_directory(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
 
 
 @contextmanager

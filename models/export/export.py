@@ -26,12 +26,12 @@ from models.export.package import (
     copy_tokenizer,
     excluded_piece_ids,
     read_vocabulary,
-    replace_directory,
     require_output_place,
     write_manifest,
 )
 from models.training.recipe import Activation, EncoderRecipe
 from models.verification import verify_directory
+from services.directories import replace_directory
 from services.encoders.manifest import MANIFEST_FILE, MAX_VOCABULARY, Manifest, expand_path, has_manifest, read_manifest
 from services.errors import ConfigurationError
 

@@ -1,6 +1,4 @@
-"""Files of a model directory: place, tokeniser, query table and manifest.
-
-`replace_directory` keeps the old directory until the new one is complete; the manifest is written last.
+"""Files of a model directory: place, tokeniser, query table and manifest. The manifest is written last.
 
 `python -m models.export.package CHECKPOINT OUT_DIR` writes the directory of the stand-in encoder, which has no model.
 The command takes tokenizer.json and idf.json (piece to inverse document frequency) from the checkpoint's directory.
@@ -11,9 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,30 +49,6 @@ def require_output_place(out: Path, *, replace: bool) -> None:
         )
     if out.exists() and not has_manifest(out) and (out.is_file() or any(out.iterdir())):
         raise ConfigurationError("not_empty", f"{out} exists and holds no encoder: choose another directory.")
-
-
-@contextmanager
-def replace_directory(out: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `out`; it replaces `out` when the block succeeds, and is removed when it fails.
-
-    Raises ConfigurationError (`unwritable_file`).
-    """
-    place = out.resolve()
-    fresh, old = place.with_name(f".{place.name}.part"), place.with_name(f".{place.name}.old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigurationError("unwritable_file", f"{fresh} cannot be created: {error.strerror}.") from None
-    try:
-        yield fresh
-        shutil.rmtree(old, ignore_errors=True)
-        if place.exists():
-            place.rename(old)
-        fresh.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_manifest(directory: Path, description: dict[str, Any], names: Collection[str]) -> str:

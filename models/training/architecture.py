@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from models.export.package import copy_tokenizer, excluded_piece_ids, read_vocab
 from models.training.idf import PieceWeights, align_weights, read_weights, write_weights
 from models.training.modules import POOLING_ACTIVATIONS, MaxHeadPooling, QueryTableEmbedding, StatesTransformer
 from models.training.recipe import EncoderRecipe
+from services.directories import replace_directory
 from services.encoders.manifest import expand_path
 from services.errors import ConfigurationError, InvalidInput
 
@@ -336,18 +336,9 @@ def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
     if model.recipe is None or model.tokenizer_json is None:
         raise ConfigurationError("bad_recipe", "Only encoders of build_encoder can be saved as a checkpoint.")
     require_finite_parameters(model)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    _write_checkpoint(model, model.tokenizer_json, fresh)
-    model.recipe.write(fresh)
-    old = directory.with_name(f"{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    with replace_directory(directory) as fresh:
+        _write_checkpoint(model, model.tokenizer_json, fresh)
+        model.recipe.write(fresh)
 
 
 def _write_checkpoint(model: InferenceFreeEncoder, tokenizer_json: bytes, directory: Path) -> None:

@@ -46,6 +46,7 @@ from models.training.run_directory import (
 from models.training.storage import ReadReport
 from models.training.train import ProgressReporter
 from models.training.trainer import TrainingCallback, cpu_dtype, is_out_of_memory, training_diverged
+from services.directories import replace_directory
 from services.encoders.manifest import MANIFEST_FILE
 from services.errors import ConfigurationError, InvalidInput
 
@@ -192,9 +193,6 @@ def _write_model(
     checkpoint: GeneratorCheckpoint, model: Any, out: Path, recipe: ChapterRecipe, merged: bool, facts: dict[str, Any]
 ) -> ChapterManifest:
     """Write the directory under another name and rename it, so it is always complete."""
-    fresh = out.with_name(f"{out.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
     description: dict[str, Any] = {
         "name": out.resolve().name,
         "part_pieces": recipe.part_pieces,
@@ -205,21 +203,20 @@ def _write_model(
         "licence": facts["licence"],
         "training": {**facts["training"], "base": facts["base"]},
     }
-    if merged:
-        (model.merge_and_unload() if recipe.rank else model).save_pretrained(str(fresh))
-        shutil.copyfile(checkpoint.directory / TOKENIZER_FILE, fresh / TOKENIZER_FILE)
-        names = [path.name for path in fresh.iterdir()]
-    else:
-        save_adapters(model, fresh)
-        description["base"] = {"source": facts["base"], "sha256": hash_weights(checkpoint.directory)}
-        names = list(ADAPTER_FILES)
-    for name in names:
-        (fresh / name).chmod(0o644)  # safetensors makes files private, and a worker may run as another user
-    manifest = write_chapter_manifest(fresh, description, names)
-    if (out / MANIFEST_FILE).is_file():
-        shutil.rmtree(out)
-    fresh.rename(out)
-    return manifest
+    if out.exists() and not (out / MANIFEST_FILE).is_file():
+        out.rmdir()  # fails for a directory of other files, which is not replaced
+    with replace_directory(out) as fresh:
+        if merged:
+            (model.merge_and_unload() if recipe.rank else model).save_pretrained(str(fresh))
+            shutil.copyfile(checkpoint.directory / TOKENIZER_FILE, fresh / TOKENIZER_FILE)
+            names = [path.name for path in fresh.iterdir()]
+        else:
+            save_adapters(model, fresh)
+            description["base"] = {"source": facts["base"], "sha256": hash_weights(checkpoint.directory)}
+            names = list(ADAPTER_FILES)
+        for name in names:
+            (fresh / name).chmod(0o644)  # safetensors makes files private, and a worker may run as another user
+        return write_chapter_manifest(fresh, description, names)
 
 
 def make_trainer(

@@ -14,7 +14,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from models.export.collection import Collection, ndcg
 from models.training.pairs import PairSet
 from models.training.trainer import is_out_of_memory
+from services.directories import replace_directory, restore_directory
+from services.errors import ConfigurationError
 from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
 
 log = logging.getLogger("models.training")
@@ -105,33 +106,21 @@ class CurveEvaluator(BaseEvaluator):
 
     def _replace_best(self, model: SparseEncoder, entry: dict[str, Any]) -> None:
         """Write the encoder beside the old one, then replace it: a kill in between leaves one of them complete."""
-        new = self._out / f"{BEST}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        self._save(model, new)
-        (new / EVALUATION).write_text(json.dumps(entry, indent=2) + "\n")
-        _replace_directory(new, self._out / BEST)
-        shutil.rmtree(new)
+        with replace_directory(self._out / BEST) as fresh:
+            self._save(model, fresh)
+            (fresh / EVALUATION).write_text(json.dumps(entry, indent=2) + "\n")
 
     def _copy_out(self, to: Path, better: bool) -> None:
         """Copy curve and best encoder. A failed copy (a disk that went away) is logged; the run continues."""
         try:
             shutil.copy2(self._out / CURVE, to / CURVE)
             if better or not (to / BEST / EVALUATION).is_file():
-                _replace_directory(self._out / BEST, to / BEST)
+                with replace_directory(to / BEST) as fresh:
+                    shutil.copytree(self._out / BEST, fresh, dirs_exist_ok=True)
         except OSError as error:
             log.warning("nothing was copied to %s (%s); the run continues", to, error.strerror or error)
-
-
-def _replace_directory(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    copy, old = target.with_name(target.name + ".put"), target.with_name(target.name + ".old")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source, copy)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    copy.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        except ConfigurationError as error:
+            log.warning("nothing was copied to %s (%s); the run continues", to, error)
 
 
 def read_curve(out: Path) -> list[dict[str, Any]]:
@@ -156,10 +145,7 @@ def read_curve(out: Path) -> list[dict[str, Any]]:
 def read_best_evaluation(out: Path) -> dict[str, Any] | None:
     """Read the evaluation of the encoder in OUT/best, None without one. The curve may have a better, later line."""
     best = out / BEST
-    if not best.is_dir() and best.with_name(f"{BEST}.old").is_dir():
-        # the run was killed between the two renames of `_replace_directory`; another device may restore it first
-        with suppress(OSError):
-            best.with_name(f"{BEST}.old").rename(best)
+    restore_directory(best)
     try:
         evaluation: dict[str, Any] = json.loads((best / EVALUATION).read_bytes())
     except (OSError, ValueError):

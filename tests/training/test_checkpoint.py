@@ -109,8 +109,8 @@ def test_a_new_checkpoint_replaces_the_old_one_completely(tmp_path: Path) -> Non
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "left-over").touch()
     # the remains of a killed run
-    (tmp_path / "checkpoint.part").mkdir()
-    (tmp_path / "checkpoint.part" / "half").touch()
+    (tmp_path / ".checkpoint.part").mkdir()
+    (tmp_path / ".checkpoint.part" / "half").touch()
     save_checkpoint(encoder, tmp_path / "checkpoint")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "start"]
     assert not (tmp_path / "checkpoint" / "left-over").exists() and not (tmp_path / "checkpoint" / "half").exists()

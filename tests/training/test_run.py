@@ -156,7 +156,7 @@ def test_the_best_evaluation_is_that_of_the_directory_best(
     assert kept is not None
     assert kept["mean"] < 1
     assert CurveEvaluator(material.judged, tmp_path, save_checkpoint).best == kept["mean"]
-    (tmp_path / "best").rename(tmp_path / "best.old")  # as a kill between two renames leaves it
+    (tmp_path / "best").rename(tmp_path / ".best.old")  # as a kill between two renames leaves it
     assert read_best_evaluation(tmp_path) == kept
     assert (tmp_path / "best").is_dir()
 
