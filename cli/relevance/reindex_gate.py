@@ -14,12 +14,9 @@ from cli.relevance.collection import Judgements, read_judgements, read_queries
 from cli.relevance.metrics import Ranking, measure_rankings
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
-from query_api.search.context import SearchContext
-from query_api.search.curation import rules_of
 from query_api.search.executor import DirectExecutor, Stopwatch
 from query_api.search.multi_index import common_score_by
-from query_api.search.stages import encode_query, run_stages
-from query_api.search.validation import parse_selection
+from query_api.search.stages import build_context, run_stages
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, Conflict, InvalidInput
 from services.index_spec import Generation, IndexNames
@@ -91,13 +88,10 @@ async def _rank_questions(
             rankings[mode] = {}
             for query, text in questions.texts.items():
                 request = SearchRequest(query=text, mode=mode, passage=False, fields=[], learn=False)
-                selection = parse_selection(request, generation.spec, settings)
-                rules = await rules_of(curations, generation, request)
-                vector, curated, origins = encode_query(generation, table, request, settings, rules)
-                context = SearchContext(
-                    generation, table, request, settings, executor, Stopwatch(), selection,
-                    common_score_by(request, [generation.spec]), vector, origins=origins, curated=curated,
-                )  # fmt: skip
+                score_by = common_score_by(request, [generation.spec])
+                context = await build_context(
+                    generation, table, request, settings, executor, Stopwatch(), score_by, curations
+                )
                 hits = (await run_stages([context])).hits
                 # A pinned hit has its rank in spite of its score, so scores are made of ranks.
                 rankings[mode][query] = [(hit.id, float(len(hits) - place)) for place, hit in enumerate(hits)]

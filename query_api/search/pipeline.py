@@ -13,9 +13,7 @@ from functools import partial
 from query_api.app_state import AppState
 from query_api.schemas.search_request import MultiIndexRequest, SearchRequest
 from query_api.search.context import SearchContext
-from query_api.search.curation import rules_of
 from query_api.search.executor import Executor, Stopwatch
-from query_api.search.expansion import with_conversation
 from query_api.search.multi_index import check_multi_index, common_score_by
 from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
 from query_api.search.points_in_time import (
@@ -25,8 +23,8 @@ from query_api.search.points_in_time import (
     cursor_expired,
     open_point_in_time,
 )
-from query_api.search.stages import Response, encode_query, respond, run_stages
-from query_api.search.validation import check_request, parse_selection
+from query_api.search.stages import Response, build_context, respond, run_stages
+from query_api.search.validation import check_request
 from services.curation.matching import CompiledRules
 from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, ScoreBy
@@ -143,7 +141,7 @@ async def _answer_page(
     stopwatch = Stopwatch()
     score_by = common_score_by(request, [generation.spec for generation in generations])
     contexts = [
-        await _build_context(app, generation, request, score_by, executor, stopwatch, page, proposed)
+        await _build_index_context(app, generation, request, score_by, executor, stopwatch, page, proposed)
         for generation in generations
     ]
     stopwatch.lap("encode")
@@ -156,7 +154,7 @@ async def _answer_page(
     return await respond(result), next_page
 
 
-async def _build_context(
+async def _build_index_context(
     app: AppState,
     generation: Generation,
     request: SearchRequest,
@@ -169,16 +167,10 @@ async def _build_context(
     """Validate the request against one generation's declaration; an error of several indexes names the index."""
     table = app.tables.of(generation)
     try:
-        chosen = parse_selection(request, generation.spec, app.settings)
-        rules = await rules_of(app.curations, generation, request, page, proposed)
-        query, curated, origins = encode_query(generation, table, request, app.settings, rules)
-        # The context is built once, with its query: `replace` would copy all of it again in every search.
-        context = SearchContext(
-            generation, table, request, app.settings, executor, stopwatch, chosen, score_by, query,
-            page=page, principal=app.principal, model=app.model, origins=origins, curated=curated,
-            targets=(generation.physical,) if request.is_multi_index else (),
+        return await build_context(
+            generation, table, request, app.settings, executor, stopwatch, score_by, app.curations,
+            page=page, proposed=proposed, principal=app.principal, model=app.model,
         )  # fmt: skip
-        return context if request.context is None else with_conversation(context, request.context)
     except InvalidInput as error:
         if not request.is_multi_index:
             raise

@@ -1,4 +1,4 @@
-"""The stages of a search in order: expand the query, retrieve, rerank, place pins, read, respond.
+"""The stages of a search in order: build the context, expand the query, retrieve, rerank, place pins, read, respond.
 
 Each stage takes one context per index; a search of one index is a search of several with one context. The reindex gate
 (`cli/relevance/reindex_gate.py`) runs the same stages as the API.
@@ -8,24 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.context import Hit, RetrievedHits, SearchContext
-from query_api.search.curation import CuratedQuery, CurationTerms, Origins, curate_query
-from query_api.search.executor import complete_hits
-from query_api.search.expansion import with_feedback
+from query_api.search.curation import CuratedQuery, CurationTerms, Origins, curate_query, rules_of
+from query_api.search.executor import Executor, Stopwatch, complete_hits
+from query_api.search.expansion import with_conversation, with_feedback
 from query_api.search.highlight import highlight
 from query_api.search.hits import shape_hit, shape_query_pieces
 from query_api.search.multi_index import check_field_types, drop_incompatible_rules
 from query_api.search.nested_hits import retrieve_nested_hits
+from query_api.search.page_state import PageState
 from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
 from query_api.search.rerank import retrieve_reranked
 from query_api.search.retrieval import read_hits, retrieve
 from query_api.search.spelling import did_you_mean
+from query_api.search.validation import parse_selection
+from services.access.principals import EVERYBODY, Principal
 from services.curation.effects import curate_query_vector, insert_pinned, pinned_positions
 from services.curation.matching import CompiledRules
 from services.encoders.query_table import QueryTable, QueryVector
 from services.errors import NotFound
-from services.index_spec import Generation
+from services.index_spec import Generation, ScoreBy
+from services.model_client import ModelClient
 from services.opensearch.queries import NOT_DELETED, SearchPlan, build_search_body, sparse_query
 from services.query.expansion import prune_query
 from services.settings import Settings
@@ -34,7 +39,39 @@ from services.settings import Settings
 Response = dict[str, Any]
 
 
-def encode_query(
+async def build_context(  # noqa: PLR0913 (each is a part of the context)
+    generation: Generation,
+    table: QueryTable,
+    request: SearchRequest,
+    settings: Settings,
+    executor: Executor,
+    stopwatch: Stopwatch,
+    score_by: ScoreBy,
+    curations: CurationCache,
+    *,
+    page: PageState | None = None,
+    proposed: CompiledRules | None = None,
+    principal: Principal = EVERYBODY,
+    model: ModelClient | None = None,
+) -> SearchContext:
+    """Validate the request against the generation's declaration, encode its query and return the context.
+
+    `proposed`: see `rules_of`. Raises InvalidInput (the codes of `parse_selection`, `query_too_long`) and the errors of
+    `rules_of`.
+    """
+    selection = parse_selection(request, generation.spec, settings)
+    rules = await rules_of(curations, generation, request, page, proposed)
+    query, curated, origins = _encode_query(generation, table, request, settings, rules)
+    # The context is built once, with its query: `replace` would copy all of it again in every search.
+    context = SearchContext(
+        generation, table, request, settings, executor, stopwatch, selection, score_by, query,
+        page=page, principal=principal, model=model, origins=origins, curated=curated,
+        targets=(generation.physical,) if request.is_multi_index else (),
+    )  # fmt: skip
+    return context if request.context is None else with_conversation(context, request.context)
+
+
+def _encode_query(
     generation: Generation, table: QueryTable, request: SearchRequest, settings: Settings, rules: CompiledRules | None
 ) -> tuple[QueryVector, CuratedQuery | None, Origins | None]:
     """Return the pruned vector of the request's words, the effect of the rules on it, and the origins of its weights.
