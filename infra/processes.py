@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from types import FrameType
 import psutil
 
 from services.directories import Account
-from services.errors import ConfigurationError
+from services.errors import ConfigurationError, SparsewellError
 
 LOOPBACK = "127.0.0.1"
 # A correction of the clock changes psutil's reading of a start time.
@@ -109,6 +109,31 @@ def _command_prefix(account: Account | None, tied: bool) -> list[str]:
         # A second, later setpriv: the kernel clears the setting when the user changes.
         prefix += [setpriv, "--pdeathsig", "TERM", "--"]
     return prefix
+
+
+def wait_until_ready(
+    child: ChildProcess,
+    is_ready: Callable[[], bool],
+    timeout: float,
+    *,
+    pause: float,
+    died: Callable[[], SparsewellError],
+    late: Callable[[], SparsewellError],
+) -> None:
+    """Return once `is_ready` is true; it is called every `pause` seconds.
+
+    Raises the error of `died` if the child ended, and the error of `late` after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        # A server that another process started may answer in place of a child that ended.
+        if not child.alive():
+            raise died()
+        if is_ready():
+            return
+        if time.monotonic() >= deadline:
+            raise late()
+        time.sleep(pause)
 
 
 def stop_child(child: ChildProcess, timeout: float) -> bool:

@@ -6,7 +6,6 @@ with a record on disk, from which later commands find it (docs/decisions/0011).
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -129,24 +128,24 @@ def redis_command(binary: str, *, port: int, data: Path, databases: int) -> list
 
 
 def _wait_until_ready(server: RedisServer, log: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def error(code: str, event: str) -> BackendUnavailable:
+        return BackendUnavailable(code, f"{event} Its last log lines ({log}):\n{processes.read_last_lines(log)}")
+
     with redis.Redis.from_url(server.url, socket_timeout=2) as client:
-        while time.monotonic() < deadline:
-            if not server.child.alive():
-                raise BackendUnavailable(
-                    "redis_died",
-                    f"Redis ended during its start. Its last log lines ({log}):\n{processes.read_last_lines(log)}",
-                )
-            try:
-                if client.ping():
-                    return
-            except redis.RedisError:
-                time.sleep(0.05)
-    raise BackendUnavailable(
-        "redis_not_ready",
-        f"Redis did not answer within {timeout:.0f} s and was stopped. Its last log lines ({log}):\n"
-        f"{processes.read_last_lines(log)}",
-    )
+        processes.wait_until_ready(
+            server.child,
+            answers,
+            timeout,
+            pause=0.05,
+            died=lambda: error("redis_died", "Redis ended during its start."),
+            late=lambda: error("redis_not_ready", f"Redis did not answer within {timeout:.0f} s and was stopped."),
+        )
 
 
 @contextmanager

@@ -102,21 +102,19 @@ def wait_until_ready(service: ServiceProcess, child: ChildProcess, timeout: floa
 
     Raises BackendUnavailable (`part_died`, `part_not_ready`) with the end of its log.
     """
-    deadline = time.monotonic() + timeout
-    while not service.ready(child):
-        if not child.alive():
-            raise BackendUnavailable(
-                "part_died",
-                f"The {service.name} ended during its start. The end of its log ({child.log}):\n"
-                f"{processes.read_last_lines(Path(child.log))}",
-            )
-        if time.monotonic() > deadline:
-            raise BackendUnavailable(
-                "part_not_ready",
-                f"The {service.name} was not ready within {timeout:.0f} s. The end of its log ({child.log}):\n"
-                f"{processes.read_last_lines(Path(child.log))}",
-            )
-        time.sleep(0.2)
+
+    def error(code: str, event: str) -> BackendUnavailable:
+        tail = processes.read_last_lines(Path(child.log))
+        return BackendUnavailable(code, f"The {service.name} {event}. The end of its log ({child.log}):\n{tail}")
+
+    processes.wait_until_ready(
+        child,
+        lambda: service.ready(child),
+        timeout,
+        pause=0.2,
+        died=lambda: error("part_died", "ended during its start"),
+        late=lambda: error("part_not_ready", f"was not ready within {timeout:.0f} s"),
+    )
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:

@@ -249,30 +249,40 @@ def _wait_until_green(starting: StartingNode, nodes: int, report: Report) -> Non
     began = time.monotonic()
     reported = began
     status = "does not answer yet"
+
+    def is_green() -> bool:
+        nonlocal reported, status
+        try:
+            health = client.get("/_cluster/health").json()
+            status = f"is {health['status']}"
+            ours = health["cluster_name"] == config.cluster_name and health["number_of_nodes"] >= nodes
+            if health["status"] == "green" and ours and _is_security_ready(client, config):
+                template = build_index_template(has_thai=starting.java.has_thai)
+                client.put("/_index_template/sparsewell-local-node", json=template).raise_for_status()
+                return True
+        except (httpx.HTTPError, ValueError, KeyError):
+            pass
+        now = time.monotonic()
+        if now - reported >= 10:
+            reported = now
+            report(f"Waiting for OpenSearch since {now - began:.0f} s; it {status}.")
+        return False
+
     with httpx.Client(base_url=node.url, timeout=5, trust_env=False, verify=config.context or True) as client:
-        while (now := time.monotonic()) - began < config.start_timeout:
-            if not node.child.alive():
-                raise startup_failure(layout)
-            try:
-                health = client.get("/_cluster/health").json()
-                status = f"is {health['status']}"
-                ours = health["cluster_name"] == config.cluster_name and health["number_of_nodes"] >= nodes
-                if health["status"] == "green" and ours and _is_security_ready(client, config):
-                    template = build_index_template(has_thai=starting.java.has_thai)
-                    client.put("/_index_template/sparsewell-local-node", json=template).raise_for_status()
-                    report(f"OpenSearch is green after {now - began:.0f} s: {node.url}")
-                    return
-            except (httpx.HTTPError, ValueError, KeyError):
-                pass
-            if now - reported >= 10:
-                reported = now
-                report(f"Waiting for OpenSearch since {now - began:.0f} s; it {status}.")
-            time.sleep(0.2)
-    raise BackendUnavailable(
-        "node_not_ready",
-        f"OpenSearch {status} after {config.start_timeout:.0f} s and was stopped. Raise SPARSEWELL_START_TIMEOUT on a "
-        f"slow machine. Its last log lines ({layout.logs}):\n{read_log_tail(layout)}",
-    )
+        processes.wait_until_ready(
+            node.child,
+            is_green,
+            config.start_timeout,
+            pause=0.2,
+            died=lambda: startup_failure(layout),
+            late=lambda: BackendUnavailable(
+                "node_not_ready",
+                f"OpenSearch {status} after {config.start_timeout:.0f} s and was stopped. Raise "
+                f"SPARSEWELL_START_TIMEOUT on a slow machine. Its last log lines ({layout.logs}):\n"
+                f"{read_log_tail(layout)}",
+            ),
+        )
+    report(f"OpenSearch is green after {time.monotonic() - began:.0f} s: {node.url}")
 
 
 def _is_security_ready(client: httpx.Client, config: NodeConfig) -> bool:
