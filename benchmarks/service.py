@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 EncodedPair = tuple[Document, Sequence[EncodedWindow]]
 _BATCH_DOCUMENTS = 128
 _TIMEOUT_SECONDS = 120.0
+_WRITES_SECONDS = 900.0
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 
@@ -164,6 +165,22 @@ def encode_documents(encoder: "Encoder", documents: Sequence[Document]) -> Itera
         vectors = iter(encoder.encode([window for windows in windows_of for window in windows]))
         for document, windows in zip(batch, windows_of, strict=True):
             yield document, [EncodedWindow(w.start, w.end, next(vectors)) for w in windows]
+
+
+def wait_for_writes(search: SyncSearchClient, generation: Generation, writes: int, rate: float) -> None:
+    """Return once `writes` writes are stored. `rate`: the documents per second to expect.
+
+    Polls are rare at first, so that they cost nothing.
+    """
+    end = time.monotonic() + _WRITES_SECONDS
+    call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
+    while True:
+        total = search.send(call)["_all"]["primaries"]["indexing"]["index_total"]
+        if total >= writes:
+            return
+        if time.monotonic() > end:
+            raise BackendUnavailable("benchmark_stuck", f"{total} of {writes} writes were stored.")
+        time.sleep(min(1.0, max(0.02, (writes - total) / rate / 3)))
 
 
 def wait_for_merges(search: SyncSearchClient, generation: Generation) -> None:

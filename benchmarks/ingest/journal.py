@@ -34,7 +34,14 @@ import uvloop
 from celery import Celery
 
 from benchmarks.measuring import make_parser, run_benchmark
-from benchmarks.service import LoopbackConnection, create_index, open_service, read_opensearch_version, run_process
+from benchmarks.service import (
+    LoopbackConnection,
+    create_index,
+    open_service,
+    read_opensearch_version,
+    run_process,
+    wait_for_writes,
+)
 from benchmarks.stdlib import STDLIB_SPEC, read_stdlib_documents
 from indexer.celery_app import create_celery
 from indexer.encode_task import EncodeRun
@@ -44,7 +51,7 @@ from services.documents.document import parse_document
 from services.encoders.manifest import read_manifest, resolve_model_directory
 from services.errors import BackendUnavailable, Conflict
 from services.index_spec import Generation, IndexNames
-from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import (
     count_states_call,
     create_jobs_call,
@@ -59,7 +66,6 @@ from services.settings import Settings
 MAX_COST_SHARE = 0.20
 UNJOURNALLED_TASK = "benchmark.unjournalled.v1"
 UNJOURNALLED_QUEUE = INGEST_QUEUE
-_TIMEOUT_SECONDS = 900.0
 _SAMPLE_SECONDS = 0.1
 _MAX_SAMPLES = 60
 RequestItem = dict[str, Any]
@@ -143,7 +149,7 @@ class CostRounds:
         time.sleep(1)
         started = time.monotonic()
         send(generation.index)
-        self._wait(generation, writes * len(self._documents))
+        wait_for_writes(self._search, generation, writes * len(self._documents), self._rate)
         seconds = time.monotonic() - started
         self._check(generation)
         self._rate = len(self._documents) / seconds
@@ -165,18 +171,6 @@ class CostRounds:
             self._broker.send_task(
                 UNJOURNALLED_TASK, kwargs=body, queue=UNJOURNALLED_QUEUE, ignore_result=True, kwargsrepr="{...}"
             )
-
-    def _wait(self, generation: Generation, writes: int) -> None:
-        """Return once `writes` writes are stored. Polls are rare at first, so that they cost nothing."""
-        end = time.monotonic() + _TIMEOUT_SECONDS
-        call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
-        while True:
-            total = self._search.send(call)["_all"]["primaries"]["indexing"]["index_total"]
-            if total >= writes:
-                return
-            if time.monotonic() > end:
-                raise BackendUnavailable("benchmark_stuck", f"{total} of {writes} writes were stored.")
-            time.sleep(min(1.0, max(0.02, (writes - total) / self._rate / 3)))
 
     def _check(self, generation: Generation) -> None:
         self._search.send(refresh_call(generation.physical))

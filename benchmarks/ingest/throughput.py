@@ -40,6 +40,7 @@ from benchmarks.service import (
     open_service,
     read_opensearch_version,
     run_process,
+    wait_for_writes,
 )
 from benchmarks.stdlib import STDLIB_SPEC, read_stdlib_documents
 from indexer.encoding import WindowedDocument, cut_windows, group_into_runs
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
 # Rows of piece ids for one run of the model.
 IdBatch = list[tuple[int, ...]]
 TARGET_RATIO = 0.95
-_TIMEOUT_SECONDS = 900.0
 # The node took 1.4 ms of processor time per document after 12,800 writes, and 1.0 ms after 76,800.
 _WARM_UP_INDEXES, _WARM_UP_WRITES = 8, 76_800
 
@@ -245,7 +245,7 @@ class WorkerPipeline:
         before, node_before = self._processor_seconds(), self._node_seconds()
         started = time.monotonic()
         self._publish(generation, documents)
-        self._wait(generation, len(documents))
+        wait_for_writes(self._search, generation, 2 * len(documents), self._rate)
         seconds = time.monotonic() - started
         spent = self._processor_seconds() - before
         self.node_seconds.append(self._node_seconds() - node_before)
@@ -259,18 +259,6 @@ class WorkerPipeline:
             for at in range(0, len(documents), step):
                 ids = tuple(document.id for document in documents[at : at + step])
                 publisher.encode(generation.encoder.name, EncodeMessage(index=generation.index, ids=ids))
-
-    def _wait(self, generation: Generation, count: int) -> None:
-        """Return once every document was written twice. Polls are rare at first, so that they cost nothing."""
-        end = time.monotonic() + _TIMEOUT_SECONDS
-        call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
-        while True:
-            total = self._search.send(call)["_all"]["primaries"]["indexing"]["index_total"]
-            if total >= 2 * count:
-                return
-            if time.monotonic() > end:
-                raise BackendUnavailable("benchmark_stuck", f"{total - count} of {count} documents were encoded.")
-            time.sleep(min(1.0, max(0.02, (2 * count - total) / self._rate / 3)))
 
     def _check(self, generation: Generation, count: int) -> None:
         self._search.send(refresh_call(generation.physical))
