@@ -4,7 +4,8 @@ It holds the address and the connection, a client of one resource of an index, t
 (RFC 9457), and checks of text that goes into a request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,8 @@ class IndexResource:
         return read_text_response(self._send("GET", path, params=parameters))
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        with connect_api(self._base, timeout=60) as client:
-            try:
-                return client.request(method, self._path + path, **arguments)
-            except httpx.HTTPError as error:
-                raise unreachable(self._base, error) from None
+        with connect_api(self._base, timeout=60) as client, raise_unreachable(self._base):
+            return client.request(method, self._path + path, **arguments)
 
 
 def api_address(settings: Settings, api_url: str | None) -> str:
@@ -155,6 +153,27 @@ def require_writable(path: Path) -> None:
         raise ConfigurationError("unwritable_file", f"{path} cannot be written: {error.strerror}.") from None
 
 
+def request_json(client: httpx.Client, base: str, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    """Send a request to the API at `base` and return the JSON answer.
+
+    Raises BackendUnavailable (`api_unavailable`) if no API answers, and as `read_json_response`.
+    """
+    with raise_unreachable(base):
+        return read_json_response(client.request(method, path, **arguments))
+
+
+@contextmanager
+def raise_unreachable(base: str) -> Iterator[None]:
+    """Raise BackendUnavailable (`api_unavailable`) for a request of the block that gets no answer."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise BackendUnavailable(
+            "api_unavailable",
+            f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or use --api.",
+        ) from None
+
+
 def read_json_response(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object of a successful answer, or an empty object for an answer without a body.
 
@@ -205,11 +224,3 @@ def error_from_problem(status: int, body: dict[str, Any], retry_after: str | Non
     if kind is None and ("code" not in body or status >= HTTPStatus.INTERNAL_SERVER_ERROR):
         kind = BackendUnavailable
     return (kind or _BY_STATUS.get(status, InvalidInput))(code, detail, **extra)
-
-
-def unreachable(base: str, error: Exception) -> BackendUnavailable:
-    """Return the error for an API that does not answer."""
-    return BackendUnavailable(
-        "api_unavailable",
-        f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or use --api.",
-    )

@@ -181,12 +181,13 @@ def rollback(
 
 def _wait_until_ready(client: "httpx.Client", base: str, seconds: float) -> None:
     """Wait until the API is ready. After `seconds`, raise the error of the last attempt."""
+    from cli.api_client import request_json
     from services.errors import BackendUnavailable, EncoderMismatch
 
     end = time.monotonic() + seconds
     while seconds:
         try:
-            _call_api(client, base, "GET", "/readyz")
+            request_json(client, base, "GET", "/readyz")
         except (BackendUnavailable, EncoderMismatch):
             if time.monotonic() > end:
                 raise
@@ -199,31 +200,21 @@ def _apply_declaration(
     client: "httpx.Client", base: str, declaration: "Declaration", check: bool
 ) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Create missing indexes, unless `check`. Return (actual, declared) of each differing member by index and name."""
+    from cli.api_client import request_json
     from services.declarations import find_differences
 
-    existing = {info["name"]: info for info in _call_api(client, base, "GET", "/v1/indexes")["indexes"]}
+    existing = {info["name"]: info for info in request_json(client, base, "GET", "/v1/indexes")["indexes"]}
     differing: dict[str, dict[str, tuple[Any, Any]]] = {}
     for index, declared in declaration.indexes.items():
         if index not in existing:
             if not check:
-                _call_api(client, base, "PUT", f"/v1/indexes/{index}", declared.model_dump(exclude_unset=True))
+                request_json(client, base, "PUT", f"/v1/indexes/{index}", json=declared.model_dump(exclude_unset=True))
             typer.echo(f"{index}: {'would be created' if check else 'created'}.")
         elif members := find_differences(declared, existing[index]):
             differing[index] = members
         else:
             typer.echo(f"{index}: as declared.")
     return differing
-
-
-def _call_api(client: "httpx.Client", base: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    import httpx
-
-    from cli.api_client import read_json_response, unreachable
-
-    try:
-        return read_json_response(client.request(method, path, json=body))
-    except httpx.HTTPError as error:
-        raise unreachable(base, error) from None
 
 
 def _print_differences(index: str, members: dict[str, tuple[Any, Any]]) -> None:

@@ -123,21 +123,14 @@ def _call_api(
     parameters: dict[str, Any] | None = None,
     body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    import httpx
-
-    from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
+    from cli.api_client import admin_headers, api_address, connect_api, request_json
     from services.settings import Settings
 
     settings = Settings.read()
     base = api_address(settings, api_url)
     with connect_api(base, timeout=30) as client:
-        try:
-            headers = admin_headers(settings)
-            return read_json_response(
-                client.request(method, f"/v1/keys{path}", params=parameters, json=body, headers=headers)
-            )
-        except httpx.HTTPError as error:
-            raise unreachable(base, error) from None
+        headers = admin_headers(settings)
+        return request_json(client, base, method, f"/v1/keys{path}", params=parameters, json=body, headers=headers)
 
 
 def _parse_filter(text: str) -> Any:

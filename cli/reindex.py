@@ -184,18 +184,13 @@ class GenerationBuild:
 
     def require_table(self, api: str | None) -> None:
         """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
-        import httpx
-
-        from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
+        from cli.api_client import admin_headers, api_address, connect_api, request_json
         from services.errors import EncoderMismatch
 
         wanted = self.work.current_record.target.encoder
         base = api_address(self.settings, api)
         with connect_api(base, 10) as client:
-            try:
-                served = read_json_response(client.get("/v1/encoders", headers=admin_headers(self.settings)))
-            except httpx.HTTPError as error:
-                raise unreachable(base, error) from None
+            served = request_json(client, base, "GET", "/v1/encoders", headers=admin_headers(self.settings))
         if wanted.fingerprint not in {encoder["fingerprint"] for encoder in served["encoders"]}:
             raise EncoderMismatch(
                 "encoder_not_served",

@@ -161,9 +161,7 @@ def chapters(
 
 def send_search(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[str, Any]:
     """Send a search over one or several indexes. Raises SparsewellError with the code and detail of the API."""
-    import httpx
-
-    from cli.api_client import api_address, connect_api, index_path, read_json_response, require_utf8, unreachable
+    from cli.api_client import api_address, connect_api, index_path, request_json, require_utf8
     from services.settings import Settings
 
     base = api_address(Settings.read(), api_url)
@@ -175,10 +173,7 @@ def send_search(api_url: str | None, indexes: list[str], body: dict[str, Any]) -
     for text in (*body.get("like", ()), *body.get("unlike", ()), *body.get("context", {}).get("turns", ())):
         require_utf8(text, "An id or a turn")
     with connect_api(base, timeout=30) as client:
-        try:
-            return read_json_response(client.post(f"{path}/search", json=body))
-        except httpx.HTTPError as error:
-            raise unreachable(base, error) from None
+        return request_json(client, base, "POST", f"{path}/search", json=body)
 
 
 def _parse_selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from cli.api_client import connect_api, index_path, read_bulk_answer, read_json_response, unreachable
+from cli.api_client import connect_api, index_path, read_bulk_answer, request_json
 from cli.loading.checkpoint import LoadCheckpoint
 from cli.loading.source import DocumentMaker, LoadSource, Refusal, SourceBatch, SourcePosition, read_batches
 from cli.terminal import LoadDisplay
@@ -209,11 +209,7 @@ class ApiDestination:
         return retry(lambda: self._once(method, path, **arguments), self._retry_seconds, self._report)
 
     def _once(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            response = self._client.request(method, path, **arguments)
-        except httpx.HTTPError as error:
-            raise unreachable(self.base, error) from None
-        return read_json_response(response)
+        return request_json(self._client, self.base, method, path, **arguments)
 
 
 def batch_idempotency_key(load: str, line: int, body: bytes) -> str:

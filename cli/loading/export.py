@@ -136,14 +136,10 @@ def iter_pages(
 def _request_page(
     client: "httpx.Client", base: str, path: str, parameters: Mapping[str, Any]
 ) -> tuple[list[bytes], dict[str, Any]]:
-    import httpx
+    from cli.api_client import raise_unreachable, read_json_response
 
-    from cli.api_client import read_json_response, unreachable
-
-    try:
+    with raise_unreachable(base):
         response = client.get(path, params=parameters)
-    except httpx.HTTPError as error:
-        raise unreachable(base, error) from None
     if not response.is_success:
         read_json_response(response)
     return read_page(response.content)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import httpx
 import orjson
 
-from cli.api_client import index_path, read_bulk_answer, read_json_response, unreachable
+from cli.api_client import index_path, raise_unreachable, read_bulk_answer, read_json_response
 from cli.relevance.collection import CorpusDocument, JudgedCollection
 from cli.relevance.metrics import RankingQuality, measure_rankings
 from services.errors import BackendUnavailable, Conflict, InvalidInput
@@ -160,10 +160,8 @@ class LiveIndex:
         )
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
-        try:
+        with raise_unreachable(str(self._client.base_url).rstrip("/")):
             answer = self._client.request(method, path, timeout=_REQUEST_SECONDS, **content)
-        except httpx.HTTPError as error:
-            raise unreachable(str(self._client.base_url).rstrip("/"), error) from error
         if not answer.is_success:
             read_json_response(answer)  # raises. A good answer is parsed later: parsing is not part of the latency.
         return answer
