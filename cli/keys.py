@@ -52,11 +52,12 @@ def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     """
     from datetime import UTC, datetime, timedelta
 
+    from cli.search import parse_short_forms
+
     body: dict[str, Any] = {"name": name, "scopes": scope, "indexes": index or ["*"]}
     limits = {"requests_per_second": rate, "burst": burst, "requests_per_day": daily}
     body |= {key: value for key, value in limits.items() if value is not None}
-    if filter is not None:
-        body["filter"] = _parse_filter(filter)
+    body |= parse_short_forms(filter)
     if days is not None:
         body["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
     _print_new_key(_call_api(api_url, "POST", "", body=body), json)
@@ -131,16 +132,6 @@ def _call_api(
     with connect_api(base, timeout=30) as client:
         headers = admin_headers(settings)
         return request_json(client, base, method, f"/v1/keys{path}", params=parameters, json=body, headers=headers)
-
-
-def _parse_filter(text: str) -> Any:
-    """Parse a filter without `query_api`: the image of the workers has the commands, but not that package."""
-    from services.errors import InvalidInput
-
-    try:
-        return jsonlib.loads(text)
-    except ValueError as error:
-        raise InvalidInput("bad_filter", f"--filter: this is not JSON ({error}).") from None
 
 
 def _quote_key_id(key: str) -> str:

@@ -84,7 +84,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         "per_document": per_document,
     }
     body |= {name: value for name, value in optional.items() if value is not None}
-    body |= _parse_selection(filter, sort or [], facet or [])
+    body |= parse_short_forms(filter, sort or [], facet or [])
     answer = send_search(api_url, index, body)
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
@@ -176,7 +176,7 @@ def send_search(api_url: str | None, indexes: list[str], body: dict[str, Any]) -
         return request_json(client, base, "POST", f"{path}/search", json=body)
 
 
-def _parse_selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:
+def parse_short_forms(filter_json: str | None, sort: Sequence[str] = (), facets: Sequence[str] = ()) -> dict[str, Any]:
     """Parse the short forms of --filter, --sort and --facet to members of a search request."""
     if filter_json is None and not sort and not facets:
         return {}
