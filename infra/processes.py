@@ -6,6 +6,7 @@ callers can clean up.
 """
 
 import json
+import secrets
 import shutil
 import signal
 import socket
@@ -25,6 +26,11 @@ from services.errors import ConfigurationError, SparsewellError
 LOOPBACK = "127.0.0.1"
 # A correction of the clock changes psutil's reading of a start time.
 CLOCK_SLACK_SECONDS = 2.0
+# `find_free_port` searches from here: our own default ports and those of common services lie below.
+FIRST_FREE_PORT = 20_000
+IANA_CONNECTION_PORT = 49_152
+CONNECTION_PORTS_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_found_ports: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -234,11 +240,26 @@ def raise_on_signals() -> Iterator[None]:
 
 
 def find_free_port() -> int:
-    """Return a loopback port without a listener."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port without a listener, below the range from which the kernel gives ports to connections.
+
+    A connection could take a port of that range before the caller's server listens: a metrics port was lost so. This
+    process gets no port twice. Raises ConfigurationError (`port_in_use`) if none is free.
+    """
+    for _ in range(1000):
+        port = FIRST_FREE_PORT + secrets.randbelow(_first_connection_port() - FIRST_FREE_PORT)
+        if port not in _found_ports and not is_port_taken(port):
+            _found_ports.add(port)
+            return port
+    raise ConfigurationError("port_in_use", f"No port from {FIRST_FREE_PORT} to {_first_connection_port()} is free.")
+
+
+def _first_connection_port() -> int:
+    """Return the first port that connections get (Linux: net.ipv4.ip_local_port_range, IANA: from 49152)."""
+    try:
+        first = int(CONNECTION_PORTS_FILE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return IANA_CONNECTION_PORT
+    return first if first > FIRST_FREE_PORT + 1000 else IANA_CONNECTION_PORT
 
 
 def is_port_taken(port: int) -> bool:

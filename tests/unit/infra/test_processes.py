@@ -162,3 +162,20 @@ def test_a_free_port_is_free() -> None:
     port = find_free_port()
     assert not is_port_taken(port)
     require_free_port(port, "the test", "X")
+
+
+def test_free_ports_differ_and_no_connection_gets_them() -> None:
+    ports = [find_free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert max(ports) < server.getsockname()[1]
+
+
+@pytest.mark.parametrize("text", ["", "x y", "1024 65000"])
+def test_without_a_usable_range_connections_begin_at_iana_s(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "range"
+    file.write_text(text)
+    monkeypatch.setattr("infra.processes.CONNECTION_PORTS_FILE", file)
+    assert processes.FIRST_FREE_PORT <= find_free_port() < processes.IANA_CONNECTION_PORT
