@@ -17,7 +17,7 @@ from services.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cli.terminal import TrainingConsole
-    from models.training.prepare import OpenIndexCandidates
+    from models.training.mining import OpenIndexCandidates
 
 app = typer.Typer(no_args_is_help=True, help="Train encoders and chapter generators (needs make setup-train).")
 
@@ -69,7 +69,8 @@ def ablation(
     _require_one_device("ablation")
     content = read_recipe(recipe)
     with _training_session() as show:
-        from models.training.pipeline import ablation_table, run_ablation
+        from models.training.pipeline import run_ablation
+        from models.training.recipe import ablation_table
 
         index = _open_index_source(api, content.negatives.index)
         table = ablation_table(run_ablation(content, out, only or [], show=show, index=index))
@@ -207,7 +208,7 @@ def passages(
 
     from cli.training import disk_failures
     from models.training.batches import MixtureFile, read_mixture
-    from models.training.prepare import passage_documents
+    from models.training.mining import passage_documents
     from models.training.recipe import read_recipe
 
     content = read_recipe(recipe)

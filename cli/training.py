@@ -5,10 +5,13 @@ with a local language model, and `read_chapter_recipe` reads the recipe of `spar
 turns a full or unwritable disk into one line instead of a traceback.
 """
 
+from __future__ import annotations
+
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import orjson
@@ -16,14 +19,15 @@ from pydantic import ValidationError
 
 from cli.relevance.live import LiveIndex
 from models.training.chapter_data import ChapterRecipe
-from models.training.mining import VectorCandidates
+from models.training.mining import IndexCandidates, VectorCandidates
 from models.training.own.questions import CausalQuestionGenerator, check_round_trip, generate_pairs
 from models.training.pairs import PairSet
-from models.training.prepare import IndexCandidates
 from models.training.teacher_vectors import load_teacher_vectors
 from models.training.teachers import SparseTeacher
-from models.training.train import ProgressReporter
 from services.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.training.train import ProgressReporter
 
 # A question that does not find its passage among the first three hits is too general to train on.
 _MAX_RANK = 3

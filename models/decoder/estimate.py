@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.training.recipe import DecoderRecipe
+from models.decoder.recipe import DecoderRecipe
 
 BYTES_PER_GB = 1e9
 # From config.json of mistralai/Mistral-7B-v0.1.

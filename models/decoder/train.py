@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.model import DECODER_FILES, Calibration, EchoSplade, add_adapters, assemble_encoder, calibrate_bias
+from models.decoder.recipe import DecoderRecipe, read_decoder_recipe
 from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.trainer import SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
 from models.export.package import require_output_place, write_manifest
@@ -36,7 +37,6 @@ from models.registry import DECODER_ARCHITECTURE
 from models.training.batches import MixtureFile, read_mixture
 from models.training.idf import PieceWeights, write_weights
 from models.training.pairs import PairSet
-from models.training.recipe import DecoderRecipe, read_decoder_recipe
 from models.training.run_directory import RUN_FILE, claim_run_directory
 from models.training.trainer import cpu_dtype
 from services.directories import replace_directory

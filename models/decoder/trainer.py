@@ -27,8 +27,8 @@ from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, Sparse
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback
 
+from models.decoder.recipe import DecoderRecipe
 from models.training.losses import NoRegulariser, Regulariser, make_regulariser
-from models.training.recipe import DecoderRecipe
 from models.training.trainer import free_memory, is_out_of_memory
 from services.errors import ConfigurationError, InvalidInput
 

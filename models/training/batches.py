@@ -1,8 +1,8 @@
 """Batches of a run: mixture of pair sets, order of an epoch, false negatives, tokenised columns.
 
 `read_mixture` joins pair files with weights and caps, and `epoch_order` draws the links of an epoch from its arguments
-alone, so a run can resume. The dataset holds rows only: `PairCollator` looks up texts and teachers' scores for a batch.
-`mask_false_negatives` says which columns of a batch are no negatives of a query.
+alone, so a run can resume. The dataset holds rows only; `PairCollator` (train.py) looks up texts and teachers' scores
+for a batch. `mask_false_negatives` says which columns of a batch are no negatives of a query.
 """
 
 from __future__ import annotations
@@ -13,68 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset
 from numpy.typing import NDArray
-from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 
 from models.training.pairs import Pair, PairSet, Rows, join_pair_sets, pair_set_name, read_pairs
 from models.training.storage import ReadReport
-from models.training.teachers import TeacherEnsemble
 from services.errors import InvalidInput
 
 Mask = NDArray[np.bool_]
 MAX_WEIGHT = 1000.0
 _MAX_EPOCHS = 100
 QUERY, OWN = "query", "positive"
-
-
-@dataclass
-class PairCollator(SparseEncoderDataCollator):
-    """Collator of tokenised columns and `label`, see `models.training.losses.RankingLoss`.
-
-    Passages are ordered column by column, as the loss reads them. Without teachers the run is contrastive only.
-    """
-
-    pairs: PairSet = field(default_factory=lambda: PairSet.of([]))
-    teachers: TeacherEnsemble | None = None
-    _positives: PositiveLinks = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._positives = PositiveLinks(self.pairs)
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        rows = np.asarray([feature["rows"] for feature in features], dtype=np.int32)
-        names = column_sides(rows.shape[1] - 2)
-        texts = [self.pairs.queries, *[self.pairs.passages] * (rows.shape[1] - 1)]
-        batch: dict[str, Any] = super().__call__(
-            [
-                # a pair with too few hard negatives has row -1 in place of the missing ones
-                {name: texts[column][row[column]] if row[column] >= 0 else "" for column, name in enumerate(names)}
-                for row in rows.tolist()
-            ]
-        )
-        query_rows, passage_rows = rows[:, 0].copy(), rows[:, 1:].T.reshape(-1).copy()
-        masked = mask_false_negatives(self._positives, query_rows, passage_rows)
-        targets = (
-            np.zeros(masked.shape) if self.teachers is None else self.teachers.targets(query_rows, passage_rows, masked)
-        )
-        batch["label"] = torch.from_numpy(np.stack([targets, ~masked], axis=1).astype(np.float32))
-        return batch
-
-
-def build_link_dataset(pairs: PairSet, negatives: Rows | None, order: Rows) -> Dataset:
-    """Build a dataset with a row for each entry of `order`, which may repeat links.
-
-    `rows` holds the rows of the query, its passage and its hard negatives; `negatives` is int32 [links, count].
-    """
-    rows = np.stack([pairs.query_rows, pairs.passage_rows], axis=1)
-    if negatives is not None:
-        rows = np.concatenate([rows, negatives], axis=1)
-    return Dataset.from_dict({"rows": rows[order].astype(np.int32)})
 
 
 def column_sides(negatives: int) -> dict[str, str]:

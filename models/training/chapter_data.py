@@ -10,11 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
 
 from models.chapters.engine import AnnotatedEpisode
 from models.chapters.podtile import MIN_PROMPT_PIECES
@@ -30,6 +28,9 @@ from models.chapters.podtile_prompt import (
     next_chunk,
     split_into_lines,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORED_LABEL = -100  # label of pieces that the loss ignores
 # Title of a chapter without one.
@@ -241,6 +242,8 @@ class ExampleCollator:
 
 
 def _pad_rows(rows: Sequence[list[int]], filling: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    import torch
+
     width = max(map(len, rows))
     values = torch.full((len(rows), width), filling)
     mask = torch.zeros((len(rows), width), dtype=torch.long)

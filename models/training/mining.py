@@ -1,12 +1,14 @@
 """Mining of hard negatives: passages that rank high for a query and are no known answer.
 
 `VectorCandidates` ranks all passages of a collection by a teacher's vectors, exactly and in blocks.
-`load_candidate_lists` keeps the lists of a source, and `mine_negatives` draws negatives from them.
+`IndexCandidates` are the hits of a sparsewell index, in any mode. `load_candidate_lists` keeps the lists of a source
+under its fingerprint, and `mine_negatives` draws negatives from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -282,3 +284,42 @@ def _top_positions(scores: Scores, depth: int) -> NDArray[np.int64]:
         order = np.argsort(-np.take_along_axis(scores, places, axis=1), axis=1, kind="stable")
         return np.take_along_axis(places, order, axis=1)
     return np.argsort(-scores, axis=1, kind="stable")
+
+
+SearchPassages = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
+
+
+class IndexCandidates:
+    """Candidate lists from an index that holds `passage_documents`. Hits outside the pair set are skipped.
+
+    `search` takes several queries and returns the ids of at most `depth` hits of each, best first. `fingerprint` must
+    change when the index would give other answers.
+    """
+
+    def __init__(self, pairs: PairSet, search: SearchPassages, *, name: str, fingerprint: str) -> None:
+        self.name, self.fingerprint = name, fingerprint
+        self._queries, self._search = pairs.queries, search
+        self._rows: Mapping[str, int] = {passage_id(text): row for row, text in enumerate(pairs.passages)}
+
+    def best(self, query_rows: NDArray[np.integer], depth: int) -> Rows:
+        candidates = np.full((query_rows.size, depth), NO_PASSAGE, dtype=np.int32)
+        answers = self._search([self._queries[row] for row in query_rows.tolist()], depth)
+        for place, ids in enumerate(answers):
+            rows = [self._rows[hit] for hit in ids if hit in self._rows][:depth]
+            candidates[place, : len(rows)] = rows
+        return candidates
+
+
+def passage_id(text: str) -> str:
+    """Return the id of a passage in an index, which maps hits back to the passages of a pair set."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def passage_documents(pairs: PairSet) -> Iterator[dict[str, str]]:
+    """Yield the documents to load into an index of candidates."""
+    for text in pairs.passages:
+        yield {"id": passage_id(text), "text": text}
+
+
+# A function that opens a sparsewell index as a source of candidates; only the command line knows how to search it.
+OpenIndexCandidates = Callable[[PairSet], CandidateSource]

@@ -11,8 +11,7 @@ import json
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ import torch
 
 from models.export.export import ExportOptions, export_encoder
 from models.training.evaluation import BEST, EVALUATION, JudgedQueries, read_best_evaluation, read_curve
-from models.training.prepare import OpenIndexCandidates, open_start, prepare_material
-from models.training.recipe import EncoderRecipe, TeacherChoice, TrainingRecipe
+from models.training.mining import OpenIndexCandidates
+from models.training.prepare import open_start, prepare_material
+from models.training.recipe import FULL_RECIPE, AblationRow, TrainingRecipe, ablation_variants
 from models.training.run_directory import hold_run_directory, is_main_process, is_same_run
 from models.training.train import (
     ProgressReporter,
@@ -37,7 +37,6 @@ from services.errors import ConfigurationError
 # Names of a run's own directories, which lie beside the encoder.
 _RUN_ENTRIES = (BEST, "checkpoints", "vectors", "questions")
 RECORDED_PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
-FULL_RECIPE = "whole"
 
 
 def run_recipe(
@@ -181,123 +180,3 @@ def _run_variants(
 
 def _is_finished(directory: Path, recipe: TrainingRecipe) -> bool:
     return is_same_run(recipe, directory) and any(entry["step"] >= recipe.steps for entry in read_curve(directory))
-
-
-@dataclass(frozen=True)
-class AblationVariant:
-    """Variant of an ablation: its recipe, and a name that says how it differs from the whole recipe (`whole`)."""
-
-    name: str
-    recipe: TrainingRecipe
-
-
-def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[AblationVariant]:
-    """Return the whole recipe, then a variant for each part that can be removed or exchanged; `only` selects by name.
-
-    Raises ConfigurationError (`unknown_variant`).
-    """
-    encoder = recipe.encoder
-    changes: dict[str, dict[str, Any]] = {}
-    for weighting in ("none", "idf", "learned"):
-        if weighting != encoder.query_weighting:
-            changes[f"query weighting {weighting}"] = {"encoder": {"query_weighting": weighting}}
-    if encoder.document_weighting == "learned":
-        bare = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "activation": "log1p_relu"}
-        changes["document weighting binary"] = {"encoder": bare | {"l0_threshold": None}}
-    if encoder.expansion:
-        changes["no expansion"] = {"encoder": {"expansion": False}}
-    if encoder.document_weighting == "learned":
-        changes |= _weight_changes(encoder)
-    if recipe.negatives.sources and recipe.negatives.count:
-        changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}}
-    if recipe.teachers:
-        changes["no teachers"] = {
-            "teachers": (),
-            "consistency": None,
-            "negatives": {"sources": _remaining_sources(recipe, ())},
-        }
-        if len(recipe.teachers) > 1:
-            for at, teacher in enumerate(recipe.teachers):
-                rest = tuple(other for position, other in enumerate(recipe.teachers) if position != at)
-                name = f"no teacher {teacher.kind} {teacher.name}".strip()
-                changes[name] = {"teachers": rest, "negatives": {"sources": _remaining_sources(recipe, rest)}}
-    variants = [
-        AblationVariant(FULL_RECIPE, recipe),
-        *(AblationVariant(name, _change_recipe(recipe, change)) for name, change in changes.items()),
-    ]
-    unknown = set(only) - {variant.name for variant in variants}
-    if unknown:
-        names = ", ".join(variant.name for variant in variants)
-        raise ConfigurationError(
-            "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; the variants are: {names}."
-        )
-    return [variant for variant in variants if not only or variant.name in (*only, FULL_RECIPE)]
-
-
-def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
-    """Return the variants of regulariser and activation; binary weights have neither."""
-    changes: dict[str, dict[str, Any]] = {}
-    for regulariser in ("none", "flops", "idf_flops", "l1"):
-        if regulariser != encoder.regulariser:
-            keeps_mask = regulariser in ("flops", "idf_flops")
-            mask = {} if keeps_mask else {"l0_threshold": None}
-            changes[f"regulariser {regulariser}"] = {"encoder": {"regulariser": regulariser} | mask}
-    if encoder.l0_threshold is not None:
-        changes["no l0 mask"] = {"encoder": {"l0_threshold": None}}
-    other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
-    changes[f"activation {other}"] = {"encoder": {"activation": other}}
-    return changes
-
-
-def _remaining_sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:
-    """Return the sources of hard negatives that these teachers leave."""
-    kinds = {"bm25", "index"} | {teacher.kind for teacher in teachers}
-    return [source for source in recipe.negatives.sources if source in kinds]
-
-
-def _change_recipe(recipe: TrainingRecipe, change: Mapping[str, Any]) -> TrainingRecipe:
-    members = recipe.model_dump()
-    for name, value in change.items():
-        members[name] = members[name] | value if isinstance(value, dict) else value
-    if not members["teachers"] and not members["contrastive_weight"]:
-        members["contrastive_weight"] = 1.0
-    return recipe.changed(**members)
-
-
-@dataclass(frozen=True)
-class AblationRow:
-    """Best evaluation of a variant: mean NDCG@10 of the encoder alone and with BM25, and its costs."""
-
-    name: str
-    sparse: float
-    hybrid: float
-    weights_a_document: float
-    flops: float
-    seconds: float
-
-    @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
-        """Average an evaluation over the collections that choose the best; `reported` collections choose nothing."""
-        judged = [figures for collection, figures in entry["collections"].items() if collection not in reported]
-        mean = {key: sum(figures[key] for figures in judged) / len(judged) for key in judged[0]}
-        return cls(
-            name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),
-            round(mean["flops"], 2), round(seconds, 1),
-        )  # fmt: skip
-
-
-def ablation_table(rows: Sequence[AblationRow]) -> str:
-    """Format a Markdown table: each variant with its difference from the whole recipe, in points of NDCG@10."""
-    base = rows[0]
-    lines = [
-        "| variant | NDCG@10 | points | with BM25 | points | weights a document | products a query and document | s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in rows:
-        points = [100 * (row.sparse - base.sparse), 100 * (row.hybrid - base.hybrid)]
-        shown = ["", ""] if row is base else [f"{value:+.1f}" for value in points]
-        lines.append(
-            f"| {row.name} | {row.sparse:.4f} | {shown[0]} | {row.hybrid:.4f} | {shown[1]} "
-            f"| {row.weights_a_document:.0f} | {row.flops:.2f} | {row.seconds:.0f} |"
-        )
-    return "\n".join(lines)

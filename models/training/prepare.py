@@ -2,22 +2,17 @@
 
 `prepare_material` keeps slow results in a directory, under names that hold their fingerprints. A stopped run, or the
 next variant of an ablation, finds them there.
-
-`IndexCandidates` are candidates for hard negatives from a sparsewell index, in any mode. Their fingerprint must change
-with the index, because otherwise kept lists are reused.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from models.dense import open_dense_encoder
 from models.encoder import PieceTokeniser
@@ -30,9 +25,9 @@ from models.training.consistency import filter_consistent
 from models.training.evaluation import JudgedQueries
 from models.training.idf import passage_idf
 from models.training.mining import (
-    NO_PASSAGE,
     CandidateSource,
     MiningRule,
+    OpenIndexCandidates,
     VectorCandidates,
     load_candidate_lists,
     mine_negatives,
@@ -47,9 +42,6 @@ from services.directories import DirectorySettings, resolve_cache_directory
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path, read_manifest
 from services.errors import ConfigurationError
 
-SearchPassages = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
-# A function that opens a sparsewell index as a source of candidates; only the command line knows how to search it.
-OpenIndexCandidates = Callable[[PairSet], CandidateSource]
 # More held-out pairs make an evaluation slower, but no more certain than the judged collections beside it.
 _MOST_HELD_OUT = 500
 # Longest input of a dense teacher: training passages are short, and twice the length takes three times the work.
@@ -228,35 +220,3 @@ def _open_candidates(
 
 def _report_progress(show: ProgressReporter, title: str, total: int, done: int) -> None:
     show.step(title, done, total)
-
-
-class IndexCandidates:
-    """Candidate lists from an index that holds `passage_documents`. Hits outside the pair set are skipped.
-
-    `search` takes several queries and returns the ids of at most `depth` hits of each, best first. `fingerprint` must
-    change when the index would give other answers.
-    """
-
-    def __init__(self, pairs: PairSet, search: SearchPassages, *, name: str, fingerprint: str) -> None:
-        self.name, self.fingerprint = name, fingerprint
-        self._queries, self._search = pairs.queries, search
-        self._rows: Mapping[str, int] = {passage_id(text): row for row, text in enumerate(pairs.passages)}
-
-    def best(self, query_rows: NDArray[np.integer], depth: int) -> Rows:
-        candidates = np.full((query_rows.size, depth), NO_PASSAGE, dtype=np.int32)
-        answers = self._search([self._queries[row] for row in query_rows.tolist()], depth)
-        for place, ids in enumerate(answers):
-            rows = [self._rows[hit] for hit in ids if hit in self._rows][:depth]
-            candidates[place, : len(rows)] = rows
-        return candidates
-
-
-def passage_id(text: str) -> str:
-    """Return the id of a passage in an index, which maps hits back to the passages of a pair set."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def passage_documents(pairs: PairSet) -> Iterator[dict[str, str]]:
-    """Yield the documents to load into an index of candidates."""
-    for text in pairs.passages:
-        yield {"id": passage_id(text), "text": text}

@@ -1,7 +1,7 @@
 """Recipes: settings of training runs, and of the encoders that they train.
 
 `read_recipe` reads a TOML file and checks it before a run loads anything. `begin_run` keeps the recipe beside the run,
-and the manifest of the encoder repeats it. `DecoderRecipe` has the settings of Mistral-SPLADE.
+and the manifest of the encoder repeats it. `ablation_variants` derives recipes that lack one part each.
 
 `EncoderRecipe` follows the unified framework of arXiv 2303.13416: a learned sparse method is a choice of {query
 weighting, document weighting, expansion, regulariser}, so an ablation is a list of recipes. Query expansion is left
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +24,7 @@ from services.errors import ConfigurationError
 Activation = Literal["log1p_relu", "log1p_log1p_relu"]
 # Lies beside the weights of a checkpoint: export and later training need the same recipe.
 RECIPE_FILE = "recipe.json"
+FULL_RECIPE = "whole"
 
 
 class EncoderRecipe(BaseModel):
@@ -240,76 +243,121 @@ def _resolve_name(base: Path, name: str) -> str:
     return str(base / name) if name and (base / name).is_dir() else name
 
 
-class DecoderRecipe(BaseModel):
-    """Settings of `train_decoder`.
+@dataclass(frozen=True)
+class AblationVariant:
+    """Variant of an ablation: its recipe, and a name that says how it differs from the whole recipe (`whole`)."""
 
-    Document side:
-    - `lowercase`: lowercase text on both sides (docs/decisions/0120). `passage_pieces`: pieces of one copy of a passage
-      at which training truncates it.
-    - `rank`, `alpha`, `dropout`: of the adapters (arXiv 2408.11119: 16, 8, 0.1).
-    - `calibration_texts`, `active_at_start`: texts of the calibration, and their mean number of pieces after it.
+    name: str
+    recipe: TrainingRecipe
 
-    Objective: InfoNCE over the batch's passages with `score_scale`, plus `regulariser_weight` times a regulariser that
-    grows with the square of the step over the first `regulariser_ramp` of the steps:
-    - `regulariser`: see `models.training.losses`. `l0_threshold`: only documents with more weights count.
-    - `query_weighting`: `idf` is a fixed table over the passages, `learned` starts from it.
 
-    Optimisation: AdamW with a linear warm-up and decay:
-    - `steps`: 0 calibrates and writes an untrained model directory.
-    - `batch`: pairs a step. `mini_batch`: pairs computed at once (None: all); it needs less memory and a third more
-      time for the same gradients, and is halved when memory runs out.
-    - `precision`: of frozen weights and activations; adapters are always float32. `auto`: bfloat16 if the hardware
-      multiplies it.
-    - `checkpoint_layers`: compute activations again in the backward pass instead of keeping them.
+def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[AblationVariant]:
+    """Return the whole recipe, then a variant for each part that can be removed or exchanged; `only` selects by name.
 
-    Model directory: `top_k` heaviest pieces, `window` and `overlap` in pieces of one copy.
+    Raises ConfigurationError (`unknown_variant`).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    lowercase: bool = True
-    passage_pieces: int = Field(default=192, ge=8, le=8192)
-    rank: int = Field(default=16, ge=1, le=1024)
-    alpha: int = Field(default=8, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    calibration_texts: int = Field(default=256, ge=1, le=4096)
-    active_at_start: int = Field(default=4096, ge=1)
-
-    score_scale: float = Field(default=1.0, gt=0)
-    regulariser: Literal["none", "flops", "idf_flops", "l1"] = "flops"
-    regulariser_weight: float = Field(default=1e-3, ge=0)
-    regulariser_ramp: float = Field(default=1 / 3, gt=0, le=1)
-    l0_threshold: int | None = Field(default=None, ge=1, le=65536)
-    query_weighting: Literal["idf", "learned"] = "idf"
-
-    steps: int = Field(default=1000, ge=0)
-    batch: int = Field(default=32, ge=2)
-    mini_batch: int | None = Field(default=None, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    bias_learning_rate: float = Field(default=1e-2, ge=0)
-    table_learning_rate: float = Field(default=1e-3, ge=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    checkpoint_layers: bool = False
-    seed: int = 11
-    save_every: int = Field(default=100, ge=1)
-    log_every: int = Field(default=10, ge=1)
-
-    top_k: int = Field(default=256, ge=1)
-    window: int = Field(default=190, ge=16)
-    overlap: int = Field(default=24, ge=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.overlap * 2 > self.window:
-            raise ValueError("overlap may be at most half of window")
-        if self.mini_batch is not None and self.mini_batch > self.batch:
-            raise ValueError("mini_batch may be at most batch")
-        return self
+    encoder = recipe.encoder
+    changes: dict[str, dict[str, Any]] = {}
+    for weighting in ("none", "idf", "learned"):
+        if weighting != encoder.query_weighting:
+            changes[f"query weighting {weighting}"] = {"encoder": {"query_weighting": weighting}}
+    if encoder.document_weighting == "learned":
+        bare = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "activation": "log1p_relu"}
+        changes["document weighting binary"] = {"encoder": bare | {"l0_threshold": None}}
+    if encoder.expansion:
+        changes["no expansion"] = {"encoder": {"expansion": False}}
+    if encoder.document_weighting == "learned":
+        changes |= _weight_changes(encoder)
+    if recipe.negatives.sources and recipe.negatives.count:
+        changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}}
+    if recipe.teachers:
+        changes["no teachers"] = {
+            "teachers": (),
+            "consistency": None,
+            "negatives": {"sources": _remaining_sources(recipe, ())},
+        }
+        if len(recipe.teachers) > 1:
+            for at, teacher in enumerate(recipe.teachers):
+                rest = tuple(other for position, other in enumerate(recipe.teachers) if position != at)
+                name = f"no teacher {teacher.kind} {teacher.name}".strip()
+                changes[name] = {"teachers": rest, "negatives": {"sources": _remaining_sources(recipe, rest)}}
+    variants = [
+        AblationVariant(FULL_RECIPE, recipe),
+        *(AblationVariant(name, _change_recipe(recipe, change)) for name, change in changes.items()),
+    ]
+    unknown = set(only) - {variant.name for variant in variants}
+    if unknown:
+        names = ", ".join(variant.name for variant in variants)
+        raise ConfigurationError(
+            "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; the variants are: {names}."
+        )
+    return [variant for variant in variants if not only or variant.name in (*only, FULL_RECIPE)]
 
 
-def read_decoder_recipe(path: Path | None, options: dict[str, str]) -> DecoderRecipe:
-    """Read a recipe from a file and options; options win. Raises ValidationError."""
-    from_file = DecoderRecipe.model_validate_json(path.read_bytes()).model_dump() if path else {}
-    return DecoderRecipe.model_validate({**from_file, **options}, strict=False)
+def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
+    """Return the variants of regulariser and activation; binary weights have neither."""
+    changes: dict[str, dict[str, Any]] = {}
+    for regulariser in ("none", "flops", "idf_flops", "l1"):
+        if regulariser != encoder.regulariser:
+            keeps_mask = regulariser in ("flops", "idf_flops")
+            mask = {} if keeps_mask else {"l0_threshold": None}
+            changes[f"regulariser {regulariser}"] = {"encoder": {"regulariser": regulariser} | mask}
+    if encoder.l0_threshold is not None:
+        changes["no l0 mask"] = {"encoder": {"l0_threshold": None}}
+    other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
+    changes[f"activation {other}"] = {"encoder": {"activation": other}}
+    return changes
+
+
+def _remaining_sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:
+    """Return the sources of hard negatives that these teachers leave."""
+    kinds = {"bm25", "index"} | {teacher.kind for teacher in teachers}
+    return [source for source in recipe.negatives.sources if source in kinds]
+
+
+def _change_recipe(recipe: TrainingRecipe, change: Mapping[str, Any]) -> TrainingRecipe:
+    members = recipe.model_dump()
+    for name, value in change.items():
+        members[name] = members[name] | value if isinstance(value, dict) else value
+    if not members["teachers"] and not members["contrastive_weight"]:
+        members["contrastive_weight"] = 1.0
+    return recipe.changed(**members)
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """Best evaluation of a variant: mean NDCG@10 of the encoder alone and with BM25, and its costs."""
+
+    name: str
+    sparse: float
+    hybrid: float
+    weights_a_document: float
+    flops: float
+    seconds: float
+
+    @classmethod
+    def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
+        """Average an evaluation over the collections that choose the best; `reported` collections choose nothing."""
+        judged = [figures for collection, figures in entry["collections"].items() if collection not in reported]
+        mean = {key: sum(figures[key] for figures in judged) / len(judged) for key in judged[0]}
+        return cls(
+            name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),
+            round(mean["flops"], 2), round(seconds, 1),
+        )  # fmt: skip
+
+
+def ablation_table(rows: Sequence[AblationRow]) -> str:
+    """Format a Markdown table: each variant with its difference from the whole recipe, in points of NDCG@10."""
+    base = rows[0]
+    lines = [
+        "| variant | NDCG@10 | points | with BM25 | points | weights a document | products a query and document | s |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        points = [100 * (row.sparse - base.sparse), 100 * (row.hybrid - base.hybrid)]
+        shown = ["", ""] if row is base else [f"{value:+.1f}" for value in points]
+        lines.append(
+            f"| {row.name} | {row.sparse:.4f} | {shown[0]} | {row.hybrid:.4f} | {shown[1]} "
+            f"| {row.weights_a_document:.0f} | {row.flops:.2f} | {row.seconds:.0f} |"
+        )
+    return "\n".join(lines)

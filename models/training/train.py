@@ -14,18 +14,21 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from datasets import Dataset
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder import SparseEncoderTrainingArguments
 from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
+from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 from transformers import PrinterCallback, get_linear_schedule_with_warmup
 
 from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
-from models.training.batches import PairCollator, build_link_dataset, column_sides
+from models.training.batches import PositiveLinks, column_sides, mask_false_negatives
 from models.training.evaluation import BEST, CurveEvaluator, JudgedQueries, read_best_evaluation, read_curve
 from models.training.idf import PieceWeights
 from models.training.losses import RankingLoss, make_regulariser
@@ -102,6 +105,51 @@ class TrainingMaterial:
     idf: PieceWeights
     judged: Sequence[JudgedQueries]
     reported: Sequence[JudgedQueries] = ()
+
+
+@dataclass
+class PairCollator(SparseEncoderDataCollator):
+    """Collator of tokenised columns and `label`, see `models.training.losses.RankingLoss`.
+
+    Passages are ordered column by column, as the loss reads them. Without teachers the run is contrastive only.
+    """
+
+    pairs: PairSet = field(default_factory=lambda: PairSet.of([]))
+    teachers: TeacherEnsemble | None = None
+    _positives: PositiveLinks = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._positives = PositiveLinks(self.pairs)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = np.asarray([feature["rows"] for feature in features], dtype=np.int32)
+        names = column_sides(rows.shape[1] - 2)
+        texts = [self.pairs.queries, *[self.pairs.passages] * (rows.shape[1] - 1)]
+        batch: dict[str, Any] = super().__call__(
+            [
+                # a pair with too few hard negatives has row -1 in place of the missing ones
+                {name: texts[column][row[column]] if row[column] >= 0 else "" for column, name in enumerate(names)}
+                for row in rows.tolist()
+            ]
+        )
+        query_rows, passage_rows = rows[:, 0].copy(), rows[:, 1:].T.reshape(-1).copy()
+        masked = mask_false_negatives(self._positives, query_rows, passage_rows)
+        targets = (
+            np.zeros(masked.shape) if self.teachers is None else self.teachers.targets(query_rows, passage_rows, masked)
+        )
+        batch["label"] = torch.from_numpy(np.stack([targets, ~masked], axis=1).astype(np.float32))
+        return batch
+
+
+def build_link_dataset(pairs: PairSet, negatives: Rows | None, order: Rows) -> Dataset:
+    """Build a dataset with a row for each entry of `order`, which may repeat links.
+
+    `rows` holds the rows of the query, its passage and its hard negatives; `negatives` is int32 [links, count].
+    """
+    rows = np.stack([pairs.query_rows, pairs.passage_rows], axis=1)
+    if negatives is not None:
+        rows = np.concatenate([rows, negatives], axis=1)
+    return Dataset.from_dict({"rows": rows[order].astype(np.int32)})
 
 
 def train_encoder(

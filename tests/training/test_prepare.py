@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cli import training as asking
+from models.training.mining import IndexCandidates, passage_id
 from models.training.pairs import Pair, PairSet
-from models.training.prepare import IndexCandidates, passage_id, prepare_material
+from models.training.prepare import prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
 from models.training.train import SilentReporter
 from services.errors import ConfigurationError

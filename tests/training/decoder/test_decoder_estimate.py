@@ -9,7 +9,7 @@ import torch
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.estimate import MISTRAL_7B_CONFIG, estimate_training, main
 from models.decoder.model import EchoSplade, add_adapters
-from models.training.recipe import DecoderRecipe
+from models.decoder.recipe import DecoderRecipe
 from tests.training.decoder.tiny_decoder import make_start
 
 RECIPE = DecoderRecipe(passage_pieces=24, batch=4, rank=3, window=24, overlap=4)

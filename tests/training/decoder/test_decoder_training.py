@@ -21,6 +21,7 @@ from models.decoder.model import (
     max_text_logits,
     merged_state_dict,
 )
+from models.decoder.recipe import DecoderRecipe, read_decoder_recipe
 from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.train import (
     TrainedDecoder,
@@ -35,7 +36,6 @@ from models.decoder.trainer import (
     trainable_state,
 )
 from models.registry import load_encoder
-from models.training.recipe import DecoderRecipe, read_decoder_recipe
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.decoder.tiny_decoder import SENTENCES, make_start, tiny_checkpoint

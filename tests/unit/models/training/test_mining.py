@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.training import mining
-from models.training.mining import MiningRule, VectorCandidates, load_candidate_lists, mine_negatives
+from models.training.mining import (
+    IndexCandidates,
+    MiningRule,
+    VectorCandidates,
+    load_candidate_lists,
+    mine_negatives,
+    passage_documents,
+    passage_id,
+)
 from models.training.pairs import Pair, PairSet, Rows
-from models.training.prepare import IndexCandidates, passage_documents, passage_id
 from models.training.teacher_vectors import DenseTeacherVectors, SparseRows, SparseTeacherVectors
 from services.errors import InvalidInput
 

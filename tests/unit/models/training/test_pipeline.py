@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from models.training.pipeline import FULL_RECIPE, AblationRow, ablation_table, ablation_variants
-from models.training.recipe import TrainingRecipe, parse_recipe, read_recipe
+from models.training.recipe import (
+    FULL_RECIPE,
+    AblationRow,
+    TrainingRecipe,
+    ablation_table,
+    ablation_variants,
+    parse_recipe,
+    read_recipe,
+)
 from services.errors import ConfigurationError
 
 
