@@ -8,8 +8,8 @@ import pytest
 
 from cli.training import make_index_candidates
 from infra.processes import ChildProcess
+from models.training.mining import passage_documents
 from models.training.pairs import Pair, PairSet
-from models.training.prepare import passage_documents
 from services.errors import InvalidInput, NotFound
 
 PAIRS = PairSet.of(
