@@ -29,9 +29,7 @@ from services.opensearch.suggestions import (
     remove_queries_call,
     write_query_counts_call,
 )
-from services.opensearch.system_indexes import (
-    create_system_index,
-)
+from services.opensearch.system_indexes import create_system_index
 from services.query.suggest import QueryCounter, learnable_query
 from services.settings import Settings, split_names
 

@@ -222,10 +222,7 @@ async def get_job(job_id: str, app: WithApp) -> Response:
 
 
 def _ingest_response(answer: IngestResponse) -> Response:
-    if answer.status < 400:
-        response = Response(orjson.dumps(answer.body), answer.status, media_type="application/json")
-    else:
-        response = members_response(answer.body)
+    response = json_response(answer.body, answer.status) if answer.status < 400 else members_response(answer.body)
     if answer.replayed:
         response.headers[REPLAYED_HEADER] = "true"
     return response
