@@ -245,12 +245,13 @@ def find_free_port() -> int:
     A connection could take a port of that range before the caller's server listens: a metrics port was lost so. This
     process gets no port twice. Raises ConfigurationError (`port_in_use`) if none is free.
     """
+    end = _first_connection_port()
     for _ in range(1000):
-        port = FIRST_FREE_PORT + secrets.randbelow(_first_connection_port() - FIRST_FREE_PORT)
+        port = FIRST_FREE_PORT + secrets.randbelow(end - FIRST_FREE_PORT)
         if port not in _found_ports and not is_port_taken(port):
             _found_ports.add(port)
             return port
-    raise ConfigurationError("port_in_use", f"No port from {FIRST_FREE_PORT} to {_first_connection_port()} is free.")
+    raise ConfigurationError("port_in_use", f"No port from {FIRST_FREE_PORT} to {end - 1} is free.")
 
 
 def _first_connection_port() -> int:

@@ -6,6 +6,8 @@ it defines itself (resources, tolerations, volumes), so the schema accepts any c
 
 from typing import Any
 
+from pydantic import AliasChoices
+
 from indexer.runtime import WorkerSettings
 from services.settings import Settings
 
@@ -34,14 +36,14 @@ CHART_SETTINGS = frozenset(
     }
 )  # fmt: skip
 
-# The former names of renamed settings, which this version still reads.
-FORMER_SETTINGS = ("MAX_SNAPSHOTS", "PATIENCE")
-
 
 def setting_names() -> list[str]:
-    """Return the names that `settings` of the values may have, in capitals."""
-    names = {*Settings.model_fields, *WorkerSettings.model_fields} - CHART_SETTINGS
-    return sorted([*(name.upper() for name in names), *FORMER_SETTINGS])
+    """Return the names that `settings` of the values may have, in capitals. Renamed settings have their former too."""
+    fields = {**Settings.model_fields, **WorkerSettings.model_fields}
+    names = fields.keys() - CHART_SETTINGS
+    aliases = (fields[name].validation_alias for name in names)
+    former = {choice for alias in aliases if isinstance(alias, AliasChoices) for choice in map(str, alias.choices)}
+    return sorted({name.upper() for name in names} | {name.removeprefix("SPARSEWELL_") for name in former})
 
 
 def values_schema() -> Schema:

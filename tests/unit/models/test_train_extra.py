@@ -15,7 +15,7 @@ def test_the_train_extra_is_installed_whole_or_not_at_all() -> None:
     assert not missing
 
 
-# What unit tests and commands import without the extra: a fresh machine's `make test` installs no torch.
+# Unit tests and commands import these modules without the extra: a fresh machine's `make test` installs no torch.
 WITHOUT_TORCH = (
     "cli.training", "models.training.batches", "models.training.chapter_data", "models.training.consistency",
     "models.training.mining", "models.training.own.questions", "models.training.recipe",
