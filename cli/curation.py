@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import sanitise_line
+from cli.terminal import ApiOption, sanitise_line
 
 if TYPE_CHECKING:
     from cli.api_client import IndexResource
@@ -28,7 +28,6 @@ RulesArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="file with rules as JSON, or the output of show; - is standard input")
 ]
 NoteOption = Annotated[str, typer.Option("--note", help="reason of the change, shown in the history")]
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 
 
 @app.command()

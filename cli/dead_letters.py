@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import sanitise_line
+from cli.terminal import ApiOption, sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,6 @@ _PAGE_DOCUMENTS = 100  # documents that the API lists in one answer
 _BATCH_DOCUMENTS = 1000  # ids that the API takes in one request
 _MAX_PRINTED_IDS = 20
 
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 
 

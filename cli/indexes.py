@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.reindex import EncodeHereOption, GenerationBuild, StallSecondsOption, TableApiOption, UncheckedOption
+from cli.terminal import ApiOption
+
 if TYPE_CHECKING:
     import httpx
 
@@ -38,7 +41,7 @@ def apply(
     skip_unreachable: Annotated[
         bool, typer.Option("--skip-unreachable", help="with --check: succeed if the API is unavailable")
     ] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")] = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Create the declared indexes that are missing. Exit status 1: an existing index differs.
 
@@ -143,20 +146,10 @@ def drop(index: IndexArgument) -> None:
 @generations_app.command()
 def rollback(
     index: IndexArgument,
-    encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
-    stall_seconds: Annotated[
-        float,
-        typer.Option(
-            "--stall-seconds",
-            "--patience",
-            min=1,
-            help="seconds without progress before the command gives up (--patience: former name)",
-        ),
-    ] = 300.0,
-    api: Annotated[
-        str | None, typer.Option(help="address of the API that must have the query table; default: from the settings")
-    ] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
+    encode_here: EncodeHereOption = False,
+    stall_seconds: StallSecondsOption = 300.0,
+    api: TableApiOption = None,
+    unchecked: UncheckedOption = False,
 ) -> None:
     """Return to the kept generation. Copies the changes since the swap to it first.
 
@@ -164,7 +157,6 @@ def rollback(
     """
     from rich.console import Console
 
-    from cli.reindex import GenerationBuild
     from cli.terminal import LoadDisplay
     from services.dates import days_ms, now_ms
     from services.encoders.catalogue import load_known_encoders

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.terminal import ApiOption
+
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke API keys.")
 
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 IdArgument = Annotated[str, typer.Argument(help="id of the key, between the first two underscores of its text")]
 

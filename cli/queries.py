@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import sanitise_line
+from cli.terminal import ApiOption, sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,6 @@ app = typer.Typer(no_args_is_help=True, help="List, add and delete the frequent 
 _BATCH_QUERIES = 1000  # queries that the API lists in one answer, and takes in one request
 
 IndexArgument = Annotated[str, typer.Argument(help="index of the queries")]
-ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
 
 
 @app.command("list")

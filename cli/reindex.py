@@ -25,6 +25,22 @@ if TYPE_CHECKING:
     from services.index_spec import Generation
     from services.settings import Settings
 
+EncodeHereOption = Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")]
+StallSecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--stall-seconds",
+        "--patience",
+        min=1,
+        help="seconds without progress before the command gives up (--patience: former name)",
+    ),
+]
+TableApiOption = Annotated[
+    str | None,
+    typer.Option("--api", help="address of the API that must have the query table; default: from the settings"),
+]
+UncheckedOption = Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")]
+
 
 def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     index: Annotated[str, typer.Argument(help="index to build a new generation of")],
@@ -54,21 +70,11 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     gate_modes: Annotated[
         str, typer.Option(help="modes that the quality gate checks, separated by commas")
     ] = "sparse,hybrid",
-    encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
+    encode_here: EncodeHereOption = False,
     swap: Annotated[bool, typer.Option(help="swap when the new generation is complete, or stop before")] = True,
-    stall_seconds: Annotated[
-        float,
-        typer.Option(
-            "--stall-seconds",
-            "--patience",
-            min=1,
-            help="seconds without progress before the command gives up (--patience: former name)",
-        ),
-    ] = 300.0,
-    api: Annotated[
-        str | None, typer.Option(help="address of the API that must have the query table; default: from the settings")
-    ] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
+    stall_seconds: StallSecondsOption = 300.0,
+    api: TableApiOption = None,
+    unchecked: UncheckedOption = False,
 ) -> None:
     """Build a new generation of an index, compare it, and swap. The old one serves searches and writes meanwhile.
 

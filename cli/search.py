@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import sanitise_line
+from cli.terminal import ApiOption, sanitise_line
 from services.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         list[str] | None, typer.Option("--after", help="earlier turn of the conversation, the oldest first; repeatable")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")] = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Search one index, or several as one, and show the best passages.
 
@@ -101,7 +101,7 @@ def suggest(
     fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="allow a wrong letter, or do not")] = True,
     filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002
     json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")] = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Complete a query with titles of an index and with frequent queries.
 
@@ -133,7 +133,7 @@ def chapters(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
     ] = None,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")] = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Show the chapters of a talk.
 

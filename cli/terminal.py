@@ -1,4 +1,4 @@
-"""Output on a terminal: progress of long commands, and foreign text on one line.
+"""The terminal: options that commands share, progress of long commands, and foreign text on one line.
 
 A terminal shows a bar. Other outputs get a line every five seconds (loading) or ten (training). `LoadDisplay` counts
 documents, `TrainingConsole` shows the loss and the evaluations, and `show_stages` draws a bar for each stage.
@@ -8,13 +8,26 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
     from cli.relevance.live import StageProgress
+
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: from the settings")]
+RetrySecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--retry-seconds",
+        "--patience",
+        min=0,
+        help="seconds to wait for an unavailable service (--patience: former name)",
+    ),
+]
 
 LOAD_LINE_SECONDS = 5.0
 TRAINING_LINE_SECONDS = 10.0

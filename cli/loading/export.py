@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, cast
 import orjson
 import typer
 
+from cli.terminal import ApiOption, RetrySecondsOption
 from services.errors import BackendUnavailable, ConfigurationError, require_extra
 
 if TYPE_CHECKING:
@@ -50,16 +51,8 @@ def export(
     state: Annotated[list[ExportState] | None, typer.Option(help="only documents in this state; repeatable")] = None,
     format: Annotated[ExportFormat | None, typer.Option(help="format; default: by the file name")] = None,  # noqa: A002
     page: Annotated[int, typer.Option(min=1, max=10_000, help="maximum number of documents per request")] = 1000,
-    api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
-    retry_seconds: Annotated[
-        float,
-        typer.Option(
-            "--retry-seconds",
-            "--patience",
-            min=0,
-            help="seconds to wait for an unavailable service (--patience: former name)",
-        ),
-    ] = 300.0,
+    api: ApiOption = None,
+    retry_seconds: RetrySecondsOption = 300.0,
 ) -> None:
     """Write the documents of an index with id, title, text, metadata, version and state.
 

@@ -23,6 +23,7 @@ from cli.loading.source import (
     LoadSource,
     detect_format,
 )
+from cli.terminal import ApiOption, RetrySecondsOption
 from services.documents.compressed_lines import split_suffixes
 from services.errors import ConfigurationError, InvalidInput
 
@@ -51,7 +52,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         ),
     ],
     index: Annotated[str, typer.Option("--index", "-i", help="index to load into")],
-    api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
+    api: ApiOption = None,
     via: Annotated[
         DestinationName, typer.Option(help="send to the API, or to the bulk queue at REDIS_URL")
     ] = DestinationName.api,
@@ -81,15 +82,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     wait: Annotated[bool, typer.Option(help="wait until all documents are encoded")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="start again instead of resuming")] = False,
     rejected: Annotated[Path | None, typer.Option(help="file for refused documents with reasons (JSONL)")] = None,
-    retry_seconds: Annotated[
-        float,
-        typer.Option(
-            "--retry-seconds",
-            "--patience",
-            min=0,
-            help="seconds to wait for an unavailable service (--patience: former name)",
-        ),
-    ] = 300.0,
+    retry_seconds: RetrySecondsOption = 300.0,
 ) -> None:
     """Load documents into an index. Repeat the command to resume a stopped load.
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cli.terminal import ApiOption
+
 if TYPE_CHECKING:
     from cli.relevance.collection import JudgedCollection
     from cli.relevance.live import Evaluation
@@ -61,7 +63,7 @@ class _DefaultCommandGroup(TyperGroup):
 def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     directory: Annotated[Path, typer.Argument(help="folder with corpus.jsonl (or .gz), queries.jsonl and qrels.tsv")],
     modes: Annotated[str, typer.Option(help="modes, separated by commas")] = "sparse,lexical,hybrid",
-    api: Annotated[str | None, typer.Option(help="address of the API; default: from the settings")] = None,
+    api: ApiOption = None,
     index: Annotated[str | None, typer.Option(help="name of the new index; default: a generated name")] = None,
     json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="directory for a TREC run file of each mode")] = None,
