@@ -64,6 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
         # The framework's documentation pages load scripts from another host. /openapi.json stays.
         docs_url=None,
         redoc_url=None,
+        # `ObservabilityMiddleware` counts and traces requests. The framework's own telemetry would do it once more.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         dependencies=[Depends(authorise_request)],
     )
     app.state.readiness = state.readiness

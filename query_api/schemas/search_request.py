@@ -8,6 +8,7 @@ properties at its end derive values for the stages of a search. Defaults come fr
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt, model_validator
+from pydantic.config import JsonDict
 
 from services.dates import CalendarUnit
 from services.filters.parsing import FilterJson, RangesJson
@@ -23,6 +24,10 @@ from services.query.fusion import (
 )
 
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
+# pydantic copies a default that is a list deeply, 3 microseconds a field and request. Factories are quick, but the
+# schema would not show their value.
+_EMPTY_DEFAULT: JsonDict = {"default": []}
+_DEFAULT_FIELDS = ["title", "metadata"]
 
 
 class Conversation(BaseModel):
@@ -258,10 +263,14 @@ class SearchRequest(BaseModel):
     context: Conversation | None = Field(None, description="earlier turns of the conversation")
     feedback: Feedback | None = Field(None, description="relevance feedback; not for `lexical`")
     like: list[str | Example] = Field(
-        default=[], description="find documents similar to these: ids of documents, or texts"
+        default_factory=list,
+        json_schema_extra=_EMPTY_DEFAULT,
+        description="find documents similar to these: ids of documents, or texts",
     )
     unlike: list[str | Example] = Field(
-        default=[], description="find documents unlike these: ids, which are excluded from the hits, or texts"
+        default_factory=list,
+        json_schema_extra=_EMPTY_DEFAULT,
+        description="find documents unlike these: ids, which are excluded from the hits, or texts",
     )
     include_liked: StrictBool = Field(False, description="whether liked documents may be among the hits")
     score_by: ScoreBy | None = Field(
@@ -283,7 +292,8 @@ class SearchRequest(BaseModel):
         description="count the query, if the service learns frequent queries; false for a half-typed query",
     )
     fields: list[ReturnedField] = Field(
-        default=["title", "metadata"],
+        default_factory=_DEFAULT_FIELDS.copy,
+        json_schema_extra={"default": [*_DEFAULT_FIELDS]},
         max_length=200,
         description="stored fields to return: `title`, `text`, `metadata`, `metadata.NAME` for a single metadata "
         "field, or `chapters` for all chapters of a talk",
@@ -292,7 +302,9 @@ class SearchRequest(BaseModel):
     facets: dict[str, Facet] | None = Field(
         None, description="facets by field; an empty object counts the documents only"
     )
-    sort: list[SortKey] = Field(default=[], description="sort keys; none: by score, best first")
+    sort: list[SortKey] = Field(
+        default_factory=list, json_schema_extra=_EMPTY_DEFAULT, description="sort keys; none: by score, best first"
+    )
     among: Among | None = Field(
         None,
         description="documents to count and sort: all matches (the default without words and for `lexical`), or the "

@@ -8,6 +8,7 @@ every index equally good.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Generic
 
 import orjson
@@ -23,6 +24,7 @@ from services.settings import Settings
 
 # A hit as OpenSearch returns it.
 OpenSearchHit = Mapping[str, Any]
+_score: Callable[[OpenSearchHit], float] = itemgetter("_score")
 # The members that a search of several indexes supports. A new member is refused until it is named here.
 SUPPORTED_MEMBERS = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
@@ -170,7 +172,9 @@ def merge_lists(
     key: Callable[[OpenSearchHit], K],
 ) -> MergedList[K]:
     """Return the best `depth` hits of one mode's lists. BM25 scores, and scores of one encoder, compare as they are."""
-    scores = {key(hit): float(hit["_score"]) for _, hits in lists for hit in hits}
+    scores: dict[K, float] = {}
+    for _, hits in lists:
+        scores.update(zip(map(key, hits), map(_score, hits), strict=True))
     full = len(scores) > depth or any(len(hits) == depth for _, hits in lists)
     # OpenSearch has ordered the list of a single index.
     if not lists[0][0].targets:

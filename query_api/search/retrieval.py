@@ -144,7 +144,10 @@ async def _rank_candidates(
         ranking = sort_documents(ranking, first.selection.sort, _field_values(candidates, lists, key))
     if first.selection.facets is not None and not counts:
         counts = _candidate_counts(first, candidates, key)
-    boosts = {key(hit): hit["matched_queries"] for each in candidates for hit in each.hits if "matched_queries" in hit}
+    boosts: dict[K, Sequence[str]] = {}
+    if first.curated is not None:
+        marked = (hit for each in candidates for hit in each.hits if "matched_queries" in hit)
+        boosts = {key(hit): hit["matched_queries"] for hit in marked}
     hits, page = cut_page(first, ranking, lists, boosts, address)
     lexical_empty = "lexical" in lists and not lists["lexical"].scores
     return RetrievedHits(hits, page, counts, lexical_empty, pinned_scores=pinned)

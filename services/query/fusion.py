@@ -9,6 +9,8 @@ documents or lists. Min-max has the best mean NDCG@10 of the three (docs/decisio
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, count
+from operator import eq, itemgetter
 from typing import Final, Literal, TypeVar
 
 FusionMethodName = Literal["min_max", "z_score", "rrf"]
@@ -51,11 +53,26 @@ def fuse_lists(
     fused: dict[K, float] = {}
     for name, scores in lists.items():
         share = weights[name] / total
-        for document, score in _scale_scores(scores, fusion).items():
-            fused[document] = fused.get(document, 0.0) + share * score
-    # Two sorts by plain keys are faster than one sort by pairs. The second sort keeps the order of equal scores.
-    ranking = sorted(sorted(fused), key=fused.__getitem__, reverse=True)
-    return [(document, fused[document]) for document in ranking]
+        weighted = {document: share * score for document, score in _scale_scores(scores, fusion).items()}
+        # Only the few documents of both lists need an addition in Python.
+        common = fused.keys() & weighted.keys()
+        fused |= weighted | {document: fused[document] + weighted[document] for document in common}
+    return _rank(fused)
+
+
+def _rank(scores: Mapping[K, float]) -> list[tuple[K, float]]:
+    """Return the documents best first, equal scores by id.
+
+    Sorting all pairs by (-score, id) takes 40 microseconds of a search's 500, so only documents of equal scores are
+    sorted by id: the best of each list, and the last.
+    """
+    ranking = sorted(scores.items(), key=itemgetter(1), reverse=True)
+    in_order = [score for _, score in ranking]
+    places = {at for place in compress(count(), map(eq, in_order, in_order[1:])) for at in (place, place + 1)}
+    tied = sorted(sorted(ranking[place] for place in places), key=itemgetter(1), reverse=True)
+    for place, pair in zip(sorted(places), tied, strict=True):
+        ranking[place] = pair
+    return ranking
 
 
 def fusion_shares(
