@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import Field, SecretStr
 
-from services.access.api_keys import read_key_file
+from services.access.api_keys import bearer_headers, read_key_file
 from services.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -31,7 +31,6 @@ from services.errors import (
     UnsupportedMediaType,
 )
 from services.settings import EnvironmentSettings, Settings, format_http_address
-from services.web.http_auth import bearer_headers
 
 _ERROR_CLASSES: tuple[type[SparsewellError], ...] = (
     InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, Unauthorized, Forbidden, NotFound, Conflict, Overloaded,

@@ -14,11 +14,11 @@ import aiohttp
 import numpy as np
 import orjson
 
+from services.access.api_keys import bearer_headers
 from services.encoders.manifest import DenseIdentity
 from services.encoders.vectors import DenseArray
 from services.errors import BackendUnavailable
 from services.telemetry import tracing
-from services.web.http_auth import bearer_headers
 
 # After a timeout, requests fail at once for this long, so that only the first of many searches waits.
 CIRCUIT_OPEN_SECONDS = 2.0

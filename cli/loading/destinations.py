@@ -24,7 +24,6 @@ from cli.loading.source import DocumentMaker, LoadSource, Refusal, SourceBatch, 
 from cli.terminal import LoadDisplay
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.index_spec import FieldType
-from services.queue.messages import INGEST_QUEUE, IngestMessage, Publisher
 from services.retry import retry
 
 POLL_SECONDS = 0.5
@@ -218,11 +217,16 @@ def batch_idempotency_key(load: str, line: int, body: bytes) -> str:
 
 
 class QueueDestination:
-    """A producer of messages of the bulk queue. All messages of a load share one job."""
+    """A producer of messages of the bulk queue. All messages of a load share one job.
+
+    The queue's clients take a third of a second to import, and a load through the API needs none of them.
+    """
 
     def __init__(
         self, redis_url: str, index: str, job: str | None, retry_seconds: float, report: Callable[[str], None]
     ) -> None:
+        from services.queue.messages import Publisher
+
         self.job = job or uuid.uuid4().hex
         self._index = index
         self._publisher = Publisher(redis_url)
@@ -231,6 +235,8 @@ class QueueDestination:
 
     def send(self, batch: SourceBatch) -> SentBatch:
         """Publish a batch. Lines that are not JSON objects are refused here; workers validate the documents."""
+        from services.queue.messages import IngestMessage
+
         sent = SentBatch([self.job])
         documents, sent.refusals = parse_batch(batch)
         for group in group_contiguous(documents):
@@ -252,6 +258,8 @@ class QueueDestination:
         self._publisher.close()
 
     def _wait_for_room(self) -> None:
+        from services.queue.messages import INGEST_QUEUE
+
         since = time.monotonic()
         while is_full(self._publisher.depth(INGEST_QUEUE), self._publisher.queued_bytes(INGEST_QUEUE)):
             if time.monotonic() - since > STALL_WARNING_SECONDS:

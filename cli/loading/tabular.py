@@ -24,8 +24,8 @@ from cli.loading.source import (
     require_distinct_columns,
 )
 from services.documents.compressed_lines import DecompressedFile, open_content, read_lines, translate_read_errors
+from services.documents.document import DOCUMENT_STATES
 from services.errors import InvalidInput, require_extra
-from services.opensearch.generations import DOCUMENT_STATES
 
 _BATCH_ROWS = 64
 # Bytes of a column that are read at once. Without this limit, pyarrow reads the whole row group into memory.

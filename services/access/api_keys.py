@@ -152,6 +152,11 @@ def parse_key_id(key: str) -> str | None:
     return match[1] if match else None
 
 
+def bearer_headers(key: str) -> dict[str, str]:
+    """Return the headers that carry a key; empty for an empty key."""
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
 def digest_key(key: str) -> str:
     """Return the digest under which a key is stored (SHA-256, hexadecimal)."""
     return hashlib.sha256(key.encode()).hexdigest()

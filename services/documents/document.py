@@ -24,6 +24,8 @@ from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldTy
 from services.talk.model import TALK_KIND, Talk
 from services.talk.parse import TALK_MEMBERS, parse_talk
 
+# The states of a stored document. The journal (`services.opensearch.journal`) moves a document from one to the next.
+DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
 VERSION_STRIDE = 1024
 # 2**53 - 1 is the largest integer that every JSON reader keeps exact; times the stride it still fits Lucene's long.
 MAX_CLIENT_VERSION = 2**53 - 1

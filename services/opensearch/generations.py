@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import orjson
 
+from services.documents.document import DOCUMENT_STATES
 from services.encoders.manifest import DenseIdentity, Manifest
 from services.errors import NotFound
 from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, ScoreBy
@@ -22,7 +23,6 @@ from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, chapter
 from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD
 from services.settings import Settings
 
-DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
 _GENERATION_NUMBER = re.compile(r"\.g(\d+)$")
 _TYPES: dict[FieldType, dict[str, Any]] = {
     "keyword": {"type": "keyword"},

@@ -72,11 +72,6 @@ def bad_credentials() -> Unauthorized:
     return Unauthorized("bad_key", "This key is not valid: it is unknown, has expired or was revoked.")
 
 
-def bearer_headers(key: str) -> dict[str, str]:
-    """Return the headers that carry a key; empty for an empty key."""
-    return {"authorization": f"Bearer {key}"} if key else {}
-
-
 def has_public_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Return whether the Host header holds a public name. A request without the header is not from a browser."""
     return any(_is_public(value) for name, value in headers if name == b"host")

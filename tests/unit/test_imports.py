@@ -48,3 +48,23 @@ def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:
     """Each second of imports delays each command and each start of a worker."""
     done = subprocess.run([sys.executable, "-c", COMMAND_LINE], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+LOAD = """
+import sys
+from cli.main import main
+
+sys.argv = ["sparsewell", "load", "absent.jsonl", "--index", "notes"]
+try:
+    main()
+finally:
+    heavy = ("aiohttp", "fastapi", "kombu", "numpy", "opensearchpy", "pyarrow", "redis")
+    print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_a_load_through_the_api_loads_no_library_of_the_server() -> None:
+    """It began after 1.9 s of processor time with them, and begins after .75 s without."""
+    done = subprocess.run([sys.executable, "-c", LOAD], check=False, capture_output=True, text=True, timeout=60)
+    assert "[unreadable_file]" in done.stderr
+    assert done.stdout == "[]\n"
