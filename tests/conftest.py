@@ -10,7 +10,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from infra.redis import temporary_redis
 from infra.stack import ServiceProcess, service_processes, settings_environment, wait_until_ready
 from services.settings import Settings
 from services.web.http_server import ConnectionLimits, bounded_protocol
+from tests.preloaded import is_fork_server, is_program, start_program
 
 # The limit of 200 ms that Hypothesis sets for an example measures the machine, not the code.
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -255,14 +256,8 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
 
     def start(name: str) -> ChildProcess:
         service: ServiceProcess = services[name]
-        child = processes.start_child(
-            name,
-            service.command,
-            tmp_path / f"{name}-{len(started)}.log",
-            environment=child_environment(settings),
-            directory=tmp_path,
-            tied=True,
-        )
+        log = tmp_path / f"{name}-{len(started)}.log"
+        child = start_service(service, log, environment=child_environment(settings))
         started.append(child)
         wait_until_ready(service, child, 60)
         return child
@@ -270,6 +265,12 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
     yield start
     for child in reversed(started):
         end(child)
+
+
+def start_service(service: ServiceProcess, log: Path, *, environment: Mapping[str, str]) -> ChildProcess:
+    """Start a process of the service in the folder of its log. The caller waits until it is ready."""
+    _, *arguments = service.command
+    return start_program(service.name, arguments, log, environment=environment, directory=log.parent)
 
 
 def end(child: ChildProcess) -> None:
@@ -336,7 +337,9 @@ def nothing_is_left_running() -> Iterator[None]:
 
 def _is_a_server(process: psutil.Process) -> bool:
     try:
+        if is_fork_server(process):
+            return False
         line = " ".join(process.cmdline())
+        return is_program(process) or any(part in line for part in ("opensearch", "redis-server", "cli.main"))
     except psutil.Error:
         return False
-    return any(part in line for part in ("opensearch", "redis-server", "cli.main"))

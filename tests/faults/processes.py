@@ -20,6 +20,7 @@ from infra.opensearch.node import Node, NodeConfig, start_node
 from infra.processes import ChildProcess, find_free_port, is_port_taken
 from infra.redis import redis_command
 from services.directories import child_account, make_directory
+from tests.preloaded import start_program
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -39,9 +40,7 @@ class Running:
 
     @classmethod
     def start(cls, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> "Running":
-        return cls(
-            processes.start_child(name, arguments, log, environment=environment, directory=log.parent, tied=True)
-        )
+        return cls(start_program(name, arguments, log, environment=environment, directory=log.parent))
 
     @property
     def alive(self) -> bool:

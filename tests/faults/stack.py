@@ -1,7 +1,6 @@
 """An installation of API, worker and sweeper processes, with its own Redis and a node that tests share."""
 
 import os
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -60,7 +59,7 @@ class Stack:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SPARSEWELL_")}
         running = Running.start(
             name,
-            [sys.executable, *arguments],
+            arguments,
             self._directory / f"{name}-{len(self._started)}.log",
             inherited
             | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}

@@ -1,4 +1,8 @@
-"""The command `sparsewell train` in real processes: kills, resumption and results."""
+"""The command `sparsewell train`: kills, resumption and results.
+
+The run that is killed is a process of its own. The other runs are in this process, which has loaded torch already: each
+process would take eight seconds for it.
+"""
 
 import json
 import os
@@ -6,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cli import train
+from cli.main import main
 from models.export.export import ExportOptions, export_encoder
 from models.registry import load_encoder
 from models.training.evaluation import JudgedQueries, read_curve
@@ -24,14 +30,28 @@ from services.settings import Settings
 from tests.training.toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 
 ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "cli.main", "train", *map(str, arguments)]
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=240, check=False)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process and return its status and output."""
+
+    def call(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["sparsewell", "train", *map(str, arguments)])
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        return subprocess.CompletedProcess(sys.argv, status, *capfd.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +77,7 @@ def _lines(members: object) -> str:
     return "\n".join(f"{key} = {json.dumps(value)}" for key, value in members.items())
 
 
-def test_a_killed_run_resumes_and_exports_an_encoder(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_exports_an_encoder(run: Run, toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = write_recipe(
         tmp_path / "recipe.toml",
         toy_recipe(*toy, steps=200, evaluate_every=50, teachers=[{"kind": "bm25"}], distillation_scale=1.0),
@@ -85,7 +105,7 @@ def test_a_killed_run_resumes_and_exports_an_encoder(toy: tuple[Path, Path], tmp
     assert training["best"]["ndcg_at_10"] > training["first"]["ndcg_at_10"]
 
 
-def test_an_ablation_prints_a_row_for_each_part(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_ablation_prints_a_row_for_each_part(run: Run, toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.toml", toy_recipe(*toy))
     found = run("ablation", recipe, "--out", tmp_path / "out", "--only", "no expansion")
     assert found.returncode == 0, found.stderr
@@ -99,7 +119,7 @@ def test_an_ablation_prints_a_row_for_each_part(toy: tuple[Path, Path], tmp_path
     assert "Training" not in again.stderr  # finished variants are not trained again
 
 
-def test_own_needs_only_documents(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_own_needs_only_documents(run: Run, toy: tuple[Path, Path], tmp_path: Path) -> None:
     export_encoder(ExportOptions(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
     corpus = tmp_path / "corpus.jsonl"
     filler = ["so", "and", "of", "the", "a"]
@@ -158,7 +178,9 @@ def test_the_report_shows_only_changed_pieces() -> None:
         (['{"id": "a", "text": "one document only, of a few words"}'], "training needs at least 64"),
     ],
 )
-def test_a_corpus_that_is_too_small(toy: tuple[Path, Path], tmp_path: Path, lines: list[str], said: str) -> None:
+def test_a_corpus_that_is_too_small(
+    run: Run, toy: tuple[Path, Path], tmp_path: Path, lines: list[str], said: str
+) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(line + "\n" for line in lines))
     found = run("own", corpus, "--out", tmp_path / "out", "--start", "bootstrap-minilm-l6", "--teacher", "none")
@@ -198,14 +220,14 @@ def test_reported_queries_do_not_choose_the_checkpoint() -> None:
     ]
 
 
-def test_unwritable_passages_are_an_error(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unwritable_passages_are_an_error(run: Run, toy: tuple[Path, Path], tmp_path: Path) -> None:
     found = run("passages", write_recipe(tmp_path / "recipe.toml", toy_recipe(*toy)), "-o", tmp_path / "no" / "p.jsonl")
     assert found.returncode == 1
     assert "unwritable_directory" in found.stderr
     assert "Traceback" not in found.stderr
 
 
-def test_invalid_recipes_are_refused_before_files_are_read(tmp_path: Path) -> None:
+def test_invalid_recipes_are_refused_before_files_are_read(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('start = "x"\nsteps = -1\n[[pairs]]\npath = "p"\n')
     found = run("sparse", path, "--out", tmp_path / "out")
@@ -214,7 +236,7 @@ def test_invalid_recipes_are_refused_before_files_are_read(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_teachers_are_listed_with_their_licences() -> None:
+def test_teachers_are_listed_with_their_licences(run: Run) -> None:
     found = run("teachers")
     assert found.returncode == 0
     assert "bge-small-en-v1.5: 33M" in found.stdout

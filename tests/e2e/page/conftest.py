@@ -21,6 +21,7 @@ from models.serving import ModelPool, create_model_app
 from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.settings import Settings
 from tests.e2e.pictures import open_chromium
+from tests.preloaded import start_program
 
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 FILLER = "The harbour lay quiet and nobody spoke of weather. "
@@ -180,14 +181,9 @@ def wait_until_encoded(api: httpx.Client, job: str, documents: int) -> None:
 def start_worker(settings: Settings, directory: Path) -> processes.ChildProcess:
     service = next(service for service in service_processes(settings) if service.name == "worker")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
-    child = processes.start_child(
-        "worker",
-        service.command,
-        directory / "worker.log",
-        environment={**inherited, **settings_environment(settings)},
-        directory=directory,
-        tied=True,
-    )
+    environment = {**inherited, **settings_environment(settings)}
+    _, *arguments = service.command
+    child = start_program("worker", arguments, directory / "worker.log", environment=environment, directory=directory)
     wait_until_ready(service, child, 60)
     return child
 

@@ -1,7 +1,6 @@
 """API keys: creation, use, rotation, revocation, the rights of each key, and the information that outsiders get."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ import pytest
 from services.access.api_keys import generate_key
 from services.settings import Settings
 from sparsewell_client import Client, Forbidden, Unauthorized
+from tests.preloaded import run_sparsewell
 
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
@@ -199,10 +199,7 @@ def test_the_command(admin: httpx.Client, admin_key: str, api_url: str, settings
     def run(*words: str, key: str | None = admin_key) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/bin:/bin", "SPARSEWELL_ENCODER": "standin"}
         environment |= {"SPARSEWELL_API_KEY": key} if key else {"SPARSEWELL_ADMIN_KEY_FILE": settings.admin_key_file}
-        return subprocess.run(
-            [sys.executable, "-m", "cli.main", *words, "--api", api_url],
-            check=False, capture_output=True, text=True, timeout=60, env=environment,
-        )  # fmt: skip
+        return run_sparsewell(*words, "--api", api_url, environment=environment)
 
     made = run("keys", "create", "web shop", "-s", "search", "-i", "books", "--days", "30", key=None)
     assert made.returncode == 0, made.stderr

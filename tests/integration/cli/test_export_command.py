@@ -18,6 +18,7 @@ import pytest
 from infra.processes import ChildProcess
 from infra.stack import settings_environment
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -39,8 +40,7 @@ def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def command(environment: dict[str, str]) -> Command:
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        line = [sys.executable, "-m", "cli.main", *map(str, arguments)]
-        return subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        return run_sparsewell(*map(str, arguments), environment=environment)
 
     return run
 

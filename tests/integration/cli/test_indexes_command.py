@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from infra.processes import find_free_port
 from infra.stack import settings_environment
 from services.errors import BackendUnavailable, ConfigurationError
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 Apply = Callable[..., Result]
 
@@ -62,9 +61,9 @@ def test_an_index_that_differs_is_built_anew(
     file = tmp_path / "wanted.json"
     file.write_text(json.dumps({"indexes": {"first": {"fields": {"year": "number"}, "windows": "both"}}}))
     # a separate process with the settings of the API, as in the Job
-    command = [sys.executable, "-m", "cli.main", "indexes", "apply", str(file), "--api", api_url, "--reindex"]
+    command = ["indexes", "apply", str(file), "--api", api_url, "--reindex"]
     environment = os.environ | settings_environment(settings)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_sparsewell(*command, environment=environment)
     assert done.returncode == 0, done.stderr
     shown = api.get("/v1/indexes/first").json()
     assert (shown["fields"], shown["windows"], shown["documents"]["encoded"]) == ({"year": "number"}, "both", 1)

@@ -20,6 +20,7 @@ from backports import zstd
 from infra.processes import ChildProcess
 from infra.stack import settings_environment
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -46,10 +47,7 @@ def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def load(environment: dict[str, str]) -> Command:
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "cli.main", "load", *map(str, arguments)]
-        return subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-        )
+        return run_sparsewell("load", *map(str, arguments), environment=environment)
 
     return run
 

@@ -1,7 +1,6 @@
 """Provide journalled documents, workers whose encoder fails on demand, and access to the results."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from services.opensearch.client import SyncSearchClient
 from services.queue.messages import Publisher
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal, log_of
+from tests.preloaded import start_program
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 POISONED_WORKER = Path(__file__).with_name("poisoned_worker.py")
@@ -72,9 +72,9 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., ChildPro
     started: list[ChildProcess] = []
 
     def run(*arguments: str, **environment: object) -> ChildProcess:
-        child = processes.start_child(
+        child = start_program(
             arguments[-1],
-            [sys.executable, *arguments],
+            arguments,
             tmp_path / f"process-{len(started)}.log",
             environment={
                 **{name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")},
@@ -83,7 +83,6 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., ChildPro
                 **{name: str(value) for name, value in environment.items()},
             },
             directory=Path.cwd(),
-            tied=True,
         )
         started.append(child)
         return child

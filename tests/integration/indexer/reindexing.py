@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from infra.stack import settings_environment
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, compute_fingerprint, describe_file
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 FILES = ("tokenizer.json", "query_weights.json")
 
@@ -32,21 +31,11 @@ def another_encoder(directory: Path, *, spoilt: bool = False) -> Path:
     return directory
 
 
-def start_command(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a `sparsewell` command with the test's settings. The caller must wait for it or kill it."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd()), **settings_environment(settings)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *arguments],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path.cwd(),
-    )  # fmt: skip
+def command_environment(settings: Settings) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd()), **settings_environment(settings)}
 
 
 def run_command(settings: Settings, *arguments: str, seconds: float = 120) -> tuple[int, str]:
-    """Return the exit status and all output."""
-    with start_command(settings, *arguments) as process:
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return process.returncode, output
+    """Run a `sparsewell` command to its end and return the exit status and all output."""
+    done = run_sparsewell(*arguments, environment=command_environment(settings), timeout=seconds, merged=True)
+    return done.returncode, done.stdout

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.journal import dead_write, retry_write
 from tests.integration.indexer.journalled import Journal
+from tests.preloaded import run_sparsewell
 
 ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -24,10 +24,7 @@ def run(api_url: str) -> Run:
     """Run the command with a wide terminal, so that the table's cells stay whole."""
 
     def command(*arguments: str | bytes, api: str = api_url) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "cli.main", "dead-letters", *arguments, "--api", api],
-            env={**os.environ, "COLUMNS": "200"}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_sparsewell("dead-letters", *arguments, "--api", api, environment={**os.environ, "COLUMNS": "200"})
 
     return command
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra import processes
 from infra.processes import ChildProcess, find_free_port
 from infra.stack import service_processes, wait_until_ready
 from services.settings import Settings
@@ -49,13 +48,10 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     def begin(name: str, **environment: str) -> Running:
         port = find_free_port()
         service = next(service for service in service_processes(settings) if service.name == name)
-        child = processes.start_child(
-            name,
-            service.command,
+        child = shared.start_service(
+            service,
             tmp_path / f"{name}-{len(started)}.log",
             environment=shared.child_environment(settings) | {"SPARSEWELL_METRICS_PORT": str(port)} | environment,
-            directory=tmp_path,
-            tied=True,
         )
         started.append(child)
         wait_until_ready(service, child, 60)
