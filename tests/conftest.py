@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -329,9 +329,12 @@ def remove_indexes() -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left_running() -> Iterator[None]:
-    """End the run with an error if a test left a process running."""
+    """End the run with an error if a test left a process running. Kill it, or the end of the run would wait for it."""
     yield
     left = [child for child in psutil.Process().children(recursive=True) if _is_a_server(child)]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     assert not left, f"still running after the tests: {left}"
 
 

@@ -2,10 +2,12 @@
 
 A command, a worker or a sweeper takes .5 to 2 s of processor time to import its libraries, and the tests start hundreds
 of them. Python's fork server imports the libraries once. Each program is then a fork of it: a process of its own, with
-its own arguments, environment, working directory, output and exit status. Our own modules are not preloaded, because
-some of them read the environment when they are imported, as prometheus_client does.
+its own arguments, environment, working directory, output and exit status. The product's modules are not preloaded,
+because prometheus_client reads the environment when it is imported.
 
-Tests that depend on how an interpreter starts (`python -m`, a signal during an import) use subprocess.
+Four things differ from an interpreter's own start: the program inherits the path of modules of the tests, functions
+registered with `atexit` do not run, variables that the interpreter itself reads (PYTHONUNBUFFERED) have no effect, and
+an interrupt ends it with status 1. Tests that depend on them use subprocess.
 """
 
 import ctypes
@@ -65,10 +67,10 @@ def run_program(
 
 
 def run_sparsewell(
-    *arguments: str | bytes | Path, environment: Mapping[str, str], directory: Path = ROOT, timeout: float = 120
+    *arguments: str | bytes | Path, environment: Mapping[str, str], timeout: float = 120, merged: bool = False
 ) -> "subprocess.CompletedProcess[str]":
     """Run `sparsewell ARGUMENTS` to its end; see `run_program`."""
-    return run_program("-m", "cli.main", *arguments, environment=environment, directory=directory, timeout=timeout)
+    return run_program("-m", "cli.main", *arguments, environment=environment, timeout=timeout, merged=merged)
 
 
 def start_program(
@@ -76,7 +78,7 @@ def start_program(
 ) -> ChildProcess:
     """Start `python ARGUMENTS` in the background, as `infra.processes.start_child` does; append its output to `log`.
 
-    The program gets SIGTERM when the fork server ends, which the end of the tests' process causes.
+    The caller must stop it. If the tests' process is killed, the fork server ends and the kernel sends SIGTERM.
     """
     log.touch()
     process = _start(arguments, environment, directory, (log, log))

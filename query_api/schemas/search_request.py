@@ -5,7 +5,8 @@
 properties at its end derive values for the stages of a search. Defaults come from `services.query`.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt, model_validator
 from pydantic.config import JsonDict
@@ -24,10 +25,13 @@ from services.query.fusion import (
 )
 
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
-# pydantic copies a default that is a list deeply, 3 microseconds a field and request. Factories are quick, but the
-# schema would not show their value.
-_EMPTY_DEFAULT: JsonDict = {"default": []}
-_DEFAULT_FIELDS = ["title", "metadata"]
+
+
+def _list_field(description: str, default: Sequence[str] = (), max_length: int | None = None) -> Any:
+    """Return a field with a list as its default. pydantic would copy the list deeply, 3 microseconds a request."""
+    extra: JsonDict = {"default": [*default]}
+    factory = [*default].copy
+    return Field(default_factory=factory, json_schema_extra=extra, max_length=max_length, description=description)
 
 
 class Conversation(BaseModel):
@@ -90,10 +94,7 @@ class Rerank(BaseModel):
     )
     top: int = Field(100, ge=1, description="documents to score, from the first")
     weight: float = Field(
-        DEFAULT_INTERPOLATION_WEIGHT,
-        ge=0,
-        le=1,
-        description="share of the model's score; the rest is the list's share",
+        DEFAULT_INTERPOLATION_WEIGHT, ge=0, le=1, description="share of the model's score; the rest is the list's share"
     )
     feedback: DenseFeedback | None = Field(None, description="`dense` only; off by default")
 
@@ -238,10 +239,7 @@ class SearchRequest(BaseModel):
         "passages among the hits",
     )
     per_document: StrictInt | None = Field(
-        None,
-        ge=1,
-        le=MAX_PER_DOCUMENT,
-        description="chapters or passages: the most hits of one document",
+        None, ge=1, le=MAX_PER_DOCUMENT, description="chapters or passages: the most hits of one document"
     )
     cursor: str | None = Field(
         None,
@@ -262,15 +260,9 @@ class SearchRequest(BaseModel):
     two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for `lexical`")
     context: Conversation | None = Field(None, description="earlier turns of the conversation")
     feedback: Feedback | None = Field(None, description="relevance feedback; not for `lexical`")
-    like: list[str | Example] = Field(
-        default_factory=list,
-        json_schema_extra=_EMPTY_DEFAULT,
-        description="find documents similar to these: ids of documents, or texts",
-    )
-    unlike: list[str | Example] = Field(
-        default_factory=list,
-        json_schema_extra=_EMPTY_DEFAULT,
-        description="find documents unlike these: ids, which are excluded from the hits, or texts",
+    like: list[str | Example] = _list_field("find documents similar to these: ids of documents, or texts")
+    unlike: list[str | Example] = _list_field(
+        "find documents unlike these: ids, which are excluded from the hits, or texts"
     )
     include_liked: StrictBool = Field(False, description="whether liked documents may be among the hits")
     score_by: ScoreBy | None = Field(
@@ -288,23 +280,19 @@ class SearchRequest(BaseModel):
     )
     did_you_mean: StrictBool = Field(True, description="if the lexical list is empty, suggest words of the index")
     learn: StrictBool = Field(
-        True,
-        description="count the query, if the service learns frequent queries; false for a half-typed query",
+        True, description="count the query, if the service learns frequent queries; false for a half-typed query"
     )
-    fields: list[ReturnedField] = Field(
-        default_factory=_DEFAULT_FIELDS.copy,
-        json_schema_extra={"default": [*_DEFAULT_FIELDS]},
+    fields: list[ReturnedField] = _list_field(
+        "stored fields to return: `title`, `text`, `metadata`, `metadata.NAME` for a single metadata field, or "
+        "`chapters` for all chapters of a talk",
+        ("title", "metadata"),
         max_length=200,
-        description="stored fields to return: `title`, `text`, `metadata`, `metadata.NAME` for a single metadata "
-        "field, or `chapters` for all chapters of a talk",
     )
     filter: FilterJson = Field(None, description="filter by declared metadata")
     facets: dict[str, Facet] | None = Field(
         None, description="facets by field; an empty object counts the documents only"
     )
-    sort: list[SortKey] = Field(
-        default_factory=list, json_schema_extra=_EMPTY_DEFAULT, description="sort keys; none: by score, best first"
-    )
+    sort: list[SortKey] = _list_field("sort keys; none: by score, best first")
     among: Among | None = Field(
         None,
         description="documents to count and sort: all matches (the default without words and for `lexical`), or the "

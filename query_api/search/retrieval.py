@@ -145,7 +145,7 @@ async def _rank_candidates(
     if first.selection.facets is not None and not counts:
         counts = _candidate_counts(first, candidates, key)
     boosts: dict[K, Sequence[str]] = {}
-    if first.curated is not None:
+    if any(context.curated is not None for context in contexts):
         marked = (hit for each in candidates for hit in each.hits if "matched_queries" in hit)
         boosts = {key(hit): hit["matched_queries"] for hit in marked}
     hits, page = cut_page(first, ranking, lists, boosts, address)

@@ -3,7 +3,6 @@
 import gzip
 import http.server
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,8 +15,6 @@ import httpx
 import pytest
 
 from infra.processes import ChildProcess
-from infra.stack import settings_environment
-from services.settings import Settings
 from tests.preloaded import run_sparsewell
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,12 +26,6 @@ METADATA: list[dict[str, Any]] = [
     {"year": 0.5, "genre": "one"},
     {},
 ]
-
-
-@pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
-    return {**inherited, **settings_environment(settings), "SPARSEWELL_STATE_DIR": str(tmp_path / "state")}
 
 
 @pytest.fixture

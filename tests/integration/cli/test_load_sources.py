@@ -4,7 +4,6 @@ import bz2
 import gzip
 import json
 import lzma
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +17,6 @@ import pytest
 from backports import zstd
 
 from infra.processes import ChildProcess
-from infra.stack import settings_environment
-from services.settings import Settings
-from tests.preloaded import run_sparsewell
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -36,20 +32,6 @@ MAP = (
     "--map", "id=ISBN", "--map", "title=name", "--map", "text=description,notes", "--map", "metadata.printed=published",
     "--map", "metadata.lent=lent", "--map", "metadata.year=published",
 )  # fmt: skip
-
-
-@pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
-    return {**inherited, **settings_environment(settings), "SPARSEWELL_STATE_DIR": str(tmp_path / "state")}
-
-
-@pytest.fixture
-def load(environment: dict[str, str]) -> Command:
-    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        return run_sparsewell("load", *map(str, arguments), environment=environment)
-
-    return run
 
 
 def stored(api: httpx.Client, index: str, document_id: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,28 +14,12 @@ import httpx
 import pytest
 
 from infra.processes import ChildProcess
-from infra.stack import settings_environment
 from services.settings import Settings
 from tests.integration.indexer.journalled import log_of
-from tests.preloaded import run_sparsewell
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
-    return {**inherited, **settings_environment(settings), "SPARSEWELL_STATE_DIR": str(tmp_path / "state")}
-
-
-@pytest.fixture
-def load(environment: dict[str, str]) -> Command:
-    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        return run_sparsewell("load", *map(str, arguments), environment=environment)
-
-    return run
 
 
 def write(path: Path, count: int) -> Path:

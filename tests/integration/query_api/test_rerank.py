@@ -1,8 +1,7 @@
 """Searches that rerank, with a live model process and without one. A missing process must never cost a response."""
 
+import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from models.serving import ModelPool, create_model_app
 from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.query.fusion import interpolate_scores
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 KNOWN = list_dense_encoders(Settings())[STANDIN_NAME]
@@ -182,10 +182,8 @@ def test_without_a_model_process_the_answer_comes_as_it_is(notes: httpx.Client) 
         assert found["rerank"]["reason"] in ("model_timeout", "model_resting")
         assert scores(found) == scores(notes_plain)
     assert notes.get("/readyz").status_code == 200
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "search", QUERY, "-i", "notes", "--rerank", "--api", str(notes.base_url)],
-        check=True, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    options = ["--rerank", "--api", str(notes.base_url)]
+    done = run_sparsewell("search", QUERY, "-i", "notes", *options, environment=os.environ)
     assert "Not reranked: model_" in done.stdout
 
 

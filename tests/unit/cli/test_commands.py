@@ -1,8 +1,8 @@
 """Commands with bad arguments print one line with a code and start nothing."""
 
 import http.server
+import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +13,13 @@ from cli.api_client import connect_api, index_path, read_bulk_answer, require_wr
 from services.errors import ConfigurationError, InvalidInput
 from services.settings import format_http_address
 from services.web.http_server import open_listener
+from tests.preloaded import run_sparsewell
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*arguments: str | bytes, **environment: str) -> "subprocess.CompletedProcess[str]":
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return run_sparsewell(*arguments, environment={**os.environ, **environment})
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):

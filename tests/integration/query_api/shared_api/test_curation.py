@@ -469,7 +469,9 @@ def test_boosts_hold_in_a_search_of_several_indexes_and_for_what_is_pinned(
     fill_index(settings, [Document(one, text) for one, text in TEXTS.items()], "more")
     put(api, BOOST | {"results": [{"query": "signs", "pin": [{"id": "other", "position": 1}]}]})
     for mode in MODES:
-        asked = {"indexes": ["docs", "more"], "query": "signs of roses", "mode": mode, "explain": True, "size": 20}
+        asked = {"indexes": ["more", "docs"], "query": "signs of roses", "mode": mode, "explain": True, "size": 20}
+        adds_up(api.post("/v1/search", json=asked).raise_for_status().json())
+        asked |= {"indexes": ["docs", "more"]}
         answer = api.post("/v1/search", json=asked).raise_for_status().json()
         adds_up(answer)
         scores = {(hit["index"], hit["id"]): hit["scores"] for hit in answer["hits"]}

@@ -1,7 +1,6 @@
 """Feedback and earlier turns through the API: their effect on a query, their explanation, and refused requests."""
 
-import subprocess
-import sys
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import httpx
 import pytest
 
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 PATH = "/v1/indexes/animals"
@@ -132,11 +132,10 @@ def test_documents_that_are_named_move_the_query(animals: httpx.Client, eventual
     eventually(lambda: ask(animals, **liked)["feedback"]["unknown"] == ["cat2"], 60, "the deletion is seen")
     fed = ask(animals, query="late jaguar", mode="hybrid", feedback={"documents": 2, "choose_by": "lexical"})
     assert "late" in fed["feedback"]["without_vector"]
-    shown = subprocess.run(
-        [sys.executable, "-m", "cli.main", "search", "-i", "animals", "--like", "car3", "--like", "late", "--explain",
-         "--after", "a jaguar", "--api", str(animals.base_url)],
-        check=True, capture_output=True, text=True, timeout=60,
-    ).stdout  # fmt: skip
+    options = ["--like", "car3", "--like", "late", "--explain", "--after", "a jaguar", "--api", str(animals.base_url)]
+    done = run_sparsewell("search", "-i", "animals", *options, environment=os.environ)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
     assert "from like" in shown
     assert "from context" in shown
     assert "Feedback: liked: car3; without vector: late" in shown

@@ -1,8 +1,7 @@
 """Order, facets and browsing documents through the REST API."""
 
 import json
-import subprocess
-import sys
+import os
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from services.settings import Settings
+from tests.preloaded import run_sparsewell
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 FIELDS = {"genre": "keyword", "year": "number", "printed": "date", "lent": "boolean", "blurb": "text"}
@@ -243,7 +243,7 @@ def test_the_address_carries_the_same(api: httpx.Client, index: str) -> None:
 
 
 def test_the_command_line_shows_order_and_counts(api_url: str, api: httpx.Client, index: str) -> None:
-    line = [sys.executable, "-m", "cli.main", "search", "--index", "books", "--api", api_url, "-n", "3"]
+    line = ["search", "--index", "books", "--api", api_url, "-n", "3"]
     said = [
         "--filter",
         '{"field": "lent", "is": true}',
@@ -254,7 +254,7 @@ def test_the_command_line_shows_order_and_counts(api_url: str, api: httpx.Client
         "--facet",
         "printed:month",
     ]
-    done = subprocess.run([*line, *said], capture_output=True, text=True, timeout=60, check=False)
+    done = run_sparsewell(*line, *said, environment=os.environ)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
     assert [text.split("  ")[-1] for text in shown[:3]] == ["Book 20", "Book 14", "Book 8"]
@@ -263,9 +263,7 @@ def test_the_command_line_shows_order_and_counts(api_url: str, api: httpx.Client
     most = sorted(genres(lent).items(), key=lambda pair: (-pair[1], pair[0]))
     assert shown[4] == "     genre: " + ", ".join(f"{genre} {count}" for genre, count in most)
     assert shown[5].startswith("     printed: gte 2024-01-01 lt 2024-02-01 ")
-    whole = subprocess.run(
-        [*line, "sea", *said, "--mode", "lexical", "--json"], capture_output=True, text=True, timeout=60, check=True
-    )
+    whole = run_sparsewell(*line, "sea", *said, "--mode", "lexical", "--json", environment=os.environ)
     assert json.loads(whole.stdout)["counted"] == {"documents": 0, "among": "matches"}
 
 
