@@ -9,8 +9,10 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 PYTHON ?= python3
 KEEP ?=
-# Of the tests, which wait for servers half of the time; each takes 2 GiB.
-PROCESSES ?= 2
+# Processes of the tests. They wait for servers a quarter of the time, so there is one more than cores; each takes up to
+# 3 GiB.
+PROCESSES ?= $(shell cores=$$(nproc); memory=$$(awk '/^MemAvailable/ { print int($$2 / 3145728) }' /proc/meminfo); \
+  most=$$((cores + 1)); echo $$((memory < 1 ? 1 : memory < most ? memory : most)))
 IN_PROCESSES = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.txt)
