@@ -1,6 +1,6 @@
 """`sparsewell export`: write all documents of an index to JSONL or Parquet.
 
-The API reads a snapshot page by page (a point in time), so the file has the documents as they were at the start. A file
+The API reads a point in time page by page, so the file has the documents as they were at the start. A file
 gets its name when it is complete.
 """
 
@@ -151,7 +151,7 @@ def read_page(content: bytes) -> tuple[list[bytes], dict[str, Any]]:
 
 
 def require_complete_export(exported: int, trailer: Mapping[str, Any]) -> None:
-    """Raise BackendUnavailable (`export_incomplete`) if documents of the snapshot are missing."""
+    """Raise BackendUnavailable (`export_incomplete`) if documents of the point in time are missing."""
     if not exported == trailer["exported"] == trailer["total"]:
         raise BackendUnavailable(
             "export_incomplete", f"{exported:,} of {trailer['total']:,} documents were received: start again."
