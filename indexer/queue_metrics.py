@@ -57,7 +57,7 @@ METRIC_FAMILIES = {
         "Age of the oldest pending document of an active generation; 0: none.",
         ("index", "generation"),
     ),
-    "sparsewell_dead_documents": ("Dead documents that were not retried.", ("index", "generation")),
+    "sparsewell_dead_documents": ("Dead letters that were not retried.", ("index", "generation")),
     "sparsewell_reindex_copied_documents": ("Documents that a reindexing has copied.", ("index", "step")),
     "sparsewell_reindex_idle_seconds": ("Seconds since the last progress of a reindexing.", ("index", "step")),
 }  # fmt: skip

@@ -59,7 +59,7 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             {"{{index}}": max_expression("pending_oldest_age_seconds", "index")}, "s", "stat", 4,
         ),
         Panel(
-            "Dead documents", "Documents that could not be encoded; /operate shows the reasons",
+            "Dead letters", "Documents that could not be encoded; /operate shows the reasons",
             {"{{index}}": max_expression("dead_documents", "index")}, "short", "stat", 4,
         ),
         Panel("Stores", "1: answers the sweeper", {"{{dependency}}": max_expression("dependency_up", "dependency")},

@@ -62,7 +62,7 @@ _OUTCOME_CODES = {
 
 
 async def list_dead_letters(app: AppState, index: str, size: int, cursor: str | None) -> dict[str, Any]:
-    """Return a page of an index's dead documents, the latest first.
+    """Return a page of an index's dead letters, the latest first.
 
     Raises NotFound (`index_not_found`) and InvalidInput (`bad_cursor`).
     """
@@ -82,7 +82,7 @@ async def list_dead_letters(app: AppState, index: str, size: int, cursor: str | 
 
 
 async def retry_dead_letters(app: AppState, index: str, request: RetryRequest) -> dict[str, Any]:
-    """Put some or all dead documents back to pending.
+    """Put some or all dead letters back to pending.
 
     Raises NotFound (`index_not_found`), InvalidInput (`bad_cursor`) and BackendUnavailable.
     """
@@ -97,7 +97,7 @@ async def retry_dead_letters(app: AppState, index: str, request: RetryRequest) -
 
 @dataclass
 class DeadLetterRetry:
-    """A request that puts dead documents back to pending."""
+    """A request that puts dead letters back to pending."""
 
     app: AppState
     generation: Generation

@@ -339,13 +339,13 @@ async def get_dead_letters(
     "/dead-letters/retry",
     responses=document_responses(200, RetryAnswer, 404, 422, 503),
     operation_id="retry_dead_letters",
-    summary="Put dead documents back to pending",
+    summary="Put dead letters back to pending",
 )
 @dead_letters_router.post(
     "/dead/retry",
     responses=document_responses(200, RetryAnswer, 404, 422, 503),
     operation_id="retry_dead",
-    summary="Put dead documents back to pending: the former path",
+    summary="Put dead letters back to pending: the former path",
     deprecated=True,
 )
 async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:

@@ -1,8 +1,8 @@
 """Upkeep of an installation: calls that find the documents and records that need attention, across generations.
 
-The backlog counts the pending and the dead documents of every generation in one search. Dead letters are listed in
-pages, latest death first (docs/decisions/0090). Expired tombstones and job records are removed with a compare-and-swap:
-a record that was written after the search stays.
+The backlog counts the pending documents and the dead letters of every generation in one search. Dead letters are listed
+in pages, latest death first (docs/decisions/0090). Expired tombstones and job records are removed with a
+compare-and-swap: a record that was written after the search stays.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ EMPTY_BACKLOG: Final = BacklogCounts(0, 0, None)
 
 
 def backlog_call(names: IndexNames, seconds: float) -> Call:
-    """Count pending and dead documents by generation. OpenSearch answers within `seconds` or not at all."""
+    """Count pending documents and dead letters by generation. OpenSearch answers within `seconds` or not at all."""
     pending = {"term": {"state": PENDING}}
     body = {
         "size": 0,
@@ -66,7 +66,7 @@ def backlog_call(names: IndexNames, seconds: float) -> Call:
 
 
 def read_backlog(answer: Mapping[str, Any]) -> dict[str, BacklogCounts]:
-    """Read the counts by physical name. A generation without pending and dead documents is absent."""
+    """Read the counts by physical name. A generation without pending documents and dead letters is absent."""
     counts = {}
     for bucket in answer.get("aggregations", {}).get("generations", {}).get("buckets", []):
         pending = bucket["pending"]["doc_count"]

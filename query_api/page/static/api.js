@@ -258,19 +258,19 @@ export const getStatus = () => request("v1/status");
  * @param {string | null} [cursor]
  * @returns {Promise<DeadLetters>}
  */
-export function listDead(index, size, cursor = null) {
+export function listDeadLetters(index, size, cursor = null) {
   const parameters = new URLSearchParams({ size: String(size) });
   if (cursor !== null) parameters.set("cursor", cursor);
   return request(`${at(index)}/dead-letters?${parameters}`);
 }
 
 /**
- * Set dead documents to pending again.
+ * Put dead letters back to pending.
  * @param {string} index
  * @param {{ ids: string[] } | { all: true, cursor?: string }} which
  * @returns {Promise<Retried>}
  */
-export const retryDead = (index, which) => request(`${at(index)}/dead-letters/retry`, { body: which });
+export const retryDeadLetters = (index, which) => request(`${at(index)}/dead-letters/retry`, { body: which });
 
 /** @param {string} index whose absolute address for searches is returned */
 export const searchAddress = (index) => new URL(`${at(index)}/search`, document.baseURI).href;

@@ -1,6 +1,6 @@
 // The operator's page: refreshes the state of the service every few seconds, and retries dead letters.
 
-import { getReadiness, getStatus, inspectAll, listDead, Problem, retryDead } from "./api.js";
+import { getReadiness, getStatus, inspectAll, listDeadLetters, Problem, retryDeadLetters } from "./api.js";
 import { byId, formatCount, formatTime, h } from "./dom.js";
 import { renderFacts, renderGenerations, renderIndexes, renderNotReady, renderWork } from "./overview.js";
 import { isEnteringKey, renderProblem } from "./panels.js";
@@ -71,7 +71,7 @@ function showStatus(status) {
 /** @param {string} name */
 const indexNamed = (name) => indexes?.find((index) => index.name === name);
 
-/** @type {(indexes: readonly Index[]) => Index} the index with most dead documents, of several such the largest */
+/** @type {(indexes: readonly Index[]) => Index} the index with most dead letters, of several such the largest */
 const worstOf = (indexes) =>
   indexes.reduce((worst, next) =>
     next.dead > worst.dead || (next.dead === worst.dead && next.total > worst.total) ? next : worst,
@@ -117,7 +117,7 @@ async function load() {
   const index = chosen;
   const size = Math.min(MAX_SIZE, Math.max(PAGE_SIZE, shown.index === index ? shown.dead.length : 0));
   try {
-    const answer = await listDead(index, size);
+    const answer = await listDeadLetters(index, size);
     if (mine !== loads) return;
     shown = { ...answer, index };
     lettersProblem.replaceChildren();
@@ -135,7 +135,7 @@ async function loadMore() {
   const { index } = shown;
   if (index === null) return;
   try {
-    const answer = await listDead(index, PAGE_SIZE, shown.cursor);
+    const answer = await listDeadLetters(index, PAGE_SIZE, shown.cursor);
     if (mine !== loads) return;
     shown = { ...answer, index, dead: [...shown.dead, ...answer.dead] };
     showLetters();
@@ -224,7 +224,7 @@ async function retryOne(id) {
   const { index } = shown;
   if (index === null) return;
   await retryWith(async () => {
-    const answer = await retryDead(index, { ids: [id] });
+    const answer = await retryDeadLetters(index, { ids: [id] });
     report({ retried: answer.retried.length, queued: answer.queued, failed: answer.failed });
     return answer.not_retried;
   });
@@ -241,7 +241,7 @@ async function retryEvery() {
     let cursor = null;
     do {
       /** @type {Retried} */
-      const answer = await retryDead(index, cursor === null ? { all: true } : { all: true, cursor });
+      const answer = await retryDeadLetters(index, cursor === null ? { all: true } : { all: true, cursor });
       sum.retried += answer.retried.length;
       sum.failed += answer.failed;
       sum.queued &&= answer.queued;

@@ -51,7 +51,7 @@ class Ward:
 
 @pytest.fixture
 def ward(api: httpx.Client, settings: Settings) -> Iterator[Ward]:
-    """Create two indexes: `papers` with 26 documents, three of them dead, and `well` without dead documents."""
+    """Create two indexes: `papers` with 26 documents, three of them dead, and `well` without dead letters."""
     with closing(SyncSearchClient(settings)) as search:
         one = Ward(api, search, settings)
         papers = [{"id": f"d{n:02}", "title": f"Paper {n}", "text": "words"} for n in range(24)]

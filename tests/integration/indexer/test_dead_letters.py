@@ -1,4 +1,4 @@
-"""Dead documents through the REST API: listed with their reason, retried, and encoded or dead again."""
+"""Dead letters through the REST API: listed with their reason, retried, and encoded or dead again."""
 
 import json
 from collections.abc import Callable, Iterator
