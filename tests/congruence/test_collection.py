@@ -49,8 +49,8 @@ def cranfield(tmp_path_factory: pytest.TempPathFactory) -> JudgedCollection:
     folder = tmp_path_factory.mktemp("collections") / "cranfield"
     folder.mkdir()
     (folder / "corpus.jsonl").write_text("".join(json.dumps(_record(each)) + "\n" for each in documents))
-    asked = [{"_id": query, "text": whole.queries[query]} for query in {row[0]: None for row in rows}]
-    (folder / "queries.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    query_rows = [{"_id": query, "text": whole.queries[query]} for query in {row[0]: None for row in rows}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(each) + "\n" for each in query_rows))
     (folder / "qrels.tsv").write_text("".join(f"{q}\t{d}\t{grade}\n" for q, d, grade in rows))
     return open_collection(folder)
 

@@ -56,8 +56,8 @@ def ask(client: SyncSearchClient, index: NodeIndex, search: dict[str, Any]) -> d
 
 def chosen(written: dict[str, Any] | None, facets: dict[str, dict[str, Any]]) -> Selection:
     tree = None if written is None else parse_filter(written, shelf.FIELDS, LIMITS)
-    asked = {field: Facet.model_validate(facet) for field, facet in facets.items()}
-    counted = parse_facets(asked, shelf.FIELDS, SETTINGS)
+    requested = {field: Facet.model_validate(facet) for field, facet in facets.items()}
+    counted = parse_facets(requested, shelf.FIELDS, SETTINGS)
     return Selection(tree, tuple(build_filter_clauses(tree)), (), counted, COLUMNS)
 
 

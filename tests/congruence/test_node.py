@@ -89,8 +89,8 @@ def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
         add_rescore(build_search_body(sparse_query(head), 100, False, SECONDS), tail, window) if tail.ids else None
         for head, tail in heads
     ]
-    asked = [search for search in searches if search is not None]
-    answers = iter(index.send(asked))
+    valid_searches = [search for search in searches if search is not None]
+    answers = iter(index.send(valid_searches))
     found_by_heavy = iter(index.search([head.by_id() for head, tail in heads if tail.ids], 10_000))
     for search, predicted in zip(searches, expected[::5], strict=True):
         if search is None:
@@ -103,7 +103,7 @@ def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
         if window == 10_000 and len(hits) == 100:
             left = {name: predicted[name].nearest for name in set(heavy) - dict(hits).keys()}
             assert max(left.values(), default=0.0) <= hits[-1][1] * (1 + 2e-7)
-    assert len(asked) > 20
+    assert len(valid_searches) > 20
 
 
 def test_one_segment_and_several_shards_change_nothing(

@@ -67,8 +67,8 @@ def predicted(query: dict[int, float], windows: Sequence[SparseVector]) -> oracl
 def test_a_document_has_the_score_of_its_best_window(
     index: NodeIndex, documents: Windowed, queries: list[dict[int, float]]
 ) -> None:
-    asked = [sparse_query(query_vector(query), "window") for query in queries]
-    for query, hits in zip(queries, index.ask(asked, 1000), strict=True):
+    clauses = [sparse_query(query_vector(query), "window") for query in queries]
+    for query, hits in zip(queries, index.ask(clauses, 1000), strict=True):
         expected = {name: score for name, windows in documents.items() if (score := predicted(query, windows))}
         assert {name for name, _ in hits} == expected.keys()
         for name, score in hits:
@@ -81,10 +81,10 @@ def test_the_window_that_opensearch_names_is_the_one_that_is_best_by_its_packed_
 ) -> None:
     """The passage is the window that scored, so a search does not need inner hits."""
     for query in queries[:20]:
-        asked = sparse_query(query_vector(query), "window")
-        asked["nested"]["inner_hits"] = {"size": 1, "_source": False}
+        clause = sparse_query(query_vector(query), "window")
+        clause["nested"]["inner_hits"] = {"size": 1, "_source": False}
         answer: dict[str, Any] = index.client.send(
-            search_call(SearchPlan(index.generation.physical, build_search_body(asked, 50, False, SECONDS)), SECONDS)
+            search_call(SearchPlan(index.generation.physical, build_search_body(clause, 50, False, SECONDS)), SECONDS)
         )
         for hit in answer["hits"]["hits"]:
             (inner,) = hit["inner_hits"]["window_vectors"]["hits"]["hits"]

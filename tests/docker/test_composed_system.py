@@ -110,8 +110,8 @@ def test_a_document_is_encoded_found_and_reranked(
         ]
         api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
         eventually(lambda: api.get("/v1/indexes/notes").json()["documents"]["encoded"] == 2, 90, "both are encoded")
-        asked = {"query": "which medicine does the doctor give", "mode": "sparse", "rerank": {"top": 10}}
-        answer = api.post("/v1/indexes/notes/search", json=asked).raise_for_status().json()
+        request = {"query": "which medicine does the doctor give", "mode": "sparse", "rerank": {"top": 10}}
+        answer = api.post("/v1/indexes/notes/search", json=request).raise_for_status().json()
         assert answer["rerank"]["applied"] is True
         assert "1" in [hit["id"] for hit in answer["hits"]]
     ended = {name: service.stop() for name, service in system.items()}

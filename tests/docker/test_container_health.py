@@ -175,9 +175,12 @@ def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatc
     """The sweeper sleeps for as long as one request may take. A restart would not make OpenSearch answer."""
     waited: dict[str, float] = {}
     monkeypatch.setattr(health, "check_process_runs", waited.__setitem__)
-    for asked, settings in ((35, Settings(sweep_interval=1)), (65, Settings(sweep_interval=1, opensearch_timeout=60))):
+    for seconds, settings in (
+        (35, Settings(sweep_interval=1)),
+        (65, Settings(sweep_interval=1, opensearch_timeout=60)),
+    ):
         assert health.check_sweeper(settings) is None
-        assert waited["sweeper"] == asked
+        assert waited["sweeper"] == seconds
 
 
 def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

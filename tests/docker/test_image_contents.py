@@ -149,7 +149,7 @@ def test_it_serves_the_page_and_tells_its_health(image: bare_image.BareImage, se
         assert client.get("/healthz").status_code == 200
     started = time.monotonic()
     check = dockerfile.last(dockerfile.read(DOCKERFILE), "api", "HEALTHCHECK").rest.partition("CMD ")[2]
-    asked = bare_image.BareImage(image.root, serving, image.directory).run(*json.loads(check), check=False)
+    result = bare_image.BareImage(image.root, serving, image.directory).run(*json.loads(check), check=False)
     # OpenSearch is away: the API is alive but not ready.
-    assert (asked.returncode, asked.stdout.strip()) == (1, "api: /readyz answered 503")
+    assert (result.returncode, result.stdout.strip()) == (1, "api: /readyz answered 503")
     assert time.monotonic() - started < 20

@@ -148,7 +148,7 @@ class Stack:
         """
         answer = self._all(["state", "text", "title", "error", "windows"])
         found: dict[str, Final] = {}
-        asked: list[tuple[str, int]] = []
+        heaviest_pieces: list[tuple[str, int]] = []
         encoder = load_encoder(self.settings.encoder)
         for stored in read_stored_hits(answer):
             text = stored.source.get("text")
@@ -159,10 +159,10 @@ class Stack:
                 fit = [w.vector.pack() for w in windows] == [vector.pack() for vector in expected]
                 vector = merge_max(w.vector for w in windows)
                 if len(vector):
-                    asked.append((stored.id, int(vector.ids[int(vector.weights.argmax())])))
+                    heaviest_pieces.append((stored.id, int(vector.ids[int(vector.weights.argmax())])))
             reason = (stored.source.get("error") or {}).get("code", "")
             found[stored.id] = Final(stored.state, None if stored.state == "deleted" else text, reason, fit)
-        for one, is_found in zip(asked, self._finds(asked), strict=True):
+        for one, is_found in zip(heaviest_pieces, self._finds(heaviest_pieces), strict=True):
             if not is_found:
                 found[one[0]] = Final(**(vars(found[one[0]]) | {"found": False}))
         return found
@@ -182,14 +182,14 @@ class Stack:
 
         return patient(read)
 
-    def _finds(self, asked: list[tuple[str, int]]) -> list[bool]:
+    def _finds(self, heaviest_pieces: list[tuple[str, int]]) -> list[bool]:
         lines = b"".join(
             b"{}\n" + orjson.dumps({"size": 1, "_source": False, "query": {"bool": {
                 "filter": [{"ids": {"values": [one]}}],
                 "must": [{"rank_feature": {"field": f"sparse.{piece}", "linear": {}}}]}}}) + b"\n"
-            for one, piece in asked
+            for one, piece in heaviest_pieces
         )  # fmt: skip
-        if not asked:
+        if not heaviest_pieces:
             return []
         answer = patient(lambda: self.search.send(Call("POST", f"/{self.physical}/_msearch", lines, ndjson=True)))
         return [bool(one["hits"]["hits"]) for one in answer["responses"]]

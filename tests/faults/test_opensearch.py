@@ -85,14 +85,14 @@ def test_it_is_paused_for_twenty_seconds(node: OpenSearchProcess, new_stack: New
             wait_for(lambda: client.sent >= 100, 60, "documents come in")
             node.process.pause()
             paused = time.monotonic()
-            asked = threading.Thread(target=other.search)
-            asked.start()
+            search_thread = threading.Thread(target=other.search)
+            search_thread.start()
             wait_for(lambda: time.monotonic() - paused > 20, 60, "twenty seconds are over")
             at = client.sent
             refused = client.refused
             node.process.resume()
             wait_for(lambda: client.sent >= at + 100, 60, "documents come in again")
-            asked.join()
+            search_thread.join()
         assert stack.settle() == 0
         kept = check(client.door.history, stack.final())
     assert refused > 0, "searches were answered by an error"

@@ -46,11 +46,11 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
         ids = [hit["_id"] for hit in on_first["hits"]["hits"]]
         assert 0 < len(ids) < DOCUMENTS
         plan = build_search_body(slow_query(ids), DOCUMENTS, False, 0.1)
-        asked = search_call(SearchPlan(stack.physical, plan), 60)
-        naive = search.send(replace(asked, params={}))
+        whole_call = search_call(SearchPlan(stack.physical, plan), 60)
+        naive = search.send(replace(whole_call, params={}))
         assert naive["timed_out"], naive["took"]
         with pytest.raises(BackendUnavailable):
-            complete_hits(search.send(asked), Stopwatch())
+            complete_hits(search.send(whole_call), Stopwatch())
     both = asyncio.run(_two_lists(stack, plan))
     for answer in both:
         with pytest.raises(BackendUnavailable):

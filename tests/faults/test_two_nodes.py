@@ -44,8 +44,8 @@ def test_a_hit_of_one_copy_is_not_lost_on_another_that_does_not_show_it_yet(
             params={"refresh": "true", "realtime": "false", "preference": "_only_nodes:data-1"},
         ).raise_for_status()
         for name, hits in (("data-1", 1), ("data-2", 0)):
-            asked = {"preference": f"_only_nodes:{name}"}
-            assert len(node.get(f"/{stack.physical}/_search", params=asked).json()["hits"]["hits"]) == hits
+            parameters = {"preference": f"_only_nodes:{name}"}
+            assert len(node.get(f"/{stack.physical}/_search", params=parameters).json()["hits"]["hits"]) == hits
         # Requests go to the nodes in turn, so the search and the look-up of its hits reach different nodes. (An empty
         # list also causes a spelling request. With two requests the next search would reach the same node.)
         asking = {"query": "harmless", "mode": "hybrid", "did_you_mean": False}

@@ -153,10 +153,10 @@ class Pod:
     def _asked(self, probe: dict[str, Any]) -> bool:
         if "exec" in probe:
             return self.run(probe["exec"]["command"]).returncode == 0
-        asked = probe["httpGet"]
-        (port,) = (each["containerPort"] for each in self.container["ports"] if each["name"] == asked["port"])
+        http_get = probe["httpGet"]
+        (port,) = (each["containerPort"] for each in self.container["ports"] if each["name"] == http_get["port"])
         with suppress(httpx.HTTPError):
-            address = f"http://127.0.0.1:{self.cluster.ports[port]}{asked['path']}"
+            address = f"http://127.0.0.1:{self.cluster.ports[port]}{http_get['path']}"
             return httpx.get(address, timeout=probe["timeoutSeconds"], trust_env=False).is_success
         return False
 

@@ -118,9 +118,9 @@ def is_not_killed_for_others(objects: list[KubernetesObject]) -> Iterator[str]:
     """Complain about restarts for a lost backend: they do not help, and all pods would restart at once."""
     for one, container in containers(objects):
         probe = container.get("livenessProbe", {})
-        asked = probe.get("httpGet", {}).get("path", "") + " ".join(probe.get("exec", {}).get("command", []))
-        if asked.startswith("/readyz") or "_cluster/health" in asked or asked.endswith(("health worker", "health api")):
-            yield f"{named(one)} dies of what others lack: {asked}"
+        check = probe.get("httpGet", {}).get("path", "") + " ".join(probe.get("exec", {}).get("command", []))
+        if check.startswith("/readyz") or "_cluster/health" in check or check.endswith(("health worker", "health api")):
+            yield f"{named(one)} dies of what others lack: {check}"
 
 
 def _serves(service: KubernetesObject) -> bool:

@@ -83,8 +83,8 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
         ]
         api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
         eventually(lambda: api.get("/v1/indexes/notes").json()["documents"]["encoded"] == 2, 60, "both are encoded")
-        asked = {"query": "drugs against infections", "mode": "sparse", "rerank": {"top": 10}}
-        answer = api.post("/v1/indexes/notes/search", json=asked).raise_for_status().json()
+        request = {"query": "drugs against infections", "mode": "sparse", "rerank": {"top": 10}}
+        answer = api.post("/v1/indexes/notes/search", json=request).raise_for_status().json()
         assert answer["hits"][0]["id"] == "1"
         # The API used the model process, with the key that both have.
         assert answer["rerank"]["applied"] is True, answer["rerank"]

@@ -230,8 +230,8 @@ def test_the_sweepers_probe_has_the_time_that_its_check_takes(monkeypatch: pytes
         objects = render_release(load_case_values("minimal") | {"settings": settings}).objects
         (sweeper,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-sweeper")
         own = {name.lower(): value for name, value in settings.items()}
-        asked = float(str(health.check_sweeper(Settings.model_validate(own))))
-        assert _container(sweeper)["livenessProbe"]["timeoutSeconds"] >= asked + 4
+        check_seconds = float(str(health.check_sweeper(Settings.model_validate(own))))
+        assert _container(sweeper)["livenessProbe"]["timeoutSeconds"] >= check_seconds + 4
 
 
 def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, RenderedRelease]) -> None:

@@ -62,7 +62,7 @@ def test_alerts_fire_when_they_should_and_only_then(file: str) -> None:
 
 
 def test_every_alert_is_made_to_fire_and_is_quiet_while_all_is_well() -> None:
-    asked = [
+    outcomes = [
         (alert["alertname"], bool(alert.get("exp_alerts")))
         for file in TESTS
         for case in yaml.safe_load((HERE / file).read_text())["tests"]
@@ -70,7 +70,7 @@ def test_every_alert_is_made_to_fire_and_is_quiet_while_all_is_well() -> None:
     ]
     every = {rule["alert"] for rule in ALERTS}
     for fires in (True, False):
-        assert {name for name, fired in asked if fired is fires} == every
+        assert {name for name, fired in outcomes if fired is fires} == every
 
 
 def test_every_expression_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_only_metrics_and_labels_that_exist_are_asked_for(expression: str) -> No
         assert name in RECORDED
     for name, matchers in re.findall(r"\b(sparsewell_[a-z_]+)(?:\{([^}]*(?:\{[^}]*\}[^}]*)*)\})?", expression):
         assert name in SAMPLES, name
-        asked = set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
-        assert asked <= SAMPLES[name] | ADDED, name
+        labels = set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
+        assert labels <= SAMPLES[name] | ADDED, name
 
 
 def values_that_exist() -> dict[str, set[str]]:

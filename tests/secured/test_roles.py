@@ -78,7 +78,7 @@ def worker(secured_node: Secured, chosen: dict[str, Any], tmp_path: Path) -> Ite
         assert "forbidden" not in Path(child.log).read_text()
 
 
-def asked(api: httpx.Client, method: str, path: str, **given: Any) -> Any:
+def send(api: httpx.Client, method: str, path: str, **given: Any) -> Any:
     answer = api.request(method, f"/v1{path}", **given)
     assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
     return answer.json() if answer.headers.get("content-type", "").startswith("application/json") else answer.text
@@ -90,38 +90,36 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
 ) -> None:  # fmt: skip
     """Use every operation once: documents, searches, rules, queries, exports, expiry and a reindexing."""
     assert api.get("/readyz").status_code == 200
-    asked(api, "PUT", "/indexes/books", json={"fields": {"year": "number"}})
-    job = asked(api, "POST", "/indexes/books/documents", json=DOCUMENTS, headers={"idempotency-key": "one"})["job"][
-        "id"
-    ]
-    eventually(lambda: asked(api, "GET", f"/jobs/{job}")["finished"], 60, "the worker has encoded them")
-    assert asked(api, "GET", "/indexes/books")["documents"]["encoded"] == 3
+    send(api, "PUT", "/indexes/books", json={"fields": {"year": "number"}})
+    job = send(api, "POST", "/indexes/books/documents", json=DOCUMENTS, headers={"idempotency-key": "one"})["job"]["id"]
+    eventually(lambda: send(api, "GET", f"/jobs/{job}")["finished"], 60, "the worker has encoded them")
+    assert send(api, "GET", "/indexes/books")["documents"]["encoded"] == 3
 
     for mode in ("sparse", "lexical", "hybrid"):
         body = {"query": "which drugs does a physician prescribe", "mode": mode, "explain": True, "highlight": True}
         body |= {"facets": {"year": {"ranges": [{"gte": 1900}]}}} if mode == "hybrid" else {}
-        found = asked(
+        found = send(
             api, "POST", "/indexes/books/search", json=body | {"filter": {"field": "year", "range": {"gte": 1900}}}
         )
         assert found["hits"][0]["id"] == "a"
-    page = asked(api, "POST", "/indexes/books/search", json={"query": "a physician", "cursor": "*", "size": 1})
-    asked(api, "POST", "/indexes/books/search", json={"query": "a physician", "cursor": page["cursor"], "size": 1})
-    asked(api, "POST", "/search", json={"query": "a physician", "indexes": ["books"]})
-    asked(api, "POST", "/search/batch", json={"searches": [{"index": "books", "query": "ship"}]})
-    asked(api, "POST", "/indexes/books/search", json={"like": ["c"]})
-    asked(api, "POST", "/indexes/books/search", json={"query": "physisian", "mode": "lexical"})
-    asked(api, "GET", "/indexes/books/suggest", params={"q": "med"})
+    page = send(api, "POST", "/indexes/books/search", json={"query": "a physician", "cursor": "*", "size": 1})
+    send(api, "POST", "/indexes/books/search", json={"query": "a physician", "cursor": page["cursor"], "size": 1})
+    send(api, "POST", "/search", json={"query": "a physician", "indexes": ["books"]})
+    send(api, "POST", "/search/batch", json={"searches": [{"index": "books", "query": "ship"}]})
+    send(api, "POST", "/indexes/books/search", json={"like": ["c"]})
+    send(api, "POST", "/indexes/books/search", json={"query": "physisian", "mode": "lexical"})
+    send(api, "GET", "/indexes/books/suggest", params={"q": "med"})
     rules = {"rules": {"synonyms": [{"words": ["doctor", "physician"]}]}}
-    asked(api, "PUT", "/indexes/books/curation", json=rules)
-    asked(api, "POST", "/indexes/books/curation/dry-run", json=rules | {"queries": ["doctor"]})
-    asked(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
-    asked(api, "GET", "/indexes/books/queries")
-    asked(api, "DELETE", "/indexes/books/queries", params={"all": "true"})
-    asked(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
-    asked(api, "GET", "/indexes/books/dead-letters")
-    assert len(asked(api, "GET", "/indexes/books/export").splitlines()) >= 3
-    asked(api, "GET", "/indexes/books/documents/a")
-    asked(api, "DELETE", "/indexes/books/documents/b")
+    send(api, "PUT", "/indexes/books/curation", json=rules)
+    send(api, "POST", "/indexes/books/curation/dry-run", json=rules | {"queries": ["doctor"]})
+    send(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
+    send(api, "GET", "/indexes/books/queries")
+    send(api, "DELETE", "/indexes/books/queries", params={"all": "true"})
+    send(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
+    send(api, "GET", "/indexes/books/dead-letters")
+    assert len(send(api, "GET", "/indexes/books/export").splitlines()) >= 3
+    send(api, "GET", "/indexes/books/documents/a")
+    send(api, "DELETE", "/indexes/books/documents/b")
 
     operator = secured_node.settings("operator", **chosen)
     with closing(SyncSearchClient(operator)) as search, closing(Publisher(operator.redis_address)) as publisher:
@@ -154,12 +152,12 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
                 patch.setenv(name, value)
             result = CliRunner().invoke(app, words, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    assert asked(api, "GET", "/indexes/books/curation")["rules"] == rules["rules"]
-    assert "old chairs" in [one["query"] for one in asked(api, "GET", "/indexes/books/queries")["queries"]]
-    assert [hit["id"] for hit in asked(api, "POST", "/indexes/books/search", json={"query": "physician"})["hits"]] == [
+    assert send(api, "GET", "/indexes/books/curation")["rules"] == rules["rules"]
+    assert "old chairs" in [one["query"] for one in send(api, "GET", "/indexes/books/queries")["queries"]]
+    assert [hit["id"] for hit in send(api, "POST", "/indexes/books/search", json={"query": "physician"})["hits"]] == [
         "a"
     ]
-    asked(api, "DELETE", "/indexes/books")
+    send(api, "DELETE", "/indexes/books")
 
 
 FOREIGN, KEPT, RULES = "payroll", "sparsewell-kept.g000001", "sparsewell_curation.1"

@@ -155,14 +155,14 @@ def test_gradients_are_the_same_every_time() -> None:
 def test_positions_are_kept_only_for_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     states, mask, weight, bias = case([6, 2])
     weight.requires_grad_()
-    asked = []
-    monkeypatch.setattr(module, "largest_logits", lambda *g, places: asked.append(places) or plain_largest(*g))
+    recorded = []
+    monkeypatch.setattr(module, "largest_logits", lambda *g, places: recorded.append(places) or plain_largest(*g))
     max_head(states, mask, weight, bias)
     with torch.no_grad():
         max_head(states, mask, weight, bias)
     with torch.inference_mode():
         max_head(states, mask, weight, bias)
-    assert asked == [True, False, False]
+    assert recorded == [True, False, False]
 
 
 def plain_largest(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,17 +90,17 @@ def test_an_unreadable_answer_of_a_decoder_changes_no_order(decoder: Path) -> No
 def test_a_relevant_passage_moves_from_the_end_to_the_top(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decoder here always ranks the passage about lift first."""
     scorer = ListwiseScorer(str(decoder))
-    asked = []
+    passage_counts = []
 
     def says(message: str, passages: int) -> str:
-        asked.append(passages)
+        passage_counts.append(passages)
         lines = [line for line in message.splitlines() if line.startswith("[") and "lift" in line]
         return lines[0].partition(" ")[0] if lines else ""
 
     monkeypatch.setattr(scorer, "answer", says)
     scores = scorer("what is lift", [*PASSAGES, "lift is a force"])
     assert int(scores.argmax()) == len(PASSAGES)
-    assert asked == [20, 17]
+    assert passage_counts == [20, 17]
     assert scores[: len(PASSAGES)].tolist() == sorted(scores[: len(PASSAGES)].tolist(), reverse=True)
 
 

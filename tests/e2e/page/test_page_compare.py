@@ -22,8 +22,8 @@ def test_lists_match_the_api_and_ties_join_equal_results(visit) -> None:
     page = visit.go(COMPARE + "&prune=0")
     lists = [ids(page, 0), ids(page, 1)]
     for mode, shown in zip(("lexical", "sparse"), lists, strict=True):
-        asked = {"query": "waiting for the temporary folder", "mode": mode} | ({"prune": 0} if mode == "sparse" else {})
-        answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=asked, timeout=30, trust_env=False).json()
+        body = {"query": "waiting for the temporary folder", "mode": mode} | ({"prune": 0} if mode == "sparse" else {})
+        answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=body, timeout=30, trust_env=False).json()
         assert shown == [entry["id"] for entry in answer["hits"]]
     both = set(lists[0]) & set(lists[1])
     # Only lexical search treats "waits" as a form of "waiting". Only the encoder treats "the" as a word.

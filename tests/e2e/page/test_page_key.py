@@ -66,8 +66,8 @@ def test_a_key_with_a_filter_shows_only_its_documents(locked: str, open_page: Ca
         ]
         sent = admin.post("/v1/indexes/shared/documents", json=documents).raise_for_status().json()
         admin.get(f"/v1/jobs/{sent['job']['id']}").raise_for_status()  # the job status refreshes the index
-        asked = {"name": "a", "scopes": ["search"], "filter": {"field": "tenant", "is": "tenant a"}}
-        key = admin.post("/v1/keys", json=asked).raise_for_status().json()["key"]
+        request = {"name": "a", "scopes": ["search"], "filter": {"field": "tenant", "is": "tenant a"}}
+        key = admin.post("/v1/keys", json=request).raise_for_status().json()["key"]
 
     def seen(key: str, hits: int) -> str:
         """Return all responses and page contents of one visit to each view."""

@@ -244,8 +244,8 @@ def test_unreachable_redis_and_a_service_that_is_not_ready(go, ward: Ward) -> No
 
 
 def test_queues_workers_and_generations(go, ward: Ward) -> None:
-    with closing(WorkerRegistry(ward.settings.redis_address)) as presence:
-        presence.announce(f"host-1:{HOSTILE}", encoder="standin", fingerprint="d405", processes=2, version="0.1.0")
+    with closing(WorkerRegistry(ward.settings.redis_address)) as registry:
+        registry.announce(f"host-1:{HOSTILE}", encoder="standin", fingerprint="d405", processes=2, version="0.1.0")
     page = go()
     queues, workers, generations = (
         page.locator(f"[data-table={name}]") for name in ("queues", "workers", "generations")

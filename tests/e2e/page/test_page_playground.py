@@ -31,7 +31,7 @@ def ids(page: Page) -> list[str]:
     return [hit.get_attribute("data-id") or "" for hit in page.locator(".hit").all()]
 
 
-def asked(page: Page, base: str, index: str = "shelf") -> dict[str, Any]:
+def repeat_shown_request(page: Page, base: str, index: str = "shelf") -> dict[str, Any]:
     """Repeat the request that the page shows and return the response."""
     body = json.loads(page.locator(".request pre").text_content() or "")
     answer = httpx.post(f"{base}/v1/indexes/{index}/search", json=body, timeout=30, trust_env=False).raise_for_status()
@@ -51,7 +51,7 @@ def test_every_declared_field_has_a_control_of_its_type(visit) -> None:
         "published": "date",
         "blurb": "text",
     }
-    answer = asked(page, visit.base)
+    answer = repeat_shown_request(page, visit.base)
     for field in ("genre", "published"):
         buckets = answer["facets"][field]["buckets"]
         counts = filters.locator(f"[data-field={field}] .count").all_inner_texts()
@@ -236,7 +236,7 @@ def test_reranking_gives_scores_of_its_own(visit) -> None:
     expect(page.locator(".remark")).to_have_count(0)
     expect(page.locator(".stage-list")).to_contain_text("rerank")
     assert "rerank=0.7" in page.url
-    answer = asked(page, visit.base)
+    answer = repeat_shown_request(page, visit.base)
     assert answer["rerank"]["applied"]
     assert ids(page) == [hit["id"] for hit in answer["hits"]]
     page.get_by_label("Sort by").select_option("pages")  # a sorted list cannot be reranked

@@ -61,14 +61,14 @@ def test_indexes_that_are_not_a_key_s_own_are_answered_alike_whether_they_exist_
     job = admin.post("/v1/indexes/books/documents", json=[{"id": "1", "text": "x"}]).json()["job"]["id"]
     client = as_key(make_key(["search", "ingest"], indexes=["logs-*"]))
     operator = as_key(make_key(["admin"], indexes=["logs-*"]))
-    asked = [
+    data_requests = [
         ("POST", "/search", {"query": "x"}), ("GET", "/search?q=x", None), ("GET", "/suggest?q=x", None),
         ("GET", "", None), ("GET", "/documents/1", None), ("GET", "/chapters/1", None), ("GET", "/export", None),
         ("POST", "/documents", []), ("PUT", "/documents/1", {"text": "x"}), ("DELETE", "/documents/1", None),
         ("GET", "/dead-letters", None), ("POST", "/dead-letters/retry", {"all": True}),
     ]  # fmt: skip
     managed = [("PUT", "", {}), ("DELETE", "", None), ("GET", "/curation", None), ("GET", "/queries", None)]
-    for who, requests in ((client, asked), (operator, asked + managed)):
+    for who, requests in ((client, data_requests), (operator, data_requests + managed)):
         for method, path, body in requests:
             told = []
             for index in ("books", "nothing"):

@@ -180,13 +180,13 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
 
     before = {code: problems(code) for code in ("bad_key", "too_many_failures")}
     app = create_app(settings)
-    asked = 0
+    request_count = 0
     async with app.router.lifespan_context(app):
         send = app.state.app_state.search.send
 
         async def counting(call: Call) -> Any:
-            nonlocal asked
-            asked += 1
+            nonlocal request_count
+            request_count += 1
             return await send(call)
 
         app.state.app_state.search.send = counting
@@ -196,7 +196,7 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
         ]
         seconds = time.monotonic() - began
         assert set(statuses) == {401, 429}
-        assert asked <= seconds + 2
+        assert request_count <= seconds + 2
         assert await status_of(app, admin_key) == 200
     refused = {code: problems(code) - then for code, then in before.items()}
     assert sum(refused.values()) == 10_000

@@ -26,7 +26,7 @@ class SmallIssuer:
     """Publish keys, count the requests for them, and sign tokens."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.request_count = 0
         self.away = False
         self.moved = ""  # the address that its keys redirect to
         self.padding = 0  # bytes after its keys
@@ -35,7 +35,7 @@ class SmallIssuer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                issuer.asked += 1
+                issuer.request_count += 1
                 documents = {
                     "/.well-known/openid-configuration": {"issuer": issuer.name, "jwks_uri": f"{issuer.url}/keys"},
                     "/keys": {"keys": [issuer.public(kid) for kid in issuer.private]},
@@ -168,12 +168,12 @@ def test_tokens_that_are_none(api: httpx.Client, as_key: As, issuer: SmallIssuer
         "a word": "a.b.c",
     }
     assert as_key(right).get("/v1/indexes").status_code == 200
-    asked, counted = issuer.asked, problems("bad_token")
+    requests_before, counted = issuer.request_count, problems("bad_token")
     for what, token in bad.items():
         answer = as_key(token).get("/v1/indexes")
         assert said(answer) == (401, "bad_token"), what
         assert 'error="invalid_token"' in answer.headers["www-authenticate"] and token not in answer.text
-    assert issuer.asked <= asked + 2  # one request for unknown keys
+    assert issuer.request_count <= requests_before + 2  # one request for unknown keys
     assert problems("bad_token") == counted + len(bad)
     assert as_key(right).get("/v1/indexes").status_code == 200
 

@@ -126,11 +126,11 @@ def without_api6(patch: Patch) -> None:
 
 def api7_an_address_to_fetch(target: Target) -> bool:
     """Callers may name the addresses of a recording, a player and a token's keys."""
-    asked: list[str] = []
+    requested_paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested_paths.append(self.path)
             self.send_response(200)
             self.send_header("content-length", "2")
             self.end_headers()
@@ -159,7 +159,7 @@ def api7_an_address_to_fetch(target: Target) -> bool:
         server.shutdown()
         server.server_close()
         thread.join()
-    return bool(asked)
+    return bool(requested_paths)
 
 
 FETCHES: list[bool] = []

@@ -123,19 +123,19 @@ class Flaky(http.server.BaseHTTPRequestHandler):
     """Forward requests to the API, but cut every second page in the middle and refuse every third with 429."""
 
     behind: str
-    asked: list[str]
+    requested_paths: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested_paths.append(self.path)
         answer = httpx.get(self.behind + self.path, timeout=30, trust_env=False)
         body = answer.content
-        if len(self.asked) % 3 == 0:
+        if len(self.requested_paths) % 3 == 0:
             body = b'{"code": "opensearch_overloaded", "detail": "Busy."}'
             self.send_response(429)
             self.send_header("retry-after", "0")
         else:
             self.send_response(answer.status_code)
-        if len(self.asked) % 2 == 0 and self.server.cuts:  # type: ignore[attr-defined]
+        if len(self.requested_paths) % 2 == 0 and self.server.cuts:  # type: ignore[attr-defined]
             self.end_headers()
             self.wfile.write(body[: len(body) // 2])  # no length, so the body ends with the connection
             return
@@ -149,7 +149,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def flaky(api_url: str) -> Iterator[http.server.HTTPServer]:
-    handler = type("Handler", (Flaky,), {"behind": api_url, "asked": []})
+    handler = type("Handler", (Flaky,), {"behind": api_url, "requested_paths": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.cuts = True  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever)
@@ -168,8 +168,8 @@ def test_cut_and_refused_pages_are_asked_for_again(
     assert done.returncode == 0, done.stderr
     assert "export_cut" in done.stderr
     assert len(exported(path)) == 50
-    asked = flaky.RequestHandlerClass.asked  # type: ignore[attr-defined]
-    assert len(asked) > len(set(asked))
+    requested_paths = flaky.RequestHandlerClass.requested_paths  # type: ignore[attr-defined]
+    assert len(requested_paths) > len(set(requested_paths))
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def test_a_library_from_its_creation_to_its_end(client: Any, worker: ChildProces
     assert sum(why.contribution for why in found.hits[0].why) == pytest.approx(found.hits[0].score, rel=1e-5)
     narrowed = client.search("books", "captain", filter={"field": "year", "range": {"lt": 1900}}, mode="lexical")
     assert [hit.id for hit in narrowed.hits] == ["moby"]
-    asked = SearchRequest(query="captain", mode="lexical", size=1, fields=["title"])
-    assert client.search("books", asked).hits[0].metadata is None
+    request = SearchRequest(query="captain", mode="lexical", size=1, fields=["title"])
+    assert client.search("books", request).hits[0].metadata is None
     pages = list(client.pages("books", "captain", mode="lexical", size=1))
     assert [[hit.id for hit in page.hits] for page in pages if page.hits] == [[hit.id] for hit in
         client.search("books", "captain", mode="lexical").hits]  # fmt: skip

@@ -85,7 +85,7 @@ def test_haystack(notes: str, capsys: pytest.CaptureFixture[str]) -> None:
         (document,) = one.run({"retriever": {"query": "captain"}})["retriever"]["documents"]
         assert (document.id, document.content, document.meta["year"]) == ("whale", NOTES[0]["text"], 1851)
     only_new = {"filter": {"field": "year", "range": {"gte": 1900}}}
-    asked = {"retriever": {"query": "captain carpenter", "options": only_new}}
-    assert [one.id for one in pipeline.run(asked)["retriever"]["documents"]] == ["chair"]
+    inputs = {"retriever": {"query": "captain carpenter", "options": only_new}}
+    assert [one.id for one in pipeline.run(inputs)["retriever"]["documents"]] == ["chair"]
     haystack_retriever.main("notes", "captain", notes)
     assert "Whales" in capsys.readouterr().out

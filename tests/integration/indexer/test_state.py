@@ -36,8 +36,8 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
     (verdict,) = write_bulk(search, [copy_write(old, new, journal.stored("a"), 60)], 1024**2, 10)
     assert verdict.outcome is WriteOutcome.STORED
 
-    with closing(WorkerRegistry(settings.redis_address)) as presence:
-        state = ServiceStateCollector(settings, search, publisher, presence)
+    with closing(WorkerRegistry(settings.redis_address)) as registry:
+        state = ServiceStateCollector(settings, search, publisher, registry)
 
         def seen() -> dict[tuple[str, str], float]:
             for one in (old, new):

@@ -35,10 +35,10 @@ class Thirds:
     fingerprint = "thirds"
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.error, self.asked = error, 0
+        self.error, self.call_count = error, 0
 
     def chapters(self, episode: Episode, seconds: float) -> tuple[Sequence[Chapter], Sequence[Repair]]:
-        self.asked += 1
+        self.call_count += 1
         if self.error is not None:
             raise self.error
         offsets = [*episode.segments.offsets, len(episode.text)]
@@ -134,7 +134,7 @@ def test_the_producers_chapters_are_kept(talks: Talks) -> None:
     assert [hit["state"] for hit in talks.search(query="the rest", mode="lexical")] == ["pending"], "nobody says it"
     talks.encode("a", maker=maker)
     source = talks.stored("a")["_source"]
-    assert maker.asked == 0
+    assert maker.call_count == 0
     assert [hit["id"] for hit in talks.search(query="the rest", mode="lexical")] == ["a"]
     assert source["chaptering"] == {"engine": "given"}
     assert source["chapter_titles"] == ["Whales", "The rest"]

@@ -31,14 +31,14 @@ def put(api: httpx.Client, count: int, words: str = "words") -> list[dict[str, A
 
 def whole(api: httpx.Client, **first: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return all documents, and the report in the last line of each page."""
-    documents, told, asked = [], [], first
+    documents, told, parameters = [], [], first
     while True:
-        lines, last = read_page(api.get(PATH, params=asked).raise_for_status().content)
+        lines, last = read_page(api.get(PATH, params=parameters).raise_for_status().content)
         documents += [orjson.loads(line) for line in lines]
         told.append(last)
         if last["cursor"] is None:
             return documents, told
-        asked = {"cursor": last["cursor"], "size": first.get("size", 1000)}
+        parameters = {"cursor": last["cursor"], "size": first.get("size", 1000)}
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_it_is_a_snapshot_while_writes_go_on(books: httpx.Client) -> None:
 def test_a_page_can_be_asked_for_again(books: httpx.Client) -> None:
     put(books, 30)
     _, first = read_page(books.get(PATH, params={"size": 10}).content)
-    asked = {"cursor": first["cursor"], "size": 10}
-    pages = [read_page(books.get(PATH, params=asked).content)[0] for _ in range(3)]
+    parameters = {"cursor": first["cursor"], "size": 10}
+    pages = [read_page(books.get(PATH, params=parameters).content)[0] for _ in range(3)]
     assert pages[0] == pages[1] == pages[2]
     _, told = whole(books, size=10)
     ends = [books.get(PATH, params={"cursor": told[-2]["cursor"]}) for _ in range(2)]

@@ -106,9 +106,9 @@ def test_the_best_are_ordered_by_both_scores(notes: httpx.Client, model_process:
 def test_a_reranked_score_is_explained_and_its_words_are_marked(
     notes: httpx.Client, model_process: uvicorn.Server, mode: str
 ) -> None:
-    asked = {"mode": mode, "explain": True, "highlight": True}
-    plain = {hit["id"]: hit for hit in search(notes, **asked)["hits"]}
-    reranked = search(notes, rerank={"top": 3, "weight": 0.6}, **asked)["hits"]
+    options = {"mode": mode, "explain": True, "highlight": True}
+    plain = {hit["id"]: hit for hit in search(notes, **options)["hits"]}
+    reranked = search(notes, rerank={"top": 3, "weight": 0.6}, **options)["hits"]
     assert sum("reranking" in hit for hit in reranked) == 3
     for hit in reranked:
         same = plain[hit["id"]]

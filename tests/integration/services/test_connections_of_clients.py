@@ -243,19 +243,19 @@ async def test_connections_beyond_the_limit_are_closed_and_the_others_served() -
 async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
     """The control is another request in the test above: the server refuses it."""
 
-    async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: bytes) -> bytes | None:
+    async def send_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: bytes) -> bytes | None:
         writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path)
         return await ended(reader, 10)
 
     async with serving(patient) as connect:
         kept = [await connect() for _ in range(PATIENT.connections)]
         for path in (b"/healthz", b"/readyz"):
-            got = await asked(*await connect(), path)
+            got = await send_request(*await connect(), path)
             assert got is not None, "one request, and the place is free again"
             assert got.startswith(b"HTTP/1.1 200 ")
             assert b"connection: close" in got
         # two requests at once: the second request on a probe's connection has the same limits
-        got = await asked(*await connect(), b"/healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /names")
+        got = await send_request(*await connect(), b"/healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /names")
         assert got is not None
         assert got.startswith(b"HTTP/1.1 503 ")
         # silent clients hold the places of probes for one second only
@@ -263,7 +263,7 @@ async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
         for reader, _ in silent:
             with suppress(ConnectionError):
                 assert await ended(reader, 10) == b""
-        got = await asked(*await connect(), b"/healthz")
+        got = await send_request(*await connect(), b"/healthz")
         assert got is not None
         assert got.startswith(b"HTTP/1.1 200 ")
         assert not any(reader.at_eof() for reader, _ in kept)

@@ -37,7 +37,7 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
         await runner.cleanup()
 
 
-async def asked(url: str) -> str:
+async def error_code(url: str) -> str:
     """Return the code of the resulting error."""
     client = ModelClient(url, 5)
     try:
@@ -87,7 +87,7 @@ async def test_a_process_that_hangs_costs_one_deadline_and_is_left_alone(
 
 
 async def test_nobody_listens() -> None:
-    assert await asked(f"http://127.0.0.1:{find_free_port()}") == "model_unavailable"
+    assert await error_code(f"http://127.0.0.1:{find_free_port()}") == "model_unavailable"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_answers_that_are_none(serve: Callable[[Handler], Awaitable[str]],
     async def answered(request: web.Request) -> web.Response:
         return web.json_response(answer)
 
-    assert await asked(await serve(answered)) == code
+    assert await error_code(await serve(answered)) == code
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ async def test_other_answers(serve: Callable[[Handler], Awaitable[str]], status:
     async def answered(request: web.Request) -> web.Response:
         return web.Response(status=status, text=body, headers={"location": "http://elsewhere/"})
 
-    assert await asked(await serve(answered)) == code
+    assert await error_code(await serve(answered)) == code

@@ -78,17 +78,17 @@ def test_a_search_that_lacks_a_shard_is_refused_and_counted(start: Start, settin
     with node, client(settings) as http:
         http.put("/v1/indexes/notes").raise_for_status()
 
-        def asked(mode: str) -> tuple[int, str]:
+        def search_status(mode: str) -> tuple[int, str]:
             answer = http.post("/v1/indexes/notes/search", json={"query": "words", "mode": mode})
             return answer.status_code, answer.json().get("code", "")
 
         modes = ("lexical", "hybrid")  # a search of one list is one request; a search of two lists shares one
-        assert [asked(mode) for mode in modes] == [(200, "")] * 2
+        assert [search_status(mode) for mode in modes] == [(200, "")] * 2
         node.put(f"{physical}/_settings", json={"index.routing.allocation.enable": "none"}).raise_for_status()
         (place,) = {shard["node"] for shard in node.get(f"/_cat/shards{physical}", params={"format": "json"}).json()}
         lost = {"index": physical[1:], "shard": 1, "node": place, "allow_primary": True}
         node.post("/_cluster/reroute", json={"commands": [{"cancel": lost}]}).raise_for_status()
-        assert [asked(mode) for mode in modes] == [(503, "search_incomplete")] * 2
+        assert [search_status(mode) for mode in modes] == [(503, "search_incomplete")] * 2
     assert api.samples()["sparsewell_search_incomplete_total"] == 2
 
 

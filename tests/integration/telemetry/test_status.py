@@ -47,10 +47,10 @@ def _generation(api: httpx.Client) -> dict[str, Any]:
 
 def test_who_was_not_seen_lately_is_not_listed_and_nonsense_is_passed_over(settings: Settings) -> None:
     with (
-        closing(WorkerRegistry(settings.redis_address)) as presence,
+        closing(WorkerRegistry(settings.redis_address)) as registry,
         redis.Redis.from_url(settings.redis_url) as broker,
     ):
-        presence.announce("here", encoder="e", fingerprint="f", processes=1, version="1")
+        registry.announce("here", encoder="e", fingerprint="f", processes=1, version="1")
         fields = {
             "late": b'{"at": 1, "encoder": "e", "fingerprint": "f", "processes": 1, "version": "1"}',
             "newer": b'{"at": 99999999999, "encoder": "e", "mood": "good"}',
@@ -58,7 +58,7 @@ def test_who_was_not_seen_lately_is_not_listed_and_nonsense_is_passed_over(setti
             "list": b"[]",
         }
         broker.hset(WORKERS_KEY, mapping=fields)
-        assert [worker.name for worker in presence.workers()] == ["here"]
+        assert [worker.name for worker in registry.workers()] == ["here"]
         assert not broker.hexists(WORKERS_KEY, "late"), "long gone, so forgotten"
 
 

@@ -55,15 +55,15 @@ def test_the_score_is_the_dot_product_of_table_and_vector(directory: Path, encod
     windows = [encoder.windows(sentence)[0] for sentence in SENTENCES]
     vectors = encoder.encode(windows)
     for query in queries:
-        asked = table.encode(query, 100).by_id()
+        query_vector = table.encode(query, 100).by_id()
         dense = model.encode_query(query, convert_to_sparse_tensor=False).numpy()
-        assert asked == pytest.approx({i: dense[i] for i in dense.nonzero()[0].tolist()})
+        assert query_vector == pytest.approx({i: dense[i] for i in dense.nonzero()[0].tolist()})
         for window, vector in zip(windows, vectors, strict=True):
             ids, weights = encoder.run([window.piece_ids])
             stored = dict(zip(ids[0].tolist(), weights[0].tolist(), strict=True))
-            score = sum(weight * stored.get(i, 0.0) for i, weight in asked.items())
+            score = sum(weight * stored.get(i, 0.0) for i, weight in query_vector.items())
             # Stored weights are truncated: they are at most 0.39 % too low.
-            assert score * 0.996 - 1e-4 <= vector.dot(asked) <= score + 1e-4
+            assert score * 0.996 - 1e-4 <= vector.dot(query_vector) <= score + 1e-4
 
 
 def test_long_texts_are_windowed_and_windows_that_do_not_fit_are_refused(encoder: DecoderEncoder, text: str) -> None:

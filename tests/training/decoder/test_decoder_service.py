@@ -52,11 +52,12 @@ def check_scores(api: httpx.Client, table: QueryTable, query: str) -> list[dict[
 
 def wanted_scores(directory: Path, query: str) -> dict[str, float]:
     """Return the dot product of the query and each document's vector, computed here, by document id."""
-    encoder, asked = load_encoder(str(directory), threads=1), QueryTable.load(directory).encode(query, 100).by_id()
+    encoder = load_encoder(str(directory), threads=1)
+    query_weights = QueryTable.load(directory).encode(query, 100).by_id()
     scores = {}
     for document in DOCUMENTS:
         vector = merge_max(encoder.encode(encoder.windows(f"{document['title']}\n{document['text']}")))
-        scores[document["id"]] = vector.top(encoder.manifest.top_k).dot(asked)
+        scores[document["id"]] = vector.top(encoder.manifest.top_k).dot(query_weights)
     return {name: score for name, score in scores.items() if score > 0}
 
 

@@ -105,9 +105,9 @@ def test_the_workers_get_the_vectors_of_training(start: str, trained: TrainedDec
         with torch.inference_mode():
             before = untrained(untrained.preprocess([sentence]))["sentence_embedding"][0].numpy()
         assert np.abs(before - wanted).max() > 0.1
-        asked = model.encode_query(sentence, convert_to_sparse_tensor=False).numpy()
+        query_vector = model.encode_query(sentence, convert_to_sparse_tensor=False).numpy()
         assert table.encode(sentence, 100).by_id() == pytest.approx(
-            {i: asked[i] for i in asked.nonzero()[0].tolist()}, rel=1e-5
+            {i: query_vector[i] for i in query_vector.nonzero()[0].tolist()}, rel=1e-5
         )
     assert encoder.manifest.licence == "MIT"
     assert encoder.manifest.model_extra is not None

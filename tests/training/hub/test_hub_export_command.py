@@ -211,10 +211,10 @@ def test_a_hub_name_without_a_network_gives_advice(tmp_path: Path, export: Expor
 def test_only_data_files_of_a_repository_are_fetched(
     whole: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, str | None]] = []
+    requested: list[tuple[str, str | None]] = []
 
     def snapshot(repository: str, *, revision: str | None, **patterns: list[str]) -> str:
-        asked.append((repository, revision))
+        requested.append((repository, revision))
         files = [
             "model.safetensors",
             "config.json",
@@ -229,7 +229,7 @@ def test_only_data_files_of_a_repository_are_fetched(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert export("owner/name@v2", tmp_path / "tiny")[0] == 0
-    assert asked == [("owner/name", "v2")]
+    assert requested == [("owner/name", "v2")]
     manifest = json.loads((tmp_path / "tiny" / "manifest.json").read_text())
     assert manifest["training"] == {"source": "owner/name@v2"}
     assert not {"*.bin", "*.py", "*.pt"} & {*ALLOWED_PATTERNS, *IGNORED_PATTERNS}

@@ -36,10 +36,10 @@ def assert_equal(model: SparseEncoder, out: Path) -> None:
         found[ids[0]] = weights[0]
         np.testing.assert_allclose(found[ORDINARY], document[ORDINARY], atol=1e-4)
         assert not found[~ORDINARY].any()
-        asked = np.zeros(len(PIECES), np.float32)
+        encoded = np.zeros(len(PIECES), np.float32)
         for index, weight in table.encode(text, 100).by_id().items():
-            asked[index] = weight
-        np.testing.assert_allclose(asked[ORDINARY], query[ORDINARY], atol=1e-4)
+            encoded[index] = weight
+        np.testing.assert_allclose(encoded[ORDINARY], query[ORDINARY], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])

@@ -25,10 +25,10 @@ def run(*arguments: str | bytes, **environment: str) -> "subprocess.CompletedPro
 class Recorder(http.server.BaseHTTPRequestHandler):
     """A handler that answers as an API without indexes, and keeps the requested paths."""
 
-    asked: list[str]
+    paths: list[str]
 
     def do_POST(self) -> None:
-        self.asked.append(self.path)
+        self.paths.append(self.path)
         body = b'{"code": "index_not_found", "detail": "There is none."}'
         self.send_response(404)
         self.send_header("content-length", str(len(body)))
@@ -40,10 +40,10 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def asked() -> Iterator[tuple[str, list[str]]]:
+def recording_server() -> Iterator[tuple[str, list[str]]]:
     """Yield the address of a server, and the requested paths."""
     paths: list[str] = []
-    handler = type("Handler", (Recorder,), {"asked": paths})
+    handler = type("Handler", (Recorder,), {"paths": paths})
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -80,16 +80,16 @@ def test_bad_arguments_print_one_line_with_a_code(arguments: list[str | bytes], 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_search_quotes_the_index_and_takes_no_proxy(asked: tuple[str, list[str]]) -> None:
-    address, paths = asked
+def test_search_quotes_the_index_and_takes_no_proxy(recording_server: tuple[str, list[str]]) -> None:
+    address, paths = recording_server
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     done = run("search", "words", "-i", "a/../b?c", "--api", address, **proxy)
     assert "[index_not_found]" in done.stderr
     assert paths == ["/v1/indexes/a%2F..%2Fb%3Fc/search"]
 
 
-def test_several_indexes_are_searched_as_one(asked: tuple[str, list[str]]) -> None:
-    address, paths = asked
+def test_several_indexes_are_searched_as_one(recording_server: tuple[str, list[str]]) -> None:
+    address, paths = recording_server
     done = run("search", "words", "-i", "books", "-i", "films", "--api", address)
     assert "[index_not_found]" in done.stderr
     assert paths == ["/v1/search"]

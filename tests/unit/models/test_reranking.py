@@ -7,10 +7,10 @@ from models.reranking import MAX_PASSAGE_CHARACTERS, build_prompt, parse_permuta
 
 
 def test_the_prompt_numbers_the_passages_and_shows_each_on_a_line() -> None:
-    asked = build_prompt("pause\nit", ["one\n\ntwo", "see [1] and [22]", "x" * 5000])
-    assert "[1] one two\n[2] see (1) and (22)\n[3] " + "x" * MAX_PASSAGE_CHARACTERS + "\n" in asked
-    assert "The query: pause it" in asked
-    assert "x" * (MAX_PASSAGE_CHARACTERS + 1) not in asked
+    prompt = build_prompt("pause\nit", ["one\n\ntwo", "see [1] and [22]", "x" * 5000])
+    assert "[1] one two\n[2] see (1) and (22)\n[3] " + "x" * MAX_PASSAGE_CHARACTERS + "\n" in prompt
+    assert "The query: pause it" in prompt
+    assert "x" * (MAX_PASSAGE_CHARACTERS + 1) not in prompt
 
 
 def test_omitted_passages_follow_the_ranked_ones() -> None:

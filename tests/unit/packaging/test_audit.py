@@ -34,8 +34,8 @@ class Osv(BaseHTTPRequestHandler):
     """The query endpoint of OSV. some-package 2.2 has one advisory; other packages have none."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        hit = (asked["package"]["name"], asked["version"]) == ("some-package", "2.2")
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        hit = (request["package"]["name"], request["version"]) == ("some-package", "2.2")
         body = json.dumps({"vulns": [ADVISORY]} if hit else {}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))

@@ -118,10 +118,10 @@ async def test_opensearch_py_has_what_our_connections_change() -> None:
         f"opensearch-py {version('opensearch-py')}: AIOHttpConnection makes its session at once: {connect}."
     )
     require("opensearch-py", import_module("opensearchpy._async.http_aiohttp"), OpenSearchClientResponse=connect)
-    asked = ("method", "url", "params", "body", "timeout", "ignore", "headers")
+    names = ("method", "url", "params", "body", "timeout", "ignore", "headers")
     for kind in (AIOHttpConnection, Urllib3HttpConnection):
         require_parameters(
-            "opensearch-py", kind.perform_request, *asked, broken="requests are sent without our signature and deadline"
+            "opensearch-py", kind.perform_request, *names, broken="requests are sent without our signature and deadline"
         )
     pool = inspect.signature(ConnectionPool.__init__).parameters
     assert {"dead_timeout", "timeout_cutoff"} <= set(pool), (

@@ -123,12 +123,12 @@ def test_a_synonym_finds_by_keyword_and_by_meaning_and_is_explained(api: httpx.C
 
 
 def test_a_synonyms_weight_is_that_of_its_score(api: httpx.Client, index: str) -> None:
-    asked = {
+    unexpanded = {
         mode: search(api, "myocardial infarction", mode=mode)["hits"][0]["score"] for mode in ("sparse", "lexical")
     }
     put(api, HEART)
     sparse = {hit["id"]: hit["score"] for hit in search(api, "heart attack", mode="sparse")["hits"]}
-    assert sparse["infarct"] == pytest.approx(asked["sparse"] * 0.5, rel=1e-5)
+    assert sparse["infarct"] == pytest.approx(unexpanded["sparse"] * 0.5, rel=1e-5)
     # lexical search treats the synonym as a phrase: its score differs from that of two words and is halved
     put(api, {"synonyms": [{"from": ["xyz"], "to": ["myocardial infarction"]}]}, 1)
     whole = search(api, "xyz", mode="lexical")["hits"][0]["score"]
@@ -288,8 +288,8 @@ def test_in_a_search_of_several_indexes_each_has_its_own_rules(
     fill_index(settings, [Document(one, text) for one, text in TEXTS.items()], "more")
     results = [{"match": "every", "hide": ["attack"], "pin": [{"id": "york", "position": 1}]}]
     put(api, HEART | {"results": results})
-    asked = {"indexes": ["docs", "more"], "query": "heart attack", "mode": mode, "explain": True}
-    answer = api.post("/v1/search", json=asked).raise_for_status().json()
+    request = {"indexes": ["docs", "more"], "query": "heart attack", "mode": mode, "explain": True}
+    answer = api.post("/v1/search", json=request).raise_for_status().json()
     found = [(hit["index"], hit["id"]) for hit in answer["hits"]]
     assert ("docs", "attack") not in found and ("more", "attack") in found
     assert ("docs", "infarct") in found and ("more", "infarct") not in found
@@ -302,7 +302,7 @@ def test_in_a_search_of_several_indexes_each_has_its_own_rules(
         for name, score in hit["scores"].items():
             shares = [why["contribution"] for why in hit["why"] if why["list"] == name]
             assert sum(shares) == pytest.approx(score, rel=1e-5)
-    plain = api.post("/v1/search", json=asked | {"curation": False}).raise_for_status().json()
+    plain = api.post("/v1/search", json=request | {"curation": False}).raise_for_status().json()
     assert ("docs", "attack") in [(hit["index"], hit["id"]) for hit in plain["hits"]]
 
 
@@ -455,8 +455,11 @@ def test_boosts_multiply_the_scores_of_documents_in_each_list(api: httpx.Client,
         only = search(api, query, mode=mode, filter={"field": "initial", "any_of": ["a", "g"]})
         assert set(ids(only)) == {"attack", "garden"}
         assert ids(search(api, query, mode=mode, sort=[{"field": "_score"}], among="candidates")) == ids(answer)
-        asked = [{"index": "docs", "query": query, "mode": mode}, {"index": "docs", "query": query, "curation": False}]
-        batch = api.post("/v1/search/batch", json={"searches": asked}).raise_for_status().json()["answers"]
+        pair = [
+            {"index": "docs", "query": query, "mode": mode},
+            {"index": "docs", "query": query, "curation": False},
+        ]
+        batch = api.post("/v1/search/batch", json={"searches": pair}).raise_for_status().json()["answers"]
         assert [ids(one["answer"]) for one in batch] == [ids(answer), ids(before["hybrid"])]
         assert search(api, query, mode=mode, curation=False)["hits"] == before[mode]["hits"]
     assert "boost" not in str(search(api, "", filter={"field": "initial", "exists": True}, explain=False)["curation"])
@@ -500,8 +503,8 @@ def test_a_boost_by_a_field_that_another_index_declares_otherwise_is_left_out(
     boosts = [{"filter": {"field": "year", "range": {"gte": 2}}, "factor": 2}]
     api.put("/v1/indexes/numbers/curation", json={"rules": {"boosts": boosts}}).raise_for_status()
     for cursor in (None, "*"):
-        asked = {"indexes": ["numbers", "dates"], "query": "signs", "cursor": cursor, "mode": "lexical"}
-        answer = api.post("/v1/search", json=asked).raise_for_status().json()
+        request = {"indexes": ["numbers", "dates"], "query": "signs", "cursor": cursor, "mode": "lexical"}
+        answer = api.post("/v1/search", json=request).raise_for_status().json()
         scores = {hit["id"]: hit["score"] for hit in answer["hits"]}
         assert scores["numbers1"] == scores["dates1"]
         skipped = {"kind": "boost", "rule": 0, "what": 'year range {"gte":2}', "reason": "several_indexes"}

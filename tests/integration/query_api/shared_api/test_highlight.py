@@ -186,11 +186,11 @@ def test_text_beyond_what_one_request_looks_at_is_said_to_be(api: httpx.Client, 
 
 
 @pytest.mark.parametrize(
-    "asked", [{"highlight": {"characters": 0}}, {"highlight": {"x": 1}}, {"highlight": "yes!"}, {"passage": False}]
+    "options", [{"highlight": {"characters": 0}}, {"highlight": {"x": 1}}, {"highlight": "yes!"}, {"passage": False}]
 )
-def test_what_cannot_be_marked_is_refused(api: httpx.Client, asked: dict[str, Any]) -> None:
+def test_what_cannot_be_marked_is_refused(api: httpx.Client, options: dict[str, Any]) -> None:
     api.put("/v1/indexes/marked")
-    response = api.post("/v1/indexes/marked/search", json={"query": "x", "highlight": True} | asked)
+    response = api.post("/v1/indexes/marked/search", json={"query": "x", "highlight": True} | options)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
@@ -213,13 +213,13 @@ async def test_a_plain_search_asks_for_nothing_more(settings: Settings, monkeypa
         await api.put("/v1/indexes/marked")
         job = (await api.post("/v1/indexes/marked/documents", json=DOCUMENTS)).json()["job"]["id"]
         assert (await api.get(f"/v1/jobs/{job}")).json()["accepted"] == len(DOCUMENTS)
-        asked: dict[str, list[tuple[str, bool]]] = {}
+        sent_calls: dict[str, list[tuple[str, bool]]] = {}
         for name, options in (("plain", {}), ("explained", {"explain": True}), ("marked", {"highlight": True})):
             sent.clear()
             answer = await api.post("/v1/indexes/marked/search", json={"query": "dogs", **options})
             assert answer.json()["hits"], answer.text
-            asked[name] = [(call.path.rpartition("/")[2], b'"explain"' in (call.body or b"")) for call in sent]
-    assert asked == {
+            sent_calls[name] = [(call.path.rpartition("/")[2], b'"explain"' in (call.body or b"")) for call in sent]
+    assert sent_calls == {
         "plain": [("_msearch", False), ("_mget", False)],
         "explained": [("_msearch", False), ("_search", True)],
         "marked": [("_msearch", False), ("_search", True), ("_analyze", False)],

@@ -84,11 +84,11 @@ def test_documents_that_only_light_pieces_find_are_not_lost(api: httpx.Client, i
 def test_pages_of_two_phases_are_those_of_one(api: httpx.Client, index: str, mode: str) -> None:
     """Read the pages by number and by cursor: each document comes once, with the order and scores of the list."""
     whole = [(hit["id"], hit["score"]) for hit in search(api, prune=0, mode=mode)["hits"]]
-    asked: dict[str, Any] = {"prune": 0, "mode": mode, "size": 2, "two_phase": {"threshold": 1.0, "window": 1}}
-    by_number = [hit for start in range(0, len(whole), 2) for hit in search(api, offset=start, **asked)["hits"]]
+    options: dict[str, Any] = {"prune": 0, "mode": mode, "size": 2, "two_phase": {"threshold": 1.0, "window": 1}}
+    by_number = [hit for start in range(0, len(whole), 2) for hit in search(api, offset=start, **options)["hits"]]
     by_cursor, cursor = [], "*"
     while cursor:
-        answer = search(api, cursor=cursor, **asked)
+        answer = search(api, cursor=cursor, **options)
         by_cursor += answer["hits"]
         cursor = answer["cursor"]
     for hits in (by_number, by_cursor):
@@ -98,14 +98,14 @@ def test_pages_of_two_phases_are_those_of_one(api: httpx.Client, index: str, mod
 
 def test_hybrid_fuses_by_the_method_that_is_asked_for(api: httpx.Client, index: str) -> None:
     lists = {mode: scores(search(api, mode=mode, size=50)) for mode in ("sparse", "lexical")}
-    asked: list[tuple[Any, Fusion]] = [
+    fusions: list[tuple[Any, Fusion]] = [
         ("min_max", Fusion()),
         ("z_score", Fusion("z_score")),
         ({"method": "z_score"}, Fusion("z_score")),
         ("rrf", Fusion("rrf", 60)),
         ({"method": "rrf", "k": 1}, Fusion("rrf", 1)),
     ]
-    for fusion, method in asked:
+    for fusion, method in fusions:
         answer = search(api, mode="hybrid", size=50, fusion=fusion, weights={"sparse": 2, "lexical": 1})
         expected = fuse_lists(lists, {"sparse": 2, "lexical": 1}, method)
         assert [(hit["id"], hit["score"]) for hit in answer["hits"]] == expected

@@ -42,8 +42,8 @@ def test_every_fact_that_limits_a_figure_is_a_warning() -> None:
     rejected = [{"position": 1, "id": "x", "code": "bad_id", "reason": "because"}]
     states = {"pending": 0, "encoded": 1, "dead": 2, "deleted": 0}
     ingested = IngestedCollection(LoadOutcome(3, rejected, 1.0), states, {"a", "x"}, ["empty"], 1.0)
-    asked = ModeAnswers(rankings={"1": [("a", 1.0)]}, refused={"2": "query_too_long"})
-    result = ModeResult(asked, measure_rankings(collection.known_judgements(), asked.rankings))
+    answers = ModeAnswers(rankings={"1": [("a", 1.0)]}, refused={"2": "query_too_long"})
+    result = ModeResult(answers, measure_rankings(collection.known_judgements(), answers.rankings))
     assert result.quality.mean["mrr@10"] == 0.5
     said = " ".join(find_warnings(collection, ingested, {"sparse": result}, 50))
     for part in (

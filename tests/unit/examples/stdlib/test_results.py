@@ -17,7 +17,7 @@ from examples.stdlib.results import (
 from services.errors import BackendUnavailable
 
 
-def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float = 1.0) -> QuestionRankings:
+def ranked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float = 1.0) -> QuestionRankings:
     """Make a question with the answer "x"; each ranking is a word of one-letter ids."""
     rankings = {"lexical": lexical, "sparse": sparse, "hybrid": hybrid}
     return QuestionRankings(
@@ -28,9 +28,9 @@ def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float
 def test_results_count_the_first_and_the_first_five() -> None:
     rows = measure_modes(
         [
-            asked("a", lexical="xabcdef", sparse="abcdxef", hybrid="abcdefx", milliseconds=1),
-            asked("b", lexical="ax", sparse="", hybrid="x", milliseconds=3),
-            asked("c", lexical="abc", sparse="x", hybrid="bx", milliseconds=8),
+            ranked("a", lexical="xabcdef", sparse="abcdxef", hybrid="abcdefx", milliseconds=1),
+            ranked("b", lexical="ax", sparse="", hybrid="x", milliseconds=3),
+            ranked("c", lexical="abc", sparse="x", hybrid="bx", milliseconds=8),
         ]
     )
     assert [(row.mode, row.questions, row.first, row.within) for row in rows] == [
@@ -42,16 +42,16 @@ def test_results_count_the_first_and_the_first_five() -> None:
 
 
 def test_results_of_a_single_question_has_its_time() -> None:
-    assert {(row.median_ms, row.p90_ms) for row in measure_modes([asked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
+    assert {(row.median_ms, row.p90_ms) for row in measure_modes([ranked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
 
 
 def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first() -> None:
     shown = find_contrasts(
         [
-            asked("only sparse", "a", "x", "a"),
-            asked("all", "x", "x", "x"),
-            asked("all again", "x", "x", "x"),
-            asked("none", "abcdex", "a", ""),
+            ranked("only sparse", "a", "x", "a"),
+            ranked("all", "x", "x", "x"),
+            ranked("all again", "x", "x", "x"),
+            ranked("none", "abcdex", "a", ""),
         ]
     )
     assert [(pattern, count, item.question.text) for pattern, count, item in shown] == [
@@ -62,7 +62,7 @@ def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first()
 
 
 def test_record_keeps_the_failures() -> None:
-    value = results_as_json([asked("a", "xa", "ax", "b")])
+    value = results_as_json([ranked("a", "xa", "ax", "b")])
     assert value["ranks"] == [{"question": "a", "lexical": 1, "sparse": 2, "hybrid": None}]
     assert value["modes"]["hybrid"] == {"first": 0, "within_5": 0, "client_ms": {"p50": 1.0, "p90": 1.0}}
 

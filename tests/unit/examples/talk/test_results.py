@@ -27,7 +27,7 @@ def hit(talk: str, text: str) -> dict[str, object]:
     }
 
 
-def asked(*hits: dict[str, object]) -> TalkQuestionRankings:
+def ranked(*hits: dict[str, object]) -> TalkQuestionRankings:
     return TalkQuestionRankings(
         QUESTION, {mode: TimedAnswer({"hits": list(hits)}, 2.0) for mode in ("lexical", "sparse", "hybrid")}
     )
@@ -49,17 +49,17 @@ def test_every_answer_is_said_once_in_its_talk() -> None:
 
 def test_an_answer_needs_the_words_and_the_right_talk() -> None:
     said = "A rope lies on\nthe quay."
-    assert asked(hit("bees", said), hit("boats", said)).rank("sparse") == 2
-    assert asked(hit("boats", "Nothing.")).rank("sparse") is None
-    (row, *_) = measure_modes([asked(hit("boats", said)), asked(hit("boats", "Nothing.")), asked()])
+    assert ranked(hit("bees", said), hit("boats", said)).rank("sparse") == 2
+    assert ranked(hit("boats", "Nothing.")).rank("sparse") is None
+    (row, *_) = measure_modes([ranked(hit("boats", said)), ranked(hit("boats", "Nothing.")), ranked()])
     assert (row.talk, row.first, row.within, row.median_ms) == (2, 1, 1, 2.0)
-    assert [one.question.talk for one in first_of_each_talk([asked(), asked()])] == ["boats"]
+    assert [one.question.talk for one in first_of_each_talk([ranked(), ranked()])] == ["boats"]
 
 
 @pytest.mark.parametrize(("text", "mark"), [("A rope lies on the quay.", r"\*"), ("Nothing.", " ")])
 def test_an_example_shows_place_speaker_words_and_link(text: str, mark: str) -> None:
     console = Console(file=io.StringIO(), width=100, highlight=False, soft_wrap=True)
-    show_examples(console, [asked(hit("boats", text))])
+    show_examples(console, [ranked(hit("boats", text))])
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(rf"^  {mark} 1:02:05  On \[boats\] / Ropes$", shown, re.MULTILINE)
     assert f"Ada: ... {text} ..." in shown and "https://example.org/boats.mp3#t=3725" in shown

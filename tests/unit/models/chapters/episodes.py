@@ -14,13 +14,13 @@ class Written:
     def __init__(self, answer: Callable[[str, str], str], part_pieces: int = 200, answer_pieces: int = 20) -> None:
         self._answer, self.part_pieces, self.answer_pieces = answer, part_pieces, answer_pieces
         self.title_pieces = part_pieces // 2
-        self.asked: list[tuple[str, str]] = []
+        self.prompts: list[tuple[str, str]] = []
 
     def pieces(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
     def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
-        self.asked.append((prompt, prefix))
+        self.prompts.append((prompt, prefix))
         return prefix + self._answer(prompt, prefix)
 
 

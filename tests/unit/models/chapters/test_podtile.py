@@ -49,26 +49,26 @@ def test_chapters_of_all_chunks_are_joined_without_repetition() -> None:
     assert [one.title for one in found] == ["Opening", "soil", "rain", "harvest"]
     assert found[0].start == 0
     assert all(one.start == episode.text.index(f"Now to something new {one.title}") for one in found[1:])
-    assert len(generator.asked) > 10
+    assert len(generator.prompts) > 10
 
 
 def test_each_prompt_has_the_earlier_titles_and_fits() -> None:
     generator = Written(marked)
     PodtileEngine(generator).propose(talk(with_chapters(), "Farms", "All about farms"))
-    for prompt, _ in generator.asked:
+    for prompt, _ in generator.prompts:
         assert prompt.startswith("Title: Farms\nAbout: All about farms\n")
         assert sum(generator.pieces([prompt])) <= generator.part_pieces - generator.answer_pieces
-    assert "Chapters so far" not in generator.asked[0][0]
-    assert "Chapters so far: Opening; soil; rain; harvest\n" in generator.asked[-1][0]
-    assert generator.asked[0][1] == " [1]"
-    assert {prefix for _, prefix in generator.asked[1:]} == {""}
+    assert "Chapters so far" not in generator.prompts[0][0]
+    assert "Chapters so far: Opening; soil; rain; harvest\n" in generator.prompts[-1][0]
+    assert generator.prompts[0][1] == " [1]"
+    assert {prefix for _, prefix in generator.prompts[1:]} == {""}
 
 
 def test_a_repeated_title_continues_the_chapter() -> None:
     generator = Written(lambda prompt, prefix: " Soil [4] Rain [5] soil" if prefix else " [2] Rain [4] Wool")
     found = PodtileEngine(generator).propose(talk(SENTENCES))
     assert [one.title for one in found] == ["Soil", "Rain", "Wool"]
-    assert len(generator.asked) > 2
+    assert len(generator.prompts) > 2
 
 
 @pytest.mark.parametrize("nonsense", ["", "none", "[", "[1] [2] [3]", "\x00", "[5] x " * 500, "[-1] x", "[1e9] y"])
@@ -82,7 +82,7 @@ def test_invalid_answers_still_give_proposals(nonsense: str) -> None:
 def test_a_talk_without_words_sends_no_prompt() -> None:
     generator = Written(marked)
     assert PodtileEngine(generator).propose(talk([])) == []
-    assert generator.asked == []
+    assert generator.prompts == []
 
 
 def test_the_time_limit_stops_between_chunks() -> None:
@@ -94,13 +94,13 @@ def test_the_time_limit_stops_between_chunks() -> None:
     with pytest.raises(Overloaded, match="in time") as late:
         PodtileEngine(generator).propose(talk(SENTENCES * 10), seconds=0.12)
     assert late.value.code == "chapters_late"
-    assert 1 <= len(generator.asked) <= 4
+    assert 1 <= len(generator.prompts) <= 4
 
 
 def test_a_line_longer_than_a_chunk_is_truncated() -> None:
     generator = Written(marked, part_pieces=100)
     PodtileEngine(generator).propose(talk(["a b c d e f g h i j k l m n o p " * 60]))
-    assert all(sum(generator.pieces([prompt])) <= 100 for prompt, _ in generator.asked)
+    assert all(sum(generator.pieces([prompt])) <= 100 for prompt, _ in generator.prompts)
 
 
 class Quarters:
@@ -122,8 +122,8 @@ def test_the_generator_titles_boundaries_of_another_engine() -> None:
     assert found[0].title == "About 0"
     assert [int(one.title.split()[1]) for one in found] == sorted(int(one.title.split()[1]) for one in found)
     assert "theirs" not in {one.title for one in found}
-    assert all(prefix == " [1]" for _, prefix in generator.asked)
-    assert all(sum(generator.pieces([prompt])) <= generator.title_pieces for prompt, _ in generator.asked)
+    assert all(prefix == " [1]" for _, prefix in generator.prompts)
+    assert all(sum(generator.pieces([prompt])) <= generator.title_pieces for prompt, _ in generator.prompts)
     assert engine.fingerprint != PodtileEngine(generator).fingerprint != PodtileEngine(generator, ahead=0).fingerprint
 
 
@@ -132,8 +132,8 @@ def test_ten_hours_are_read_in_chunks_of_bounded_size() -> None:
     PodtileEngine(generator).propose(
         talk([f"And then number {i} came along with quite a story of its own." for i in range(8000)])
     )
-    assert len(generator.asked) > 100
-    assert max(sum(generator.pieces([prompt])) for prompt, _ in generator.asked) <= 1000
+    assert len(generator.prompts) > 100
+    assert max(sum(generator.pieces([prompt])) for prompt, _ in generator.prompts) <= 1000
 
 
 def test_the_error_without_torch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,10 +140,10 @@ class Counting:
 
     def __init__(self, fingerprint: str = "1") -> None:
         self.fingerprint = fingerprint
-        self.asked = 0
+        self.query_count = 0
 
     def best(self, query_rows: np.ndarray, depth: int) -> Rows:
-        self.asked += query_rows.size
+        self.query_count += query_rows.size
         return np.tile(np.arange(depth, dtype=np.int32), (query_rows.size, 1))
 
 
@@ -151,24 +151,24 @@ def test_lists_are_kept_for_the_same_source_depth_and_texts(tmp_path: Path) -> N
     source = Counting()
     done: list[int] = []
     first = load_candidate_lists(source, PAIRS, 4, tmp_path, done.append)
-    assert (first.shape, source.asked, done) == ((COUNT, 4), COUNT, [COUNT, COUNT])
+    assert (first.shape, source.query_count, done) == ((COUNT, 4), COUNT, [COUNT, COUNT])
     np.testing.assert_array_equal(load_candidate_lists(source, PAIRS, 4, tmp_path), first)
-    assert source.asked == COUNT
+    assert source.query_count == COUNT
     for other, pairs, depth in ((Counting("2"), PAIRS, 4), (Counting(), PAIRS, 5), (Counting(), numbered(29), 4)):
         load_candidate_lists(other, pairs, depth, tmp_path)
-        assert other.asked == len(pairs.queries)
+        assert other.query_count == len(pairs.queries)
 
 
 def test_hits_of_an_index_become_rows_and_unknown_hits_are_skipped() -> None:
-    asked: list[str] = []
+    encoded: list[str] = []
 
     def search(texts: Sequence[str], depth: int) -> list[list[str]]:
-        asked.extend(texts)
+        encoded.extend(texts)
         return [[passage_id("p3"), "stranger", passage_id("p1"), passage_id("p2")][: depth + 1], []]
 
     source = IndexCandidates(PAIRS, search, name="index", fingerprint="1")
     assert source.best(np.array([4, 2]), 3).tolist() == [[3, 1, 2], [-1, -1, -1]]
-    assert asked == ["q4", "q2"]
+    assert encoded == ["q4", "q2"]
     documents = list(passage_documents(PAIRS))
     assert documents[3] == {"id": passage_id("p3"), "text": "p3"}
     assert len({one["id"] for one in documents}) == COUNT

@@ -134,9 +134,9 @@ def by_the_book(tokens: PieceIdTokeniser, query: str, passage: str, k1: float, b
     """Compute BM25 by its formula, term by term."""
     collection = tokens(PASSAGES)
     average = sum(map(len, collection)) / len(collection)
-    (asked,), (read,) = tokens([query]), tokens([passage])
+    (query_terms,), (read,) = tokens([query]), tokens([passage])
     score = 0.0
-    for term in set(asked):
+    for term in set(query_terms):
         df = sum(term in one for one in collection)
         if not df or term not in read:
             continue

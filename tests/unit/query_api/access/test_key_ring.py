@@ -26,10 +26,10 @@ class Store:
     """A store that returns keys, counts requests, and fails when `away` is set."""
 
     def __init__(self, *hits: dict[str, Any]) -> None:
-        self.hits, self.asked, self.away = list(hits), 0, False
+        self.hits, self.request_count, self.away = list(hits), 0, False
 
     async def send(self, call: Any) -> Any:
-        self.asked += 1
+        self.request_count += 1
         await asyncio.sleep(0)
         if self.away:
             raise BackendUnavailable("opensearch_unavailable", "away")
@@ -71,9 +71,9 @@ async def test_known_keys_stay_valid_while_the_store_is_unavailable(monkeypatch:
     later = time.monotonic() + 3600
     monkeypatch.setattr(module.time, "monotonic", lambda: later)
     assert await lives(ring)
-    asked = store.asked
+    requests_before = store.request_count
     assert await lives(ring)
-    assert store.asked == asked, "it is not asked for each request"
+    assert store.request_count == requests_before, "it is not asked for each request"
     await ring.close()
 
 

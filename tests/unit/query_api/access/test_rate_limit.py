@@ -8,9 +8,9 @@ from query_api.access.rate_limit import FailureLimiter, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 50), st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=60))
-def test_a_bucket_never_exceeds_burst_and_rate(rate: float, burst: int, asked: list[tuple[float, int]]) -> None:
+def test_a_bucket_never_exceeds_burst_and_rate(rate: float, burst: int, requests: list[tuple[float, int]]) -> None:
     bucket, now, taken = TokenBucket.full(rate, burst, 0.0), 0.0, 0
-    for pause, amount in asked:
+    for pause, amount in requests:
         now += pause
         wait = bucket.take(amount, now)
         if wait == 0:

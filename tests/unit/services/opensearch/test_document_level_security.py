@@ -101,8 +101,8 @@ def test_others_are_refused(within: DocumentLevelSecurity, method: str, path: st
 
 def test_documents_by_id_are_limited_to_the_callers(within: DocumentLevelSecurity) -> None:
     wanted = ["title", "metadata.year"]
-    asked = {"docs": [{"_index": "p-x.g000001", "_id": str(n), "_source": wanted} for n in range(4)]}
-    call = Call("POST", "/_mget", orjson.dumps(asked))
+    documents = {"docs": [{"_index": "p-x.g000001", "_id": str(n), "_source": wanted} for n in range(4)]}
+    call = Call("POST", "/_mget", orjson.dumps(documents))
     sent = body(within.filter_call(call))
     assert sent["docs"][0]["_source"] == ["metadata", "metadata.year", "state", "title"]
 

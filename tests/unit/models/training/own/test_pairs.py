@@ -81,8 +81,8 @@ def test_inverse_cloze_removes_the_sentence_nine_times_in_ten() -> None:
 
 
 def holds_its_query(pair: Pair) -> bool:
-    asked = set(pair.query.lower().split())
-    return any(asked <= {word.lower() for word in split_words(one)} for one in split_sentences(pair.passage))
+    query_words = set(pair.query.lower().split())
+    return any(query_words <= {word.lower() for word in split_words(one)} for one in split_sentences(pair.passage))
 
 
 def test_a_passage_has_one_text_in_all_its_pairs() -> None:

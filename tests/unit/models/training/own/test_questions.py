@@ -29,12 +29,12 @@ class Asking:
 
     def __init__(self, fingerprint: str = "1", die_at: int | None = None) -> None:
         self.fingerprint, self.die_at = fingerprint, die_at
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def __call__(self, passages: Sequence[str]) -> list[list[str]]:
-        if self.die_at is not None and len(self.asked) >= self.die_at:
+        if self.die_at is not None and len(self.requested) >= self.die_at:
             raise Killed
-        self.asked += passages
+        self.requested += passages
         return [[f"1. What is {passage}?", f"Question: What is {passage}?", "no"] for passage in passages]
 
 
@@ -49,11 +49,11 @@ def test_questions_are_asked_once(tmp_path: Path) -> None:
     again = Asking()
     done: list[int] = []
     assert generate_pairs(PASSAGES, again, tmp_path, done.append).fingerprint == first.fingerprint
-    assert (again.asked, done) == ([], [10])
+    assert (again.requested, done) == ([], [10])
     other, fewer = Asking("2"), Asking()
     generate_pairs(PASSAGES, other, tmp_path)
     generate_pairs(PASSAGES[:5], fewer, tmp_path)
-    assert (len(other.asked), len(fewer.asked)) == (10, 5)
+    assert (len(other.requested), len(fewer.requested)) == (10, 5)
 
 
 @pytest.mark.parametrize("torn", [b"", b'["What is th', b"\xff\xfe", b'["whole but without an end"]'])
@@ -66,10 +66,10 @@ def test_a_killed_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
         file.write(torn)
     resumed = Asking()
     pairs = generate_pairs(PASSAGES, resumed, tmp_path)
-    assert resumed.asked == PASSAGES[6:]
+    assert resumed.requested == PASSAGES[6:]
     again = Asking()
     generate_pairs(PASSAGES, again, tmp_path)
-    assert not again.asked, "what was torn has left nothing in the file"
+    assert not again.requested, "what was torn has left nothing in the file"
     assert pairs.fingerprint == generate_pairs(PASSAGES, Asking(), tmp_path / "fresh").fingerprint
 
 
