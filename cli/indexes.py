@@ -103,9 +103,9 @@ def show(index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", h
             else {
                 "step": record.step,
                 "rollback": record.rollback,
-                "copied": record.carried,
-                "incompatible": record.misfits,
-                "carried": record.carried,
+                "copied": record.copied,
+                "incompatible": record.incompatible,
+                "carried": record.copied,
             }
         )
         if as_json:
@@ -118,7 +118,7 @@ def show(index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", h
             typer.echo(f"{generation.number:>4}  {state:<9}{encoder}  {documents or 'empty'}")
         if record is not None:
             operation = "rollback" if record.rollback else "reindex"
-            typer.echo(f"{operation}: {record.step}, {record.carried:,} documents copied")
+            typer.echo(f"{operation}: {record.step}, {record.copied:,} documents copied")
 
 
 @generations_app.command()

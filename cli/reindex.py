@@ -165,11 +165,12 @@ class GenerationBuild:
             self.show.begin("building", 1, unit="documents")
             progress = self.work.follow_until_caught_up(follower, self.stall_seconds, self._show)
         record = follower.record
-        if record.misfits:
+        if record.incompatible:
             raise Conflict(
                 "misfits",
-                f"{record.misfits:,} documents do not fit the new declaration (for example "
-                f"{', '.join(record.misfit_ids[:3])}): `sparsewell generations abort {record.index}`, then change it.",
+                f"{record.incompatible:,} documents do not fit the new declaration (for example "
+                f"{', '.join(record.incompatible_ids[:3])}): `sparsewell generations abort {record.index}`, "
+                "then change it.",
             )
         fresh_dead = progress.new["dead"] - progress.old["dead"]
         if fresh_dead > 0:
@@ -320,7 +321,7 @@ def _begin_reindexing(  # type: ignore[no-untyped-def]
             f"with `sparsewell generations abort {work.index}`.",
         )
     else:
-        report(f"Resuming generation {number} of {work.index} ({record.carried:,} documents copied so far).")
+        report(f"Resuming generation {number} of {work.index} ({record.copied:,} documents copied so far).")
     for line in describe_changes(source, record.target):
         report(f"  {line}")
     return True

@@ -134,5 +134,5 @@ def _fill(families: dict[str, GaugeMetricFamily], state: ServiceState, now: floa
                 add("pending_oldest_age_seconds", labels, age(backlog.oldest))
             add("dead_documents", labels, backlog.dead)
     for record in state.reindexes:
-        add("reindex_copied_documents", (record.index, record.step), record.carried)
+        add("reindex_copied_documents", (record.index, record.step), record.copied)
         add("reindex_idle_seconds", (record.index, record.step), age(record.updated_at))

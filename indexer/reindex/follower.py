@@ -132,13 +132,13 @@ class Follower:
                         "not_stored", f"OpenSearch did not store every document in time ({verdict.reason})."
                     )
                 case WriteOutcome.REFUSED:
-                    record.misfits += 1
-                    if len(record.misfit_ids) < MAX_RECORDED_INCOMPATIBLE:
-                        record.misfit_ids.append(write.id)
+                    record.incompatible += 1
+                    if len(record.incompatible_ids) < MAX_RECORDED_INCOMPATIBLE:
+                        record.incompatible_ids.append(write.id)
                     if record.step == "swapping":
                         self._write_dead(incompatible_write(record.source, record.target, stored))
                 case WriteOutcome.STORED:
-                    record.carried += 1
+                    record.copied += 1
                     if is_pending_write(write):
                         pending.append(write.id)
         if pending:

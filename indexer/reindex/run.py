@@ -265,7 +265,7 @@ class _ProgressMonitor:
         """Read and report the progress. Raises BackendUnavailable (`reindex_stuck`)."""
         record = self.reindexing.current_record
         progress = ReindexProgress(
-            record.carried, behind, self.reindexing.counts(record.source), self.reindexing.counts(record.target)
+            record.copied, behind, self.reindexing.counts(record.source), self.reindexing.counts(record.target)
         )
         self.report(progress)
         self._checked_at = time.monotonic()

@@ -202,11 +202,11 @@ def _describe_reindexing(record: ReindexRecord, now: float) -> dict[str, Any]:
         "rollback": record.rollback,
         "from": record.source.number,
         "to": record.target.number,
-        "copied": record.carried,
-        "incompatible": record.misfits,
+        "copied": record.copied,
+        "incompatible": record.incompatible,
         # The former names of these two; the next version leaves them out.
-        "carried": record.carried,
-        "misfits": record.misfits,
+        "carried": record.copied,
+        "misfits": record.incompatible,
         "started_seconds_ago": _age_seconds(record.started_at, now),
         "idle_seconds": _age_seconds(record.updated_at, now),
     }

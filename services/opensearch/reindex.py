@@ -208,10 +208,10 @@ ReindexStep = Literal["following", "swapping", "swapped", "dropping"]
 class ReindexRecord(BaseModel):
     """Record of a reindex from `source` to `target`. Checkpoints are sequence numbers by shard of the source.
 
-    `carried` (copied documents) and `misfits` (incompatible documents) have the names of the stored record.
+    The aliases are the names of the stored record. Records of earlier versions have them too.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     index: str
     source: Generation
@@ -222,9 +222,9 @@ class ReindexRecord(BaseModel):
     target_checkpoints: dict[int, int] = Field(
         default_factory=dict, description="checkpoints of the target at the swap: later operations are clients' writes"
     )
-    carried: int = Field(0, description="documents copied so far")
-    misfits: int = Field(0, description="documents that the new generation's mapping rejects")
-    misfit_ids: list[str] = Field(default_factory=list, description="ids of the first of them")
+    copied: int = Field(0, alias="carried", description="documents copied so far")
+    incompatible: int = Field(0, alias="misfits", description="documents that the new generation's mapping rejects")
+    incompatible_ids: list[str] = Field(default_factory=list, alias="misfit_ids", description="the first ids of these")
     started_at: int = Field(default_factory=now_ms)
     updated_at: int = Field(default_factory=now_ms)
     covered_at: int = Field(default_factory=now_ms, description="when the last pass over the source began")

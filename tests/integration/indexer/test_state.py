@@ -52,7 +52,7 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
         journal.put({"b": "two"})
         assert seen()[AGE, "1"] > 0, "the control: what searches wait for"
 
-    record = ReindexRecord(index="papers", source=old, target=new, carried=3, misfits=1)
+    record = ReindexRecord(index="papers", source=old, target=new, copied=3, incompatible=1)
     ReindexRecords(search, settings).begin(record)
     search.send(refresh_call(names.reindexes))
     (index,) = api.get("/v1/status").json()["indexes"]

@@ -10,6 +10,7 @@ from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable
 from services.index_spec import EncoderIdentity, Generation, IndexSpec, WindowStorage
 from services.opensearch.reindex import (
+    ReindexRecord,
     ShardState,
     copy_write,
     has_same_vectors,
@@ -219,3 +220,13 @@ def test_raw_talk_members_are_copied_for_encoding() -> None:
     assert is_pending_write(write)
     assert {name: write.source[name] for name in sent} == sent
     assert not made.keys() & write.source.keys()
+
+
+def test_a_record_keeps_its_stored_names() -> None:
+    record = ReindexRecord(
+        index="docs", source=OLD, target=generation(2), copied=3, incompatible=1, incompatible_ids=["d"]
+    )
+    stored_record = record.model_dump(mode="json")
+    assert (stored_record["carried"], stored_record["misfits"], stored_record["misfit_ids"]) == (3, 1, ["d"])
+    assert not stored_record.keys() & {"copied", "incompatible", "incompatible_ids"}
+    assert ReindexRecord.model_validate(stored_record) == record
