@@ -185,7 +185,7 @@ class WordCorrector:
         """Return the suggested word, or None."""
         field = field or self._words
         unknown = read_similar_terms(self._send(similar_terms_body(field, word, _TIMEOUT_SECONDS)), word)
-        terms = list(dict.fromkeys(term for one in unknown for term in (one.term, *one.near)))
+        terms = list(dict.fromkeys(term for one in unknown for term in (one.term, *one.similar_terms)))
         if not terms:
             return None
         documents = read_term_counts(self._send(term_counts_body(field, terms, (), (), _TIMEOUT_SECONDS)), terms)

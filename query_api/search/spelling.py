@@ -65,7 +65,7 @@ async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> li
     unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
     if not unknown:
         return []
-    terms = list(dict.fromkeys(term for word in unknown for term in (word.term, *word.near)))
+    terms = list(dict.fromkeys(term for word in unknown for term in (word.term, *word.similar_terms)))
     plans = [
         SearchPlan(
             index, term_counts_body(field, terms, context.selection.clauses, excluded_ids(context), first.timeout)

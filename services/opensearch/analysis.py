@@ -175,7 +175,9 @@ def merge_unknown_words(by_index: Iterable[Sequence[UnknownWord]]) -> list[Unkno
     merged: dict[int, UnknownWord] = {}
     for word in (word for words in by_index for word in words):
         known = merged.get(word.start)
-        similar = word.near if known is None else tuple(dict.fromkeys(known.near + word.near))
+        similar = word.similar_terms
+        if known is not None:
+            similar = tuple(dict.fromkeys(known.similar_terms + similar))
         merged[word.start] = UnknownWord(word.term, word.start, word.end, similar)
     return [merged[start] for start in sorted(merged)][:MAX_UNKNOWN_WORDS]
 

@@ -260,7 +260,7 @@ def split_query(query: QueryVector, threshold: float) -> tuple[QueryVector, Quer
     )
 
 
-def _select_pieces(query: QueryVector, places: list[int]) -> QueryVector:
+def _select_pieces(query: QueryVector, positions: list[int]) -> QueryVector:
     # Every search passes here, so the vector is not copied by `replace`.
-    ids, weights = tuple([query.ids[at] for at in places]), tuple([query.weights[at] for at in places])
+    ids, weights = tuple([query.ids[at] for at in positions]), tuple([query.weights[at] for at in positions])
     return QueryVector(ids, weights, query.pieces, query.pruned)

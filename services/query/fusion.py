@@ -14,7 +14,8 @@ from operator import eq, itemgetter
 from typing import Final, Literal, TypeVar
 
 FusionMethodName = Literal["min_max", "z_score", "rrf"]
-# The key of a hit: a document by its id, or by its index and its id; or a part by the document's id and its number.
+# The key of a hit: a document by its id, or by its index and its id; or a chapter or passage by the document's
+# id and its number.
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 
 # Default weights of the lists of hybrid search (docs/decisions/0070).
@@ -31,7 +32,7 @@ DEFAULT_INTERPOLATION_WEIGHT: Final = 0.7
 class Fusion:
     """A fusion method.
 
-    `k` is the constant of reciprocal ranks: the larger it is, the less the first places stand out.
+    `k` is the constant of reciprocal ranks: the larger it is, the less the first ranks stand out.
     """
 
     method: FusionMethodName = "min_max"
@@ -68,10 +69,11 @@ def _rank(scores: Mapping[K, float]) -> list[tuple[K, float]]:
     """
     ranking = sorted(scores.items(), key=itemgetter(1), reverse=True)
     in_order = [score for _, score in ranking]
-    places = {at for place in compress(count(), map(eq, in_order, in_order[1:])) for at in (place, place + 1)}
-    tied = sorted(sorted(ranking[place] for place in places), key=itemgetter(1), reverse=True)
-    for place, pair in zip(sorted(places), tied, strict=True):
-        ranking[place] = pair
+    firsts = compress(count(), map(eq, in_order, in_order[1:]))
+    tied_positions = sorted({tied for first in firsts for tied in (first, first + 1)})
+    tied = sorted(sorted(ranking[position] for position in tied_positions), key=itemgetter(1), reverse=True)
+    for position, pair in zip(tied_positions, tied, strict=True):
+        ranking[position] = pair
     return ranking
 
 

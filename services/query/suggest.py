@@ -45,7 +45,7 @@ class UnknownWord:
     term: str
     start: int
     end: int
-    near: tuple[str, ...]
+    similar_terms: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ def find_corrections(query: str, unknown: Iterable[UnknownWord], documents: Mapp
             continue
         max_edits = 2 if len(word.term) >= _TWO_EDITS_CHARACTERS else 1
         candidates = [
-            (edit_distance(word.term, term), -documents[term], term) for term in word.near if documents.get(term)
+            (edit_distance(word.term, term), -documents[term], term)
+            for term in word.similar_terms
+            if documents.get(term)
         ]
         best = min(candidates, default=None)
         if best is not None and best[0] <= max_edits:

@@ -68,7 +68,7 @@ class _SegmentTimes:
         last = talk.segments.starts[self._known[-1]] if self._known else UNKNOWN_TIME
         ends = not self._known or talk.segments.ends[-1] != UNKNOWN_TIME or talk.duration > last
         self._end = talk.duration + (0 if ends else _TAIL) if talk.duration != UNKNOWN_TIME else None
-        self._places = sorted(set(talk.places))
+        self._first_segments = sorted(set(talk.first_segments))
 
     def beyond(self, moment: int) -> bool:
         """Return whether the talk has ended by `moment`, as far as known."""
@@ -83,16 +83,16 @@ class _SegmentTimes:
         near = self._known[max(0, at - 1) : at + 1]
         return self._segments.offsets[min(near, key=lambda i: abs(starts[i] - moment))]
 
-    def within(self, place: int, moment: int) -> int | None:
+    def within(self, segment: int, moment: int) -> int | None:
         """Return the character at `moment` within a sent segment (which may have been split), or None if they
         contradict.
         """
         offsets = self._segments.offsets
-        near, at = self.nearest(moment), bisect_right(self._places, place)
-        if near >= offsets[place] and (at == len(self._places) or near < offsets[self._places[at]]):
+        near, at = self.nearest(moment), bisect_right(self._first_segments, segment)
+        if near >= offsets[segment] and (at == len(self._first_segments) or near < offsets[self._first_segments[at]]):
             return near
-        start = self.second_at(offsets[place])
-        return offsets[place] if start is not None and abs(round(start * 1000) - moment) <= _NEAR else None
+        start = self.second_at(offsets[segment])
+        return offsets[segment] if start is not None and abs(round(start * 1000) - moment) <= _NEAR else None
 
     def second_at(self, offset: int) -> float | None:
         """Return the same as `Segments.second_at`, by binary search."""
@@ -120,14 +120,15 @@ def _parse_chapter(
         return None
     repairs.count("chapter_members_left_out", len(item.keys() - _KNOWN_MEMBERS))
     if segment is not None:
-        if isinstance(segment, bool) or not isinstance(segment, int) or not 0 <= segment < len(talk.places):
+        if isinstance(segment, bool) or not isinstance(segment, int) or not 0 <= segment < len(talk.first_segments):
             raise InvalidInput(
-                "bad_chapters", f"`{where}.segment` must be the number of a segment, from 0 to {len(talk.places) - 1}."
+                "bad_chapters",
+                f"`{where}.segment` must be the number of a segment, from 0 to {len(talk.first_segments) - 1}.",
             )
-        place = talk.places[segment]
-        offset = talk.segments.offsets[place]
+        first = talk.first_segments[segment]
+        offset = talk.segments.offsets[first]
         if start != UNKNOWN_TIME and times.timed:
-            inside = times.within(place, start)
+            inside = times.within(first, start)
             if inside is None:
                 start = end = UNKNOWN_TIME
                 repairs.count("chapter_times")
@@ -161,8 +162,8 @@ def _proportional_start(start: int, where: str, talk: JoinedTranscript, repairs:
 
 def _sort_chapters(sent: list[_SentChapter], repairs: RepairCounter) -> list[_SentChapter]:
     """Sort chapters by place, and within one segment by time."""
-    places = [(chapter.offset, chapter.start) for chapter in sent]
-    unordered = sum(1 for i in range(1, len(places)) if places[i] < places[i - 1])
+    positions = [(chapter.offset, chapter.start) for chapter in sent]
+    unordered = sum(1 for i in range(1, len(positions)) if positions[i] < positions[i - 1])
     ordered = sorted(sent, key=lambda chapter: (chapter.offset, chapter.start)) if unordered else sent
     latest = 0
     for chapter in ordered:

@@ -93,13 +93,13 @@ class TranscriptRow:
 class JoinedTranscript:
     """A transcript as one text with segments.
 
-    `places[i]` is the first segment of row i of the input, or the next one if the row was left out. `duration_given`:
-    whether the sender gave a duration (it may have been replaced).
+    `first_segments[i]` is the first segment of row i of the input, or the next one if the row was left out.
+    `duration_given`: whether the sender gave a duration (it may have been replaced).
     """
 
     text: str
     segments: Segments
-    places: Sequence[int]
+    first_segments: Sequence[int]
     duration: int  # milliseconds, UNKNOWN_TIME if neither given nor derivable
     duration_given: bool = False
 
@@ -125,7 +125,7 @@ def join_segments(rows: Sequence[TranscriptRow], duration: int, repairs: RepairC
     speakers = array("h", (names.get(part.speaker, UNKNOWN_TIME) for part in parts))
     starts, ends = array("i", (part.start for part in parts)), array("i", (part.end for part in parts))
     segments = Segments(array("i", offsets), starts, ends, speakers, tuple(names))
-    return JoinedTranscript(text, segments, _places(parts, len(rows)), duration, duration_given)
+    return JoinedTranscript(text, segments, _first_segments(parts, len(rows)), duration, duration_given)
 
 
 def _sort_rows(rows: list[TranscriptRow], repairs: RepairCounter) -> list[TranscriptRow]:
@@ -254,16 +254,16 @@ def is_written_together(before: str, after: str) -> bool:
     return bool(before and after and _UNSPACED_SCRIPTS.match(before[-1]) and _UNSPACED_SCRIPTS.match(after[0]))
 
 
-def _places(parts: list[TranscriptRow], sent: int) -> Sequence[int]:
-    places = array("i", [UNKNOWN_TIME]) * sent
+def _first_segments(parts: list[TranscriptRow], sent: int) -> Sequence[int]:
+    first_segments = array("i", [UNKNOWN_TIME]) * sent
     for number in range(len(parts) - 1, -1, -1):
-        places[parts[number].sent] = number
+        first_segments[parts[number].sent] = number
     following = len(parts) - 1
     for i in range(sent - 1, -1, -1):
-        if places[i] == UNKNOWN_TIME:
-            places[i] = following
-        following = places[i]
-    return places
+        if first_segments[i] == UNKNOWN_TIME:
+            first_segments[i] = following
+        following = first_segments[i]
+    return first_segments
 
 
 def collapse_white_space(text: str) -> str:

@@ -30,7 +30,7 @@ DEFAULT_LINK_TEMPLATE = "{url}#t={start}"
 MAX_URL_CHARACTERS = 2000  # characters
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\\"<>^`{}|]")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
-_PLACES = frozenset({"url", "id", "start"})
+_PLACEHOLDER_NAMES = frozenset({"url", "id", "start"})
 # A relative address must not begin with a scheme.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -112,12 +112,12 @@ def validate_recording_url(value: Any) -> str:
 
 def validate_link_template(template: str) -> str:
     """Return the template. Raises ValueError if it cannot give a usable address."""
-    places = _PLACEHOLDER.findall(template)
-    if unknown := set(places) - _PLACES:
+    placeholders = _PLACEHOLDER.findall(template)
+    if unknown := set(placeholders) - _PLACEHOLDER_NAMES:
         raise ValueError(f"`link` has the unknown placeholder {{{sorted(unknown)[0][:40]}}}: use url, id and start")
     if _UNPRINTABLE.search(_PLACEHOLDER.sub("", template)):
         raise ValueError("`link` must be an escaped URL with the placeholders {url}, {id} and {start}")
-    if not {"url", "id"} & set(places) or "start" not in places or places.count("url") > 1:
+    if not {"url", "id"} & set(placeholders) or "start" not in placeholders or placeholders.count("url") > 1:
         raise ValueError("`link` must name the talk by {url}, once, or {id}, and its {start}")
     if not _is_safe_address(_PLACEHOLDER.sub("x", template)):  # a value must not become a scheme such as javascript:
         raise ValueError("`link` must be an http, https or relative address")
