@@ -64,7 +64,7 @@ finally:
 
 
 def test_a_load_through_the_api_loads_no_library_of_the_server() -> None:
-    """It began after 1.9 s of processor time with them, and begins after .75 s without."""
+    """A load starts after .75 s of processor time; with the server's libraries it took 1.9 s."""
     done = subprocess.run([sys.executable, "-c", LOAD], check=False, capture_output=True, text=True, timeout=60)
     assert "[unreadable_file]" in done.stderr
     assert done.stdout == "[]\n"
