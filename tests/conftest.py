@@ -51,7 +51,7 @@ TLS = httpx.create_ssl_context()
 
 # On a shared machine a process may wait seconds for the processor: a search of six documents once exceeded the default
 # deadline of five seconds. Tests of deadlines set their own.
-PATIENCE = 30.0
+TEST_TIMEOUT_SECONDS = 30.0
 
 # Most nodes of a run live for seconds or minutes. Without the optimising compiler a start takes a third less processor
 # time, and 46 tests of searches took 78 s instead of 112 s.
@@ -154,7 +154,7 @@ def service_settings(opensearch_url: str, redis_url: str, **chosen: Any) -> Sett
         "encoder": "standin",
         "api_port": find_free_port(),
         "worker_concurrency": 1,
-        "search_timeout": PATIENCE,
+        "search_timeout": TEST_TIMEOUT_SECONDS,
     }
     return Settings(**(own | chosen))
 
@@ -246,7 +246,7 @@ def api(api_url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], ChildProcess]]:
+def start_service_process(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], ChildProcess]]:
     """Start a process of the service (worker, sweeper or api), return it once it is ready, and stop it at the end.
 
     A test that kills a process calls `processes.stop` or sends a signal to `child.pid`.
@@ -257,7 +257,7 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
     def start(name: str) -> ChildProcess:
         service: ServiceProcess = services[name]
         log = tmp_path / f"{name}-{len(started)}.log"
-        child = start_service(service, log, environment=child_environment(settings))
+        child = launch_service(service, log, environment=child_environment(settings))
         started.append(child)
         wait_until_ready(service, child, 60)
         return child
@@ -267,7 +267,7 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
         end(child)
 
 
-def start_service(service: ServiceProcess, log: Path, *, environment: Mapping[str, str]) -> ChildProcess:
+def launch_service(service: ServiceProcess, log: Path, *, environment: Mapping[str, str]) -> ChildProcess:
     """Start a process of the service in the folder of its log. The caller waits until it is ready."""
     _, *arguments = service.command
     return start_program(service.name, arguments, log, environment=environment, directory=log.parent)
@@ -282,15 +282,15 @@ def end(child: ChildProcess) -> None:
 
 
 @pytest.fixture
-def worker(start_part: Callable[[str], ChildProcess]) -> ChildProcess:
+def worker(start_service_process: Callable[[str], ChildProcess]) -> ChildProcess:
     """Start a real Celery worker in its own process, which takes this test's messages."""
-    return start_part("worker")
+    return start_service_process("worker")
 
 
 @pytest.fixture
-def sweeper(start_part: Callable[[str], ChildProcess]) -> ChildProcess:
+def sweeper(start_service_process: Callable[[str], ChildProcess]) -> ChildProcess:
     """Start a real sweeper in its own process."""
-    return start_part("sweeper")
+    return start_service_process("sweeper")
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -180,7 +180,7 @@ class Stack:
             self.search.send(refresh_call(self.physical))
             return self.search.send(Call("POST", f"/{self.physical}/_search", orjson.dumps(body)))
 
-        return patient(read)
+        return retry_while_unavailable(read)
 
     def _finds(self, heaviest_pieces: list[tuple[str, int]]) -> list[bool]:
         lines = b"".join(
@@ -191,7 +191,9 @@ class Stack:
         )  # fmt: skip
         if not heaviest_pieces:
             return []
-        answer = patient(lambda: self.search.send(Call("POST", f"/{self.physical}/_msearch", lines, ndjson=True)))
+        answer = retry_while_unavailable(
+            lambda: self.search.send(Call("POST", f"/{self.physical}/_msearch", lines, ndjson=True))
+        )
         return [bool(one["hits"]["hits"]) for one in answer["responses"]]
 
 
@@ -199,7 +201,7 @@ def _sizes(window: WindowSettings) -> tuple[int, int]:
     return window.pieces, window.overlap
 
 
-def patient(call: Callable[[], Any], seconds: float = 30) -> Any:
+def retry_while_unavailable(call: Callable[[], Any], seconds: float = 30) -> Any:
     """Retry while OpenSearch is away. The service makes no promise about a test's own requests."""
     deadline = monotonic() + seconds
     while True:

@@ -226,7 +226,7 @@ def test_a_crowd_of_slow_senders(new_stack: NewStack, row: RowOf) -> None:
     )
 
 
-PLACES, PATIENCE = 4, 3.0
+MAX_REQUESTS, BODY_TIMEOUT_SECONDS = 4, 3.0
 
 
 def was_answered(one: socket.socket) -> bool:
@@ -243,12 +243,12 @@ def every_place_is_taken(stack: Stack) -> int:
         door.post({"a": "harmless"})
         senders: list[socket.socket] = []
         while not senders or not was_answered(senders[-1]):
-            assert len(senders) < 10 * PLACES, "there are more places than there should be"
+            assert len(senders) < 10 * MAX_REQUESTS, "there are more places than there should be"
             senders.append(crowd.enter_context(closing(connected(url))))
             senders[-1].sendall(HEAD + sent(b'{"id": "s", "text": "'))
         refused = None
         began = time.monotonic()
-        while (since := time.monotonic() - began) < 3 * PATIENCE:
+        while (since := time.monotonic() - began) < 3 * BODY_TIMEOUT_SECONDS:
             for one in senders:
                 with suppress(OSError):
                     one.sendall(sent(b"x"))
@@ -257,7 +257,7 @@ def every_place_is_taken(stack: Stack) -> int:
             if answer.status_code == 429:
                 assert answer.json()["code"] == "too_many_requests"
                 assert answer.headers["retry-after"]
-                refused, late = answer, late + (since > 2 * PATIENCE)
+                refused, late = answer, late + (since > 2 * BODY_TIMEOUT_SECONDS)
             else:
                 assert answer.status_code == 202
             searched = door.client.get(f"/v1/indexes/{INDEX}/search", params={"q": "harmless"})
@@ -273,7 +273,7 @@ def test_slow_senders_do_not_keep_every_place(new_stack: NewStack, row: RowOf) -
         fault="slow senders take every place for documents",
         promise="P5",
         protection="a body has a deadline for each MiB",
-        counted=f"writes of others refused after {2 * PATIENCE:g} s",
-        without=every_place_is_taken(new_stack(max_ingest_requests=PLACES, body_timeout=3600)),
-        with_it=every_place_is_taken(new_stack(max_ingest_requests=PLACES, body_timeout=PATIENCE)),
+        counted=f"writes of others refused after {2 * BODY_TIMEOUT_SECONDS:g} s",
+        without=every_place_is_taken(new_stack(max_ingest_requests=MAX_REQUESTS, body_timeout=3600)),
+        with_it=every_place_is_taken(new_stack(max_ingest_requests=MAX_REQUESTS, body_timeout=BODY_TIMEOUT_SECONDS)),
     )

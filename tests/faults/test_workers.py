@@ -70,10 +70,10 @@ def test_a_process_of_the_pool_that_is_killed(new_stack: NewStack, tmp_path: Pat
     # The parent checks its pool every 5 s, and returns the message of a process that has been dead for 2 s: 2 to 7 s
     # after the kill. The time limit of the other tests, 4 s, may come first and return the message. The control would
     # then lose nothing. (The product's limit is 300 s, its redelivery 1,200 s.)
-    patient = {"task_limit": 60, "redelivery": 600}
-    kept = broken_off(new_stack(), tmp_path / "with", kill_one(tmp_path / "with"), **patient)
+    long_limits = {"task_limit": 60, "redelivery": 600}
+    kept = broken_off(new_stack(), tmp_path / "with", kill_one(tmp_path / "with"), **long_limits)
     assert kept.dead == []
-    lost = broken_off(new_stack(), tmp_path / "without", kill_one(tmp_path / "without"), "requeue", **patient)
+    lost = broken_off(new_stack(), tmp_path / "without", kill_one(tmp_path / "without"), "requeue", **long_limits)
     row(
         fault="kill -9 of one process of a worker's pool",
         promise="P1",

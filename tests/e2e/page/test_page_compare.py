@@ -142,7 +142,7 @@ def test_text_contrast(seeded: str, open_page: Callable[..., object], scheme: st
 
 
 def test_counts_of_pending_documents_are_updated(
-    api: httpx.Client, api_url: str, open_page: Callable[..., object], start_part: Callable[[str], object]
+    api: httpx.Client, api_url: str, open_page: Callable[..., object], start_service_process: Callable[[str], object]
 ) -> None:
     api.put("/v1/indexes/post", json={}).raise_for_status()
     api.post("/v1/indexes/post/documents", json=[{"id": "letter", "text": "A letter about geese."}]).raise_for_status()
@@ -154,7 +154,7 @@ def test_counts_of_pending_documents_are_updated(
         page.wait_for_timeout(200)
         page.get_by_role("button", name="Search").click()
     expect(page.locator(".hit .chip.state")).to_have_text("pending")
-    start_part("worker")
+    start_service_process("worker")
     expect(page.locator("#index-state")).to_have_text("1 document", timeout=30_000)
     page.get_by_role("radio", name="Sparse").check()
     expect(page.locator(".hit")).to_have_attribute("data-id", "letter")

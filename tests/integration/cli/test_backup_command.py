@@ -369,7 +369,7 @@ def test_a_backup_that_lacks_a_shard_is_none(
 
 def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
     api: httpx.Client, run: Run, losable: Losable, settings: Settings, eventually: Eventually,
-    start_part: Callable[[str], ChildProcess],
+    start_service_process: Callable[[str], ChildProcess],
 ) -> None:  # fmt: skip
     api.put("/v1/indexes/notes")
     assert api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5]).is_success
@@ -383,7 +383,7 @@ def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
         queues.flushdb()
     assert run("restore") == "notes: 5 pending\n"
     for part in ("worker", "sweeper"):
-        start_part(part)
+        start_service_process(part)
     eventually(lambda: states(api, "notes")["encoded"] == 5, 60, "the sweeper has them encoded")
     assert write(api, {"id": "more", "text": "x"}, "notes") == "stored"
 

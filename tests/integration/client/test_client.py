@@ -229,12 +229,12 @@ def test_nobody_there(connect: Callable[..., Any]) -> None:
 
 
 def test_a_client_with_retries_outlasts_a_restart(
-    settings: Settings, start_part: Callable[[str], ChildProcess], connect: Callable[..., Any]
+    settings: Settings, start_service_process: Callable[[str], ChildProcess], connect: Callable[..., Any]
 ) -> None:
     address = f"http://{settings.api_host}:{settings.api_port}"
     with pytest.raises(BackendUnavailable):  # the control
         connect(address).list_indexes()
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(start_part, "api")
+        starting = pool.submit(start_service_process, "api")
         assert connect(address, retry_for=60).list_indexes() == []
         starting.result()

@@ -76,7 +76,7 @@ def states(api: httpx.Client) -> dict[str, int]:
 
 def test_a_poisonous_document_dies_is_retried_dies_again_and_is_encoded_by_a_better_worker(
     api: httpx.Client, journal: Journal, poisoned_worker: Start, sweeper_soon: Callable[[], ChildProcess],
-    start_part: Callable[[str], ChildProcess], eventually: Eventually,
+    start_service_process: Callable[[str], ChildProcess], eventually: Eventually,
 ) -> None:  # fmt: skip
     worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1)
     sweeper_soon()
@@ -107,7 +107,7 @@ def test_a_poisonous_document_dies_is_retried_dies_again_and_is_encoded_by_a_bet
     assert again["dead_at"] > shown["dead_at"]
 
     processes.stop_child(worker, 15)
-    start_part("worker")
+    start_service_process("worker")
     assert retry(api, all=True)["retried"] == ["p/1"]
     before = api.get("/v1/indexes/papers/documents/p%2F1").json()
     assert before["state"] == "encoded" or before["earlier"]["retries"] == 2

@@ -18,8 +18,8 @@ from uvicorn.server import ServerState
 from services.web.http_server import BoundedConnection, ConnectionLimits
 from tests.problem_counts import problems
 
-QUICK = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)
-PATIENT = ConnectionLimits(head_seconds=30, head_bytes=2000, stall_seconds=30, connections=3)
+SHORT_LIMITS = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)
+LONG_LIMITS = ConnectionLimits(head_seconds=30, head_bytes=2000, stall_seconds=30, connections=3)
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 Made = Callable[..., asyncio.Protocol]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -67,12 +67,12 @@ async def serving(made: Made) -> AsyncIterator[Callable[[], Any]]:
         await asyncio.sleep(0)
 
 
-def quick(**kwargs: Any) -> asyncio.Protocol:
-    return BoundedConnection(QUICK, **kwargs)
+def with_short_limits(**kwargs: Any) -> asyncio.Protocol:
+    return BoundedConnection(SHORT_LIMITS, **kwargs)
 
 
-def patient(**kwargs: Any) -> asyncio.Protocol:
-    return BoundedConnection(PATIENT, **kwargs)
+def with_long_limits(**kwargs: Any) -> asyncio.Protocol:
+    return BoundedConnection(LONG_LIMITS, **kwargs)
 
 
 def uvicorns(**kwargs: Any) -> asyncio.Protocol:
@@ -98,7 +98,7 @@ async def answer_to_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamW
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nx-slow: ", b"\r\n"])
 @pytest.mark.asyncio
 async def test_who_sends_no_head_is_let_go(sent: bytes) -> None:
-    async with serving(quick) as connect:
+    async with serving(with_short_limits) as connect:
         reader, writer = await connect()
         writer.write(sent)
         got = await ended(reader, 10)
@@ -114,7 +114,7 @@ async def test_who_sends_no_head_is_let_go(sent: bytes) -> None:
 
 @pytest.mark.asyncio
 async def test_so_is_who_trickles_a_second_head() -> None:
-    async with serving(quick) as connect:
+    async with serving(with_short_limits) as connect:
         reader, writer = await connect()
         writer.write(REQUEST)
         assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
@@ -137,7 +137,7 @@ async def test_so_is_who_trickles_a_second_head() -> None:
 )
 @pytest.mark.asyncio
 async def test_a_head_has_an_end(head: bytes) -> None:
-    async with serving(patient) as connect:
+    async with serving(with_long_limits) as connect:
         got = await answer_to_pieces(*await connect(), head)
         assert got is not None
         assert got.startswith(b"HTTP/1.1 431 ")
@@ -157,20 +157,20 @@ async def test_fields_behind_a_body_are_no_headers() -> None:
     """The gate and any proxy have read the headers. A later field must not replace them."""
     sent = CHUNKED + b"0\r\nauthorization: Bearer x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n"
     told = {}
-    for made in (patient, uvicorns):
+    for made in (with_long_limits, uvicorns):
         async with serving(made) as connect:
             reader, writer = await connect()
             writer.write(sent)
             told[made] = await reader.readuntil(b"bytes\r\n0\r\n\r\n")
-    assert b"host,transfer-encoding1 bytes" in told[patient]
-    assert b"authorization" not in told[patient]
+    assert b"host,transfer-encoding1 bytes" in told[with_long_limits]
+    assert b"authorization" not in told[with_long_limits]
     assert b"authorization" in told[uvicorns], "the control"
 
 
 @pytest.mark.parametrize("behind", [b"0\r\n" + b"a: 1\r\n" * 1000, b"0\r\na: " + b"y" * 5000, b"1;" + b"e" * 5000])
 @pytest.mark.asyncio
 async def test_so_has_what_stands_behind_or_beside_a_body(behind: bytes) -> None:
-    async with serving(patient) as connect:
+    async with serving(with_long_limits) as connect:
         reader, writer = await connect()
         writer.write(CHUNKED)
         got = await answer_to_pieces(reader, writer, behind)
@@ -184,7 +184,7 @@ async def test_so_has_what_stands_behind_or_beside_a_body(behind: bytes) -> None
 
 @pytest.mark.asyncio
 async def test_a_body_in_small_chunks_is_a_body() -> None:
-    async with serving(patient) as connect:
+    async with serving(with_long_limits) as connect:
         reader, writer = await connect()
         writer.write(CHUNKED)
         for _ in range(6):
@@ -198,7 +198,7 @@ async def test_a_body_in_small_chunks_is_a_body() -> None:
 @pytest.mark.asyncio
 async def test_what_is_no_http_is_refused_and_counted(sent: bytes) -> None:
     before = problems("bad_http")
-    async with serving(patient) as connect:
+    async with serving(with_long_limits) as connect:
         reader, writer = await connect()
         writer.write(sent)
         got = await ended(reader, 10)
@@ -210,7 +210,7 @@ async def test_what_is_no_http_is_refused_and_counted(sent: bytes) -> None:
 
 @pytest.mark.asyncio
 async def test_who_does_not_read_is_let_go() -> None:
-    async with serving(quick) as connect:
+    async with serving(with_short_limits) as connect:
         reader, writer = await connect(limit=1)  # the client stops reading at once, as if it hung
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -222,8 +222,8 @@ async def test_who_does_not_read_is_let_go() -> None:
 
 @pytest.mark.asyncio
 async def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None:
-    async with serving(patient) as connect:
-        kept = [await connect() for _ in range(PATIENT.connections)]
+    async with serving(with_long_limits) as connect:
+        kept = [await connect() for _ in range(LONG_LIMITS.connections)]
         for reader, writer in kept:
             writer.write(REQUEST)
             assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
@@ -247,8 +247,8 @@ async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
         writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path)
         return await ended(reader, 10)
 
-    async with serving(patient) as connect:
-        kept = [await connect() for _ in range(PATIENT.connections)]
+    async with serving(with_long_limits) as connect:
+        kept = [await connect() for _ in range(LONG_LIMITS.connections)]
         for path in (b"/healthz", b"/readyz"):
             got = await send_request(*await connect(), path)
             assert got is not None, "one request, and the place is free again"
@@ -272,7 +272,7 @@ async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
 @pytest.mark.asyncio
 async def test_slow_bodies_and_pipelined_requests_are_left_alone() -> None:
     """A body has its own deadline, which the application sets. The deadline of a head does not apply to it."""
-    async with serving(quick) as connect:
+    async with serving(with_short_limits) as connect:
         reader, writer = await connect()
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")
         await asyncio.sleep(0.5)

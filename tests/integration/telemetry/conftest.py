@@ -48,7 +48,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     def begin(name: str, **environment: str) -> Running:
         port = find_free_port()
         service = next(service for service in service_processes(settings) if service.name == name)
-        child = shared.start_service(
+        child = shared.launch_service(
             service,
             tmp_path / f"{name}-{len(started)}.log",
             environment=shared.child_environment(settings) | {"SPARSEWELL_METRICS_PORT": str(port)} | environment,
