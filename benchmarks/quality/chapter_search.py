@@ -40,8 +40,8 @@ from services.talk.model import Chaptering
 
 MODES = ("sparse", "lexical", "hybrid")
 LEXICAL_FACTOR = 0.5  # weight of titles, best chapter and best passage in lexical search
-# Requested parts; they belong to more than ten documents.
-MAX_PARTS = 60
+# Number of requested chapters or passages. They belong to more than ten documents.
+MAX_UNITS = 60
 EPISODE_SETS = "syntax_fm/50,bitcoin_transcripts/70"
 HitMembers = Mapping[str, Any]
 
@@ -153,9 +153,9 @@ def _iter_sides(engine: str) -> Iterator[IndexingSide]:
     words = TalkSettings.model_validate({"chapters": "none", "passage_in_lexical": LEXICAL_FACTOR})
     yield IndexingSide("plain, passage in keywords", words, modes=("lexical", "hybrid"))
     yield IndexingSide("chapters", chapters, ("document", "chapter", "passage"))
-    for parts in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
-        talk = chapters.model_copy(update={f"{part}_in_lexical": LEXICAL_FACTOR for part in parts})
-        yield IndexingSide(f"{' and '.join(parts)} in keywords", talk, modes=("lexical", "hybrid"))
+    for fields in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
+        talk = chapters.model_copy(update={f"{field}_in_lexical": LEXICAL_FACTOR for field in fields})
+        yield IndexingSide(f"{' and '.join(fields)} in keywords", talk, modes=("lexical", "hybrid"))
     vectors = chapters.model_copy(update={"titles_in_vectors": True})
     yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))
 
@@ -183,7 +183,7 @@ async def measure_side(settings: Settings, of: TalkSet, side: IndexingSide) -> d
 
 
 async def search_hits(api: httpx.AsyncClient, index: str, query: str, mode: str, unit: str) -> list[HitMembers]:
-    size = 10 if unit == "document" else MAX_PARTS
+    size = 10 if unit == "document" else MAX_UNITS
     body = {"query": query, "mode": mode, "unit": unit, "size": size, "fields": [], "candidates": 100}
     answer = await api.post(f"/v1/indexes/{index}/search", json=body)
     hits: list[HitMembers] = answer.raise_for_status().json()["hits"]
@@ -191,7 +191,7 @@ async def search_hits(api: httpx.AsyncClient, index: str, query: str, mode: str,
 
 
 def rank_documents(hits: Sequence[HitMembers]) -> list[tuple[str, float]]:
-    """Rank documents by their best part."""
+    """Rank documents by their best chapter or passage."""
     best: dict[str, float] = {}
     for hit in hits:
         best.setdefault(hit["id"], hit["score"])
@@ -224,5 +224,5 @@ def _is_in_chapter(hit: HitMembers, target: ChapterTarget, unit: str) -> bool:
 
 def locate_hit(hit: HitMembers, unit: str) -> tuple[int, int, float | None]:
     """Return the characters of a hit, and its start time."""
-    part = hit["chapter"] if unit == "chapter" else hit["passage"]
-    return part["start"], part["end"], part.get("start_time")
+    found = hit["chapter"] if unit == "chapter" else hit["passage"]
+    return found["start"], found["end"], found.get("start_time")

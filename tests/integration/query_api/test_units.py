@@ -119,9 +119,9 @@ def predicted(api: httpx.Client, unit: str, query: Mapping[int, float]) -> dict[
         vectors = ENCODER.encode(cut.windows)
         shift = len(joined_text(one["title"], one["text"])) - len(one["text"])
         if unit == "passage":
-            parts = {at: [vector] for at, vector in enumerate(vectors)}
+            by_number = {at: [vector] for at, vector in enumerate(vectors)}
         else:
-            parts = {
+            by_number = {
                 number: [
                     vector
                     for w, vector in zip(cut.windows, vectors, strict=True)
@@ -129,7 +129,7 @@ def predicted(api: httpx.Client, unit: str, query: Mapping[int, float]) -> dict[
                 ]
                 for number, chapter in enumerate(one["made"], 1)
             }
-        for number, own in parts.items():
+        for number, own in by_number.items():
             score = merge_max(own).dot(query)
             if score > 0:
                 found[name, number] = score
@@ -137,7 +137,7 @@ def predicted(api: httpx.Client, unit: str, query: Mapping[int, float]) -> dict[
 
 
 @pytest.mark.parametrize("unit", ["chapter", "passage"])
-def test_the_best_parts_of_all_are_found_in_order(talks: httpx.Client, unit: str) -> None:
+def test_the_best_of_all_documents_are_found_in_order(talks: httpx.Client, unit: str) -> None:
     answer = search(talks, unit=unit, mode="sparse", size=100, explain=True)
     assert answer["unit"] == unit
     query = {piece["id"]: piece["weight"] for piece in answer["pieces"] if not piece["pruned"]}
@@ -214,7 +214,7 @@ def test_hybrid_is_the_two_lists_fused(talks: httpx.Client, unit: str) -> None:
     assert ranking(talks, unit, candidates=30, size=10, offset=10) == found[10:20]
 
 
-def test_filters_rules_and_fields_hold_for_parts(talks: httpx.Client) -> None:
+def test_filters_rules_and_fields_hold_for_chapters_and_passages(talks: httpx.Client) -> None:
     few = search(talks, unit="passage", filter={"field": "year", "range": {"lt": 4}}, size=50, fields=["metadata.year"])
     assert {hit["metadata"]["year"] for hit in few["hits"]} <= {0, 1, 2, 3}
     before = dict(ranking(talks, "chapter", mode="lexical", size=50, explain=True))
