@@ -31,7 +31,7 @@ class IngestProgress(NamedTuple):
 
 
 class ServiceIndex:
-    """One index of a running service."""
+    """An index of a running service."""
 
     def __init__(self, client: httpx.Client, index: str) -> None:
         self._client = client

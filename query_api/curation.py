@@ -193,7 +193,7 @@ class RankingDifference:
 
     @property
     def any(self) -> bool:
-        """Whether the rankings differ."""
+        """Return whether the rankings differ."""
         return bool(self.entered or self.left or self.moved)
 
 

@@ -71,7 +71,7 @@ class EncoderRecipe(BaseModel):
 
     @property
     def needs_idf(self) -> bool:
-        """Whether the query weights or the regulariser need an IDF table."""
+        """Return whether the query weights or the regulariser need an IDF table."""
         return self.query_weighting == "idf" or self.regulariser == "idf_flops"
 
     def write(self, directory: Path) -> None:

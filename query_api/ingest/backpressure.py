@@ -201,7 +201,7 @@ class InFlightRequests:
 
 
 class RequestSlot:
-    """One request in flight. `reserved` counts the bytes of its body that are in memory or announced."""
+    """A request in flight. `reserved` counts the bytes of its body that are in memory or announced."""
 
     def __init__(self, in_flight: InFlightRequests) -> None:
         self._in_flight = in_flight

@@ -115,7 +115,7 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
 
 
 class Ingestion:
-    """One execution of an ingestion request, whose body has the form `form`.
+    """Execution of an ingestion request, whose body has the form `form`.
 
     With the record of an idempotency key it uses that record's job and version, as every execution of the same
     request does.
@@ -138,7 +138,7 @@ class Ingestion:
 
     @property
     def final(self) -> bool:
-        """Whether a repetition would end the same way: no document was left out for a temporary reason."""
+        """Return whether a repetition would end the same way: no document was left out for a temporary reason."""
         return all(rejection.code != "not_stored" for rejection in self._intake.rejections)
 
     async def accepts(self, position: int, item: object) -> bool:

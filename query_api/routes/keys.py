@@ -53,7 +53,7 @@ keys_router = APIRouter(prefix="/v1/keys", tags=["keys"])
     summary="Create a key",
 )
 async def create_key(body: KeyRequest, app: WithKeyAdministration) -> Response:
-    """Only this answer contains the text of the key."""
+    """Return the text of the key. No other answer contains it."""
     key, text = await issue_key(app, body)
     return json_response(describe_key(key) | {"key": text}, 201)
 

@@ -92,7 +92,7 @@ class QueryError(BaseModel):
 
 
 class DryRunQuery(BaseModel):
-    """One query with its hits before and after, or the error of its search."""
+    """A query with its hits before and after, or the error of its search."""
 
     query: str
     changed: bool

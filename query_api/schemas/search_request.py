@@ -386,7 +386,7 @@ class MultiIndexRequest(SearchRequest):
 
 
 class BatchSearch(SearchRequest):
-    """One search of a batch: the body of POST /v1/indexes/{index}/search with its `index`, or of POST /v1/search."""
+    """A search of a batch: the body of POST /v1/indexes/{index}/search with its `index`, or of POST /v1/search."""
 
     index: str | None = None
     indexes: list[str] | None = None

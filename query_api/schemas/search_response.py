@@ -45,7 +45,7 @@ Origins = dict[str, float]
 
 
 class ScoreContribution(BaseModel):
-    """One contribution to a list's score; sparse matches have the weights and their origins too."""
+    """A contribution to a list's score; sparse matches have the weights and their origins too."""
 
     list: Literal["sparse", "lexical"]
     piece: str

@@ -89,7 +89,7 @@ class SearchContext:
 
     @property
     def is_unrestricted(self) -> bool:
-        """Whether the caller may learn of documents that document-level security could hide."""
+        """Return whether the caller may learn of documents that document-level security could hide."""
         return self.principal.filter is None
 
 

@@ -60,7 +60,7 @@ _Bound = float | str
 
 @with_config(_NO_EXTRA_MEMBERS)
 class Range(TypedDict, total=False):
-    """One or two bounds, numbers or dates. A date without a time is the whole day."""
+    """A lower bound, an upper bound or both, as numbers or dates. A date without a time is the whole day."""
 
     gt: _Bound
     gte: _Bound

@@ -41,7 +41,7 @@ class Chapter(BaseModel):
 
 
 class Why(BaseModel):
-    """One contribution to the score of a list. Sparse matches also have weights and their origins."""
+    """A contribution to the score of a list. Sparse matches also have weights and their origins."""
 
     list: Literal["sparse", "lexical"]
     piece: str

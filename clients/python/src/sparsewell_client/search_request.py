@@ -13,7 +13,7 @@ Method = Literal["min_max", "z_score", "rrf"]
 Among = Literal["matches", "candidates"]
 # A condition on declared metadata, as JSON: {"field": "year", "range": {"gte": 1800}}, or `all`, `any`, `not` of such.
 Filter = dict[str, Any]
-# One or two of gt, gte, lt, lte, with numbers or dates.
+# Lower and upper bounds: gt, gte, lt, lte, with numbers or dates.
 Range = dict[str, float | str]
 
 
