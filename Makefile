@@ -1,5 +1,5 @@
-# sparsewell: `make demo` shows it, `make test` tests it, `make help` lists the rest.
-# Needed first (Debian): python3 python3-venv make git maven
+# `make demo` shows sparsewell, `make test` tests it, `make help` lists all targets.
+# Required packages (Debian): python3 python3-venv make git maven
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,16 +16,16 @@ PROCESSES ?= $(shell cores=$$(nproc); memory=$$(awk '/^MemAvailable/ { print int
 IN_PROCESSES = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.txt)
-# Identifiers of advisories that do not concern us. A comment here gives the reason of each.
+# Identifiers of advisories that do not affect this project. A comment here gives the reason for each.
 ACCEPTED_ADVISORIES :=
-# Unbuffered, so that messages come when they are said, also through a pipe.
+# Unbuffered output shows each message at once, also through a pipe.
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest coverage page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
 
-help: ## List what can be made
+help: ## List the targets
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: .venv/.dev servers test-programs tests/page/node_modules/.package-lock.json ## Install everything for work on the project
@@ -33,23 +33,23 @@ setup: .venv/.dev servers test-programs tests/page/node_modules/.package-lock.js
 
 setup-demo: .venv/.demo servers
 
-setup-train: .venv/.train ## Install what trains encoders as well (torch: 7 GB)
+setup-train: .venv/.train ## Install everything, with the packages that train encoders (torch: 7 GB)
 	@echo "Set up. Next: sparsewell train --help; make test runs the tests of training too."
 
 demo: setup-demo ## Index Python's documentation and search it (KEEP=1 leaves it running)
 	@exec $(BIN)/sparsewell demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
-demo-talk: setup-demo ## Index six open talks, make their chapters, search what is said in them (KEEP=1 as above)
+demo-talk: setup-demo ## Index six open talks, make their chapters and search them (KEEP=1 as above)
 	@exec $(BIN)/sparsewell demo-talk $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 up: setup-demo ## Start OpenSearch, Redis, a worker, the sweeper and the API
 	@$(BIN)/sparsewell up
 
-down: ## Stop what `make up` or `make demo KEEP=1` left running
-	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell down; else echo "Not set up, so nothing of ours runs."; fi
+down: ## Stop the processes that `make up` or `make demo KEEP=1` left running
+	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell down; else echo "Not set up, so no process of sparsewell runs."; fi
 
-status: ## Show what runs, where, and where its log is
-	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so nothing of ours runs."; fi
+status: ## Show the running processes, their addresses and their logs
+	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so no process of sparsewell runs."; fi
 
 test: setup lint types docs page-test pytest ## Check style, types, contracts and links of documents, run the tests on real services
 
@@ -82,22 +82,22 @@ pytest: .venv/.dev servers test-programs ## Run the tests on real services
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
 	$(BIN)/python -m pytest $(IN_PROCESSES) --durations=15
 
-# Tracing takes half as much of the processor again, so `make test` goes without it.
+# Coverage takes 50 % more processor time, so `make test` does not measure it.
 coverage: .venv/.dev servers test-programs ## Run the unit and integration tests, and print which lines they reach
 	@$(BIN)/python -m pytest $(IN_PROCESSES) --cov --cov-report=term:skip-covered --cov-report=xml tests/unit tests/integration
 
-test-faults: .venv/.dev servers test-programs ## Break every part on purpose, and print what the protections are worth
+test-faults: .venv/.dev servers test-programs ## Inject a fault into every component, and print the effect of each protection
 	@rm -f build/faults.json
-	echo "Faults, each beside its control; half an hour at most:"
+	echo "Faults, each with its control; half an hour at most:"
 	FAULT_ROWS=build/faults.json $(BIN)/python -m pytest tests/faults -m "" --durations=15
 
 test-2.19: .venv/.dev servers test-programs ## Run the congruence suite on OpenSearch 2.19.4
 	@SPARSEWELL_OPENSEARCH_VERSION=2.19.4 $(BIN)/python -m pytest tests/congruence
 
-bench: setup ## Measure what benchmarks/ measures
+bench: setup ## Run the benchmarks
 	@$(BIN)/python -m benchmarks
 
-audit: .venv/.dev ## Look the locked packages up among known vulnerabilities (on the network: api.osv.dev)
+audit: .venv/.dev ## Check the locked packages for known vulnerabilities (needs the network: api.osv.dev)
 	@failed=0
 	for lock in $(LOCKS); do
 	  echo "$$lock:"
@@ -107,30 +107,30 @@ audit: .venv/.dev ## Look the locked packages up among known vulnerabilities (on
 	done
 	exit $$failed
 
-openapi: .venv/.dev ## Write docs/api/openapi.json anew
+openapi: .venv/.dev ## Generate docs/api/openapi.json
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
 
 client: .venv/.dev ## Generate the blocking Python client from the asynchronous one
 	@$(BIN)/python clients/python/generate_sync.py
 
-cli-docs: .venv/.dev ## Write docs/cli.md anew, the reference of the commands
+cli-docs: .venv/.dev ## Generate docs/cli.md, the reference of the commands
 	@$(BIN)/python -m cli.reference docs/cli.md
 
-chart: .venv/.dev ## Write what of the Helm chart is made of settings, comments and infra/monitoring anew, and its golden files
+chart: .venv/.dev ## Generate the Helm chart's settings, comments, alerts and golden files
 	@$(BIN)/python -m infra.helm
 
-pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP=1` left running
+pictures: .venv/.dev ## Take the screenshots in docs/images of the demos that `make demo demo-talk KEEP=1` left running
 	@$(BIN)/python -m tests.e2e.pictures
 
-clean: down ## Stop our processes and remove what was made in this folder
+clean: down ## Stop the processes of sparsewell and remove generated files from this folder
 	@rm -rf .venv build dist tests/page/node_modules ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "Clean. Data, logs and the fetched OpenSearch stay in SPARSEWELL_STATE_DIR and SPARSEWELL_CACHE_DIR"
 	echo "(root: /var/lib/sparsewell and /var/cache/sparsewell; others: ~/.local/state/sparsewell and ~/.cache/sparsewell)."
 
-# The stamps lie in the virtual environment, so they go when it goes.
+# The stamp files are in the virtual environment, so deleting it deletes them.
 .venv/bin/python:
 	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 	  echo "Python 3.11 or later is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2
@@ -161,17 +161,17 @@ clean: down ## Stop our processes and remove what was made in this folder
 	@$(call install,requirements/train.txt)
 	touch .venv/.demo .venv/.dev .venv/.train
 
-# The lock names every package, so pip has nothing to resolve: an older one (23.2) would look for the newest coverage[toml].
-# Two that chapters are measured with have no wheels and are built from their sources, which are Python alone.
-# Every file is checked against its hash; of pip's output only the downloads are shown. pip compiles the modules: segeval
-# has a syntax warning, which would be an error in the tests if they compiled it.
+# The lock names every package, so pip has nothing to resolve. pip 23.2 would look for the newest coverage[toml].
+# rouge-score and segeval, which measure chapters, have no wheels and are built from their Python sources.
+# pip checks the hash of each file, and the output shows only the downloads. pip compiles the modules, because segeval
+# has a syntax warning, which would be an error if the tests compiled it.
 define install
 echo "Installing the locked packages of $(1) into .venv."
 $(BIN)/python -m pip install --progress-bar off --no-deps --require-hashes --only-binary :all: --no-binary rouge-score,segeval -r $(1) | sed -un 's/^ *Downloading /  &/p'
 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable clients/python
 endef
 
-# The lock names every package with its hash. The page itself needs no Node.js: only its checks do.
+# The lock names every package with its hash. The page itself needs no Node.js, but its checks do.
 tests/page/node_modules/.package-lock.json: tests/page/package.json tests/page/package-lock.json
 	@infra/install-missing node nodejs
 	infra/install-missing npm npm
@@ -180,11 +180,11 @@ tests/page/node_modules/.package-lock.json: tests/page/package.json tests/page/p
 
 servers:
 	@if [ -z "$${REDIS_URL:-}$${SPARSEWELL_REDIS_URL:-}" ]; then infra/install-missing redis-server redis-server; fi
-	# Without Maven all is not lost (a fetched OpenSearch may lie in the cache): the launcher has the last word.
+	# A missing Maven is no error here, because the cache may have an OpenSearch. The launcher reports a missing OpenSearch.
 	if [ -z "$${OPENSEARCH_URL:-}$${OPENSEARCH_HOME:-}" ]; then infra/install-missing mvn maven || true; fi
 
-# The tests start a Redis of their own whatever REDIS_URL says, run the curl examples of the documents, drive a real
-# browser, and let promtool judge the alerts.
+# The tests start their own Redis even if REDIS_URL is set, run the curl examples of the documents, drive a real browser,
+# and check the alerts with promtool.
 test-programs:
 	@infra/install-missing redis-server redis-server
 	infra/install-missing curl curl
