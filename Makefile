@@ -133,7 +133,7 @@ clean: down ## Stop the processes of sparsewell and remove generated files from 
 # The stamp files are in the virtual environment, so deleting it deletes them.
 .venv/bin/python:
 	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-	  echo "Python 3.11 or later is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2
 	  echo "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
 	  exit 1
 	fi
