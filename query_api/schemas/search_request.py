@@ -301,17 +301,17 @@ class SearchRequest(BaseModel):
 
     @property
     def browses(self) -> bool:
-        """Whether the request lists all documents under the filter, without words, examples and scores."""
+        """Return whether the request lists all documents under the filter, without words, examples and scores."""
         return not self.query.strip() and not self.like
 
     @property
     def is_multi_index(self) -> bool:
-        """Whether the search is over several indexes."""
+        """Return whether the search is over several indexes."""
         return False
 
     @property
     def is_first(self) -> bool:
-        """Whether the request is for the top of the ranking, not for a later page."""
+        """Return whether the request is for the top of the ranking, not for a later page."""
         return not self.offset and self.cursor in (None, "*")
 
     @property
@@ -327,7 +327,7 @@ class SearchRequest(BaseModel):
 
     @property
     def is_ranked_by_api(self) -> bool:
-        """Whether the ranking is a list made in the API, rather than an order that OpenSearch can continue."""
+        """Return whether the ranking is a list made in the API, rather than an order that OpenSearch can continue."""
         if self.browses:
             return False
         if self.sort:
@@ -336,17 +336,17 @@ class SearchRequest(BaseModel):
 
     @property
     def is_fetched_separately(self) -> bool:
-        """Whether hits are chosen among candidates first, and only hits of the page are read."""
+        """Return whether hits are chosen among candidates first, and only hits of the page are read."""
         return self.is_ranked_by_api or self.rerank is not None or self.unit != "document"
 
     @property
     def needs_explanation(self) -> bool:
-        """Whether the response lists the matches of each hit."""
+        """Return whether the response lists the matches of each hit."""
         return self.explain or bool(self.highlight)
 
     @property
     def uses_feedback(self) -> bool:
-        """Whether documents or examples move the query."""
+        """Return whether documents or examples move the query."""
         return self.feedback is not None or bool(self.like or self.unlike)
 
     def chosen_fusion(self) -> Fusion:
@@ -363,7 +363,7 @@ class SearchRequest(BaseModel):
 
     @property
     def has_text_fragments(self) -> bool:
-        """Whether the response has links to passages."""
+        """Return whether the response has links to passages."""
         return isinstance(self.passage, PassageForm) and self.passage.fragment
 
     @property
@@ -381,7 +381,7 @@ class MultiIndexRequest(SearchRequest):
 
     @property
     def is_multi_index(self) -> bool:
-        """Whether the search is over several indexes."""
+        """Return whether the search is over several indexes."""
         return True
 
 
