@@ -1,4 +1,4 @@
-"""`sparsewell encoders`: list, show, verify and export encoders.
+"""`sparsewell encoders`: list, show, verify and export encoders, and count their reference corpora.
 
 `list` reads manifests and `show` also query tables. `verify` and `show --weigh` load the model (the worker extra), and
 `export` needs PyTorch (the train extra).
@@ -195,6 +195,24 @@ def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         )
     )
     print(f"{out}: {manifest.name} ({manifest.fingerprint}); look at it with `sparsewell encoders show {out}`.")
+
+
+@app.command()
+def reference(
+    directory: Annotated[Path, typer.Argument(help="model directory of the encoder")],
+    pairs: Annotated[list[Path], typer.Argument(help="files of pairs (.jsonl, also compressed); passages are counted")],
+    most: Annotated[int, typer.Option(min=1000, help="largest number of passages")] = 40_000,
+) -> None:
+    """Count the pieces of a reference corpus, so that indexes can adapt the encoder's query weights.
+
+    Example: sparsewell encoders reference my-encoder wikipedia.jsonl.gz arxiv.jsonl.gz
+    """
+    from models.export.package import count_reference, sample_passages, write_reference
+    from services.encoders.query_table import QueryTable
+
+    frequencies, by_file = count_reference(QueryTable.load(directory), sample_passages(pairs, most))
+    write_reference(directory, frequencies, by_file)
+    print(f"{directory}: {len(frequencies.ids):,} pieces in {frequencies.documents:,} passages.")
 
 
 def _require_free_name(out: Path) -> None:

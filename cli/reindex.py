@@ -50,6 +50,10 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     window: Annotated[int | None, typer.Option(min=16, help="pieces per window")] = None,
     overlap: Annotated[int | None, typer.Option(min=0, help="pieces that neighbouring windows share")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="number of heaviest pieces of a document to index")] = None,
+    adapt_weights: Annotated[
+        bool | None,
+        typer.Option("--adapt-weights/--fixed-weights", help="adapt the weights of query pieces to the documents"),
+    ] = None,
     dense: Annotated[
         str | None, typer.Option(help="dense encoder for reranking; none removes the dense vectors")
     ] = None,
@@ -102,6 +106,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         window_pieces=window,
         window_overlap=overlap,
         document_top_k=top_k,
+        adapt_weights=adapt_weights,
         language=language,
         fields=parse_fields(field, create=True) if field else {},
         dense=dense,
@@ -158,6 +163,7 @@ class GenerationBuild:
 
         Raises the errors of `Reindexing.follow_until_caught_up`, and Conflict (`misfits`).
         """
+        from indexer.piece_frequencies import FrequencyUpdate
         from services.errors import Conflict
 
         self.work.make_target()
@@ -175,6 +181,7 @@ class GenerationBuild:
         fresh_dead = progress.new["dead"] - progress.old["dead"]
         if fresh_dead > 0:
             self.show.report(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
+        FrequencyUpdate(self.settings, self.work.search, self.known).count_new(record.target)
         return progress
 
     def require_quality(self, gate: "QualityGate") -> None:

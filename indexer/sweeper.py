@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from indexer.encode_task import ATTEMPTS_EXHAUSTED, attempts_allowed
+from indexer.piece_frequencies import FrequencyUpdate
 from indexer.queue_metrics import ServiceStateCollector
 from indexer.reindex.run import finish_abandoned_swaps
 from services.dates import days_ms, now_ms
+from services.encoders.catalogue import load_known_encoders
 from services.errors import BackendUnavailable, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
@@ -354,6 +356,7 @@ def run_sweeper(settings: Settings) -> None:
     search, publisher = SyncSearchClient(settings), Publisher(settings.redis_address)
     log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
     registry = WorkerRegistry(settings.redis_address)
+    frequencies = FrequencyUpdate(settings, search, load_known_encoders(settings))
     state = ServiceStateCollector(settings, search, publisher, registry)
     try:
         with expose_metrics(settings, "sweeper", state), tracing.tracing_session("sweeper"):
@@ -362,6 +365,7 @@ def run_sweeper(settings: Settings) -> None:
                     PeriodicTask("looking", "seen", state.sample),
                     PeriodicTask("adding fields", "given the later fields", MappingUpgrade(settings, search).add),
                     PeriodicTask("sweeping", "overdue documents", Sweeper(settings, search, publisher).sweep),
+                    PeriodicTask("counting pieces", "counted anew", frequencies.update),
                     PeriodicTask("removing what has expired", "expired", RetentionCleanup(settings, search).remove),
                 ],
                 settings.sweep_interval,

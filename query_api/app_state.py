@@ -6,6 +6,7 @@ returns a view for one principal. For a principal with a document filter, the vi
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from copy import copy
@@ -27,7 +28,7 @@ from services.access.api_keys import read_key_file
 from services.access.principals import EVERYBODY, Principal, RateLimits
 from services.documents.document import VersionClock
 from services.encoders.catalogue import list_dense_encoders
-from services.errors import Forbidden, InvalidInput, NotFound
+from services.errors import Forbidden, InvalidInput, NotFound, SparsewellError
 from services.filters.parsing import FilterLimits, parse_filter
 from services.filters.tree import Filter
 from services.index_spec import Generation, IndexNames
@@ -38,6 +39,8 @@ from services.opensearch.generations import generation_call, index_not_found, re
 from services.queue.messages import Publisher
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings, split_addresses
+
+log = logging.getLogger(__name__)
 
 # The process notices a swapped alias after this time. Until then the old generation answers, with its own query table.
 GENERATION_CACHE_SECONDS = 2.0
@@ -117,8 +120,24 @@ class AppState:
             self.forget(index)
             self.curations.forget(index)
             raise index_not_found(index) from None
+        generation = await self._prepare_table(generation, cached and cached[1])
         self._generations[index] = (now, generation)
         self.curations.remember(generation, rules)
+        return generation
+
+    async def _prepare_table(self, generation: Generation, cached: Generation | None) -> Generation:
+        """Load the piece frequencies that a generation names; return the generation with those that are loaded.
+
+        A search never fails for want of them: it keeps the earlier ones, or the encoder's own weights.
+        """
+        try:
+            await self.tables.prepare(generation, self.unrestricted_search, self.names)
+        except SparsewellError as error:
+            # The record of a restored index is missing until the sweeper has counted it.
+            level = logging.DEBUG if isinstance(error, NotFound) else logging.WARNING
+            log.log(level, "%s is searched without its newest piece frequencies: %s", generation.physical, error)
+            kept = cached is not None and (cached.physical, cached.token) == (generation.physical, generation.token)
+            return generation.model_copy(update={"frequencies": cached.frequencies if cached and kept else 0})
         return generation
 
     async def generation_of(self, index: str, physical: str) -> Generation:

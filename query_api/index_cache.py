@@ -4,6 +4,7 @@ The curation rules are read in parallel with the index's generation and cached a
 search fails rather than show documents that the rules hide.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,8 +32,11 @@ from services.opensearch.curation_records import (
     read_older_curations,
     read_stored_curation,
 )
+from services.opensearch.frequency_records import read_records_call, require_record
 from services.settings import Settings
 
+# An adapted table has 120 kilobytes for a vocabulary of 30,000 pieces.
+MAX_ADAPTED_TABLES: Final = 500
 CurationReading = StoredCuration | SparsewellError | None
 
 
@@ -48,9 +52,37 @@ class QueryTableCache:
         # The first of two encoders with the same name is used.
         self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
         self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
+        self._adapted: OrderedDict[tuple[str, str, int], QueryTable] = OrderedDict()
 
     def of(self, generation: Generation) -> QueryTable:
-        """Return the query table for a generation's vectors. Raises EncoderMismatch (`encoder_mismatch`)."""
+        """Return the query table for a generation's vectors, adapted to its documents once `prepare` has loaded them.
+
+        Raises EncoderMismatch (`encoder_mismatch`).
+        """
+        adapted = self._adapted.get(_adapted_key(generation))
+        return self.own(generation) if adapted is None else adapted
+
+    async def prepare(self, generation: Generation, search: AsyncSearchClient, names: IndexNames) -> None:
+        """Load the frequencies that a generation names, and adapt the encoder's table to them.
+
+        Raises NotFound (`frequencies_not_found`) if they are no longer kept, BackendUnavailable, and ConfigurationError
+        (`bad_frequencies`). `of` then returns the encoder's own table.
+        """
+        key = _adapted_key(generation)
+        if not generation.frequencies or not generation.spec.adapt_weights:
+            return
+        if key in self._adapted:
+            self._adapted.move_to_end(key)
+            return
+        record = require_record(await search.send(read_records_call(names, [generation], counts=True)))
+        if record.encoder != generation.encoder.fingerprint or record.frequencies is None:
+            raise NotFound("frequencies_not_found", "The frequencies of pieces belong to another encoder.")
+        self._adapted[key] = self.own(generation).adapt(record.frequencies)
+        while len(self._adapted) > MAX_ADAPTED_TABLES:
+            self._adapted.popitem(last=False)
+
+    def own(self, generation: Generation) -> QueryTable:
+        """Return the encoder's own query table for a generation. Raises EncoderMismatch (`encoder_mismatch`)."""
         fingerprint = generation.encoder.fingerprint
         table = self._tables.get(fingerprint)
         if table is not None:
@@ -86,6 +118,10 @@ class QueryTableCache:
         except KeyError:
             known = ", ".join(sorted(self._names))
             raise InvalidInput("unknown_encoder", f"No encoder is called {name[:80]!r} (known: {known}).") from None
+
+
+def _adapted_key(generation: Generation) -> tuple[str, str, int]:
+    return generation.physical, generation.token, generation.frequencies
 
 
 @dataclass(frozen=True, slots=True)

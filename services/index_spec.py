@@ -149,6 +149,11 @@ class IndexSpec(BaseModel):
         None, description="dense encoder whose vectors are stored for reranking; null: no vectors"
     )
     talk: TalkSettings | None = Field(None, description="allows documents that are talk; may be an empty object")
+    adapt_weights: bool = Field(
+        True,
+        strict=True,
+        description="adapt the weights of query pieces to the documents of the index, once it has enough of them",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -212,6 +217,9 @@ class Generation(BaseModel):
         False, description="titles and words are indexed for suggestions; false for generations made before that"
     )
     titles: bool = Field(False, description="the words of titles are also indexed on their own")
+    frequencies: int = Field(
+        0, ge=0, description="version of the piece frequencies that query weights are adapted to; 0: not adapted"
+    )
     chapters: str = Field(
         "", description="fingerprint of the engine that makes the chapters of talk; empty: any worker's engine"
     )
@@ -250,6 +258,7 @@ class IndexNames:
         self.curation = f"{prefix}_curation"
         self.queries = f"{prefix}_queries"
         self.keys = f"{prefix}_keys"
+        self.frequencies = f"{prefix}_frequencies"
         self.every_alias = f"{prefix}-*"
         self.every_write_alias = f"{prefix}-*.w*"
         self.every_physical = f"{prefix}-*.g*"

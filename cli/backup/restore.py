@@ -188,7 +188,8 @@ def _assign_generation(search: SyncSearchClient, index: str, number: int, physic
             f"The description of {physical} is from a later version of sparsewell: use that version.",
         ) from error
     lineage = {} if source.index == index else {"lineage": uuid4().hex}
-    place = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12]}
+    # Piece frequencies are not in a backup: the sweeper counts the restored generation anew.
+    place = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12], "frequencies": 0}
     generation = source.model_copy(update=place | lineage)
     search.send(record_generation_call(generation))
     return RestoredIndex(source, generation)

@@ -21,7 +21,8 @@ from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, Conflict, InvalidInput
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.generations import refresh_call
+from services.opensearch.frequency_records import read_records_call, require_record
+from services.opensearch.generations import generation_call, read_generation, refresh_call
 from services.settings import Settings
 
 GATE_METRIC = "ndcg@10"
@@ -82,6 +83,7 @@ async def _rank_questions(
         await search.send(refresh_call(generation.physical))
         curations = CurationCache(search, IndexNames(settings.index_prefix), _TIMEOUT_SECONDS)
         curations.remember(generation, await curations.read(generation.index, prefer_local=False))
+        table = await _adapt(search, IndexNames(settings.index_prefix), generation, table)
         executor = DirectExecutor(search, _TIMEOUT_SECONDS, prefer_local=False)
         rankings: dict[str, dict[str, Ranking]] = {}
         for mode in MODES:
@@ -98,6 +100,15 @@ async def _rank_questions(
         return rankings
     finally:
         await search.close()
+
+
+async def _adapt(search: AsyncSearchClient, names: IndexNames, generation: Generation, table: QueryTable) -> QueryTable:
+    """Return the table adapted to the newest piece frequencies of a generation, as the API adapts it."""
+    newest = read_generation(await search.send(generation_call(generation.physical)), generation.index)
+    if not newest.frequencies or not newest.spec.adapt_weights:
+        return table
+    record = require_record(await search.send(read_records_call(names, [newest], counts=True)))
+    return table if record.frequencies is None else table.adapt(record.frequencies)
 
 
 def ndcg_by_mode(rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions) -> dict[str, float]:

@@ -31,6 +31,7 @@ class GenerationChanges:
     window_pieces: int | None = None
     window_overlap: int | None = None
     document_top_k: int | None = None
+    adapt_weights: bool | None = None
     language: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     dense: str | None = None
@@ -68,12 +69,8 @@ def plan_generation(
     merged: dict[str, Any] = source.spec.model_dump()
     if changes.encoder is not None:
         merged["encoder"] = manifest.name
-    if changes.document_top_k is not None:
-        merged["document_top_k"] = changes.document_top_k
-    if changes.language is not None:
-        merged["language"] = changes.language
-    if changes.windows is not None:
-        merged["windows"] = changes.windows
+    plain = ("document_top_k", "adapt_weights", "language", "windows")
+    merged |= {name: value for name in plain if (value := getattr(changes, name)) is not None}
     if changes.chapters is not None or changes.talk:
         if merged["talk"] is None and changes.windows is None:
             del merged["windows"]  # The default of an index with talk differs: both kinds of windows.
@@ -135,6 +132,7 @@ def describe_changes(source: Generation, target: Generation) -> list[str]:
         ("window", source.window.model_dump(), target.window.model_dump()),
         ("windows", source.spec.windows, target.spec.windows),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
+        ("adapt_weights", source.spec.adapt_weights, target.spec.adapt_weights),
         ("chapters", _chapter_engine(source), _chapter_engine(target)),
         ("talk", _describe_talk(source), _describe_talk(target)),
         ("language", source.spec.language, target.spec.language),

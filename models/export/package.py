@@ -1,4 +1,7 @@
-"""Files of a model directory: place, tokeniser, query table and manifest. The manifest is written last.
+"""Files of a model directory: place, tokeniser, query table, manifest and reference frequencies.
+
+The manifest is written last. The reference frequencies (`services.encoders.piece_frequencies`) count passages like
+those that the encoder was trained on. They change no vector, so the fingerprint leaves them out.
 
 `python -m models.export.package CHECKPOINT OUT_DIR` writes the directory of the stand-in encoder, which has no model.
 The command takes tokenizer.json and idf.json (piece to inverse document frequency) from the checkpoint's directory.
@@ -8,11 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from models.training.pairs import read_pairs
 from services.encoders.manifest import (
     MANIFEST_FILE,
     NAME_PATTERN,
@@ -21,9 +29,14 @@ from services.encoders.manifest import (
     has_manifest,
     read_manifest,
 )
-from services.encoders.query_table import read_query_weights
-from services.errors import ConfigurationError
+from services.encoders.piece_frequencies import PieceCounter, PieceFrequencies
+from services.encoders.query_table import REFERENCE_FILE, QueryTable, read_query_weights
+from services.errors import ConfigurationError, InvalidInput
 
+# 40,000 passages know the idf of a piece in one of ten thousand to a quarter.
+DEFAULT_PASSAGES = 40_000
+MIN_PASSAGES = 1000
+_SEED = 17
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -116,6 +129,51 @@ def copy_query_weights(source: Path, target: Path, vocabulary: dict[str, int], e
     lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {kept[piece]!r}" for piece in ordered)
     target.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     return len(table) - len(kept)
+
+
+def sample_passages(files: Sequence[Path], most: int) -> Iterator[tuple[str, str]]:
+    """Yield at most `most` passages as (name of the file, passage): of each file the same number, drawn at random.
+
+    A file with fewer passages gives all of its own. Raises the errors of `read_pairs`.
+    """
+    share = most // max(1, len(files))
+    for file in files:
+        passages = list({pair.passage: None for pair in read_pairs(file)})
+        random.Random(_SEED).shuffle(passages)  # noqa: S311 (not a secret)
+        yield from ((file.name, passage) for passage in islice(passages, share))
+
+
+def count_reference(table: QueryTable, passages: Iterable[tuple[str, str]]) -> tuple[PieceFrequencies, dict[str, int]]:
+    """Count the pieces of passages; also return the number of passages by file.
+
+    Raises InvalidInput (`too_few_passages`).
+    """
+    counter, by_file = PieceCounter(), dict[str, int]()
+    for name, passage in passages:
+        counter.add(table.ids(passage))
+        by_file[name] = by_file.get(name, 0) + 1
+    if counter.documents < MIN_PASSAGES:
+        raise InvalidInput(
+            "too_few_passages",
+            f"The files have {counter.documents:,} passages; a reference needs at least {MIN_PASSAGES:,}.",
+        )
+    return counter.frequencies(), by_file
+
+
+def write_reference(directory: Path, frequencies: PieceFrequencies, by_file: Mapping[str, int]) -> None:
+    """Write the frequencies into a model directory, and name them in its manifest. The fingerprint stays.
+
+    Raises ConfigurationError (`bad_manifest`).
+    """
+    read_manifest(directory)
+    path = directory / REFERENCE_FILE
+    path.write_bytes(orjson.dumps(frequencies.pack()) + b"\n")
+    manifest = json.loads((directory / MANIFEST_FILE).read_bytes())
+    manifest["reference"] = describe_file(path).model_dump()
+    manifest["reference_passages"] = dict(by_file)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    QueryTable.load(directory)
 
 
 def main() -> None:

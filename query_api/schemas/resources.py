@@ -304,6 +304,8 @@ class IndexAnswer(BaseModel):
     windows: str = Field(description="searched vectors: `merged`, `nested` or `both`")
     language: str
     document_top_k: int
+    adapt_weights: bool = Field(description="whether query weights are adapted to the documents")
+    adapted: bool = Field(description="whether they are now: the index has enough documents, and they were counted")
     dense: DenseIdentity | None = Field(description="dense encoder whose vectors are stored for reranking; null: none")
     talk: TalkSettings | None = Field(
         None, description="how talk is chaptered and linked; null: the index takes no talk"

@@ -149,6 +149,12 @@ class QueryPiece(BaseModel):
         description="parts of the weight, which add up to it: `query`, `synonym`, `context`, `like`, `feedback`, "
         "`override` (negative if a rule lowered it) and `unlike` (negative)"
     )
+    encoder_weight: float | None = Field(
+        None, description="the encoder's weight of the piece; absent if the index does not adapt weights"
+    )
+    factor: float | None = Field(
+        None, description="adaptation to the documents of the index: the table's weight is `encoder_weight` times it"
+    )
 
 
 class FeedbackDocuments(BaseModel):

@@ -181,7 +181,7 @@ def shape_query_pieces(context: SearchContext) -> list[dict[str, Any]]:
 def query_pieces(table: QueryTable, query: QueryBlend) -> list[dict[str, Any]]:
     """Return the pieces of the query, heaviest first, with the weight that each origin added.
 
-    Pruned pieces are included.
+    Pruned pieces are included. In an index with adapted weights each piece has the encoder's weight and its factor.
     """
     vector = query.vector
     kept = [(i, weight, False) for i, weight in zip(vector.ids, vector.weights, strict=True)]
@@ -194,6 +194,13 @@ def query_pieces(table: QueryTable, query: QueryBlend) -> list[dict[str, Any]]:
             "weight": weight,
             "pruned": pruned,
             "origins": {QUERY_ORIGIN: weight} if pruned else dict(query.origins[i]),
+            **_adaptation(table, i),
         }
         for i, weight, pruned in sorted(kept + dropped, key=lambda piece: -piece[1])
     ]
+
+
+def _adaptation(table: QueryTable, piece_id: int) -> dict[str, float]:
+    """Return the members that explain an adapted weight; none where the table is the encoder's own."""
+    own = table.own_weight(piece_id)
+    return {} if not own else {"encoder_weight": own, "factor": table.weight(piece_id) / own}

@@ -111,7 +111,11 @@ class PageState:
 
 @dataclass(frozen=True, slots=True)
 class CursorPosition:
-    """The position that a cursor seals. `digest`: of the request; the rest as in `PointInTime` and `PageState`."""
+    """The position that a cursor seals.
+
+    `digest`: of the request. `frequencies`: for each of `physical`, the version of the piece frequencies on the first
+    page. The rest is as in `PointInTime` and `PageState`.
+    """
 
     digest: str
     physical: list[str]
@@ -123,6 +127,7 @@ class CursorPosition:
     after: list[Any] | None
     skip: int
     rules: dict[str, int]
+    frequencies: list[int] = field(default_factory=list)
 
     def cursor(self, key: bytes) -> str:
         """Return the sealed cursor."""

@@ -206,7 +206,7 @@ async def _answer_cursor(
     else:
         position = CursorPosition.read(request.cursor or "", key, digest)
         physical, opened = position.physical, PointInTime(position.point_in_time, position.shards)
-        generations = await _pinned_generations(app, generations, physical)
+        generations = await _pinned_generations(app, generations, position)
         page = PageState(
             position.begin, position.by_position, position.after, position.skip, position.depth, rules=position.rules
         )
@@ -236,18 +236,29 @@ async def _answer_cursor(
         after=next_page.after,
         skip=next_page.skip,
         rules=dict(next_page.rules),
+        frequencies=[generation.frequencies for generation in generations],
     )
     return response | {"cursor": position.cursor(key), "end": None}
 
 
-async def _pinned_generations(app: AppState, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
-    """Return the generations of the first page: a swap since then does not affect the later pages."""
+async def _pinned_generations(
+    app: AppState, active: Sequence[Generation], position: CursorPosition
+) -> list[Generation]:
+    """Return the generations of the first page, with its piece frequencies.
+
+    A swap or a count since then does not affect the later pages.
+    """
+    versions = position.frequencies or [0] * len(position.physical)
     try:
-        return [
-            await app.generation_of(generation.index, name) for generation, name in zip(active, physical, strict=True)
+        pinned = [
+            (await app.generation_of(generation.index, name)).model_copy(update={"frequencies": version})
+            for generation, name, version in zip(active, position.physical, versions, strict=True)
         ]
+        for generation in pinned:
+            await app.tables.prepare(generation, app.unrestricted_search, app.names)
     except NotFound:
         raise cursor_expired() from None
+    return pinned
 
 
 async def _close(app: AppState, point_in_time: str) -> None:

@@ -60,6 +60,8 @@ class Manifest(BaseModel):
     licence: str
     files: dict[str, FileRecord]
     fingerprint: str = Field(pattern=r"^[0-9a-f]{16}$")
+    # Document frequencies of the pieces in a reference corpus. They change no vector, so `files` does not list them.
+    reference: FileRecord | None = None
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -120,6 +122,12 @@ def verify_file(directory: Path, manifest: FileManifest, name: str) -> Path:
     record = manifest.files.get(name)
     if record is None:
         raise ConfigurationError("bad_manifest", f"{directory / MANIFEST_FILE} does not list the file {name}.")
+    check_file(path, record)
+    return path
+
+
+def check_file(path: Path, record: FileRecord) -> None:
+    """Check a file against its record. Raises ConfigurationError (`missing_model_file`, `corrupt_model_file`)."""
     if not path.is_file():
         raise ConfigurationError("missing_model_file", f"{path} is missing; fetch or export the encoder again.")
     if describe_file(path).sha256 != record.sha256:
@@ -127,7 +135,6 @@ def verify_file(directory: Path, manifest: FileManifest, name: str) -> Path:
             "corrupt_model_file",
             f"{path} differs from its checksum in the manifest; fetch or export the encoder again.",
         )
-    return path
 
 
 def resolve_model_directory(name_or_path: str) -> Path:

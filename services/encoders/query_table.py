@@ -9,18 +9,23 @@ encoders read alike for people, the search page and scripts.
 
 import json
 import re
+from array import array
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from tokenizers import Tokenizer
 
-from services.encoders.manifest import Manifest, read_manifest, verify_file
+from services.encoders.manifest import Manifest, check_file, read_manifest, verify_file
+from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
 
 TOKENIZER_FILE = "tokenizer.json"
 QUERY_WEIGHTS_FILE = "query_weights.json"
+REFERENCE_FILE = "reference_frequencies.json"
 # A boost is a float32.
 MAX_QUERY_WEIGHT = 3.4e38
 # WordPiece's mark of a piece within a word.
@@ -52,10 +57,20 @@ class QueryVector:
 class QueryTable:
     """The tokeniser and the piece weights of one encoder. Immutable after loading, so threads can share it."""
 
-    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        weights: Sequence[float],
+        reference: PieceFrequencies | None = None,
+    ) -> None:
+        """`reference`: the frequencies of pieces in the reference corpus; None: the table cannot be adapted."""
         self.manifest = manifest
+        self.reference = reference
         self._tokenizer = tokenizer
         self._weights = weights
+        # The encoder's weights, of which `weights` are an adaptation to an index; None: they are the encoder's own.
+        self._own_weights: Sequence[float] | None = None
         self.heaviest = max(weights, default=0.0)
         self._display = make_piece_formatter(tokenizer)
         self._special = frozenset(i for i, piece in tokenizer.get_added_tokens_decoder().items() if piece.special)
@@ -88,7 +103,27 @@ class QueryTable:
                     "belong to different models; export the encoder again with its own.",
                 )
             weights[vocabulary[piece]] = weight
-        return cls(manifest, tokenizer, weights)
+        return cls(manifest, tokenizer, weights, _read_reference(directory, manifest))
+
+    def adapt(self, frequencies: PieceFrequencies) -> Self:
+        """Return a table whose weights are adapted to an index with these frequencies of pieces.
+
+        Tables without a reference, and indexes without documents, keep the encoder's weights. Raises ConfigurationError
+        (`bad_frequencies`).
+        """
+        if self.reference is None or not frequencies.documents:
+            return self
+        factors = frequencies.factors(self.reference, len(self._weights))
+        adapted = copy(self)
+        # A boost is a float32. As Python's own floats the weights of an index would take a megabyte.
+        adapted._weights = array("f", (factors * self._weights).astype(np.float32).tobytes())
+        adapted._own_weights = self._weights
+        adapted.heaviest = max(adapted._weights, default=0.0)
+        return adapted
+
+    def own_weight(self, piece_id: int) -> float | None:
+        """Return the encoder's weight of a vocabulary id; None if the table is not adapted to an index."""
+        return None if self._own_weights is None else self._own_weights[piece_id]
 
     @property
     def fingerprint(self) -> str:
@@ -151,6 +186,22 @@ class QueryTable:
     def weighted(self) -> list[tuple[str, float]]:
         """Return every piece with a positive weight, heaviest first; at equal weight the lower id first."""
         return [(self.piece(i), self._weights[i]) for i in self.weighted_ids()]
+
+
+def _read_reference(directory: Path, manifest: Manifest) -> PieceFrequencies | None:
+    """Read the frequencies of pieces in the reference corpus, if the encoder has them.
+
+    They are not among the files of the fingerprint, because they change no vector.
+    """
+    if manifest.reference is None:
+        return None
+    path = directory / REFERENCE_FILE
+    check_file(path, manifest.reference)
+    try:
+        members = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigurationError("bad_frequencies", f"{path} is not JSON: {error}") from None
+    return PieceFrequencies.unpack(members if isinstance(members, dict) else {})
 
 
 def read_query_weights(path: Path) -> dict[str, float]:

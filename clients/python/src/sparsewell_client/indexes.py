@@ -48,6 +48,7 @@ class IndexSpec(RequestModel):
     language: Literal["english", "standard"] = Field("english", description="analyser of lexical search")
     dense: str | None = Field(None, description="dense encoder whose vectors are stored for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="accept talk; an empty object takes the defaults")
+    adapt_weights: bool = Field(True, description="adapt the weights of query pieces to the documents of the index")
 
 
 class DenseIdentity(BaseModel):
@@ -70,6 +71,8 @@ class IndexAnswer(BaseModel):
     windows: str = Field(description="vectors to search: `merged`, `nested` or `both`")
     language: str
     document_top_k: int
+    adapt_weights: bool = Field(True, description="whether query weights are adapted to the documents")
+    adapted: bool = Field(False, description="whether they are now: enough documents were counted")
     dense: DenseIdentity | None = Field(description="dense encoder for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="null: talk is not accepted")
     suggests: bool = Field(description="whether suggestions work; false: the index must be reindexed for them")

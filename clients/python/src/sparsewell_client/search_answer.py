@@ -130,6 +130,8 @@ class QueryPiece(BaseModel):
     weight: float
     pruned: bool
     origins: dict[str, float] = Field(description="what the weight is the sum of: `query`, `synonym`, `context`, ...")
+    encoder_weight: float | None = Field(None, description="the encoder's weight; null: the index does not adapt it")
+    factor: float | None = Field(None, description="factor that adapts the encoder's weight to the index")
 
 
 class FedBack(BaseModel):

@@ -1,0 +1,126 @@
+"""Records of piece frequencies: what the documents of a generation hold, in a system index of the service.
+
+Each count of a generation's documents makes a record with a new version, which never changes. The generation's mapping
+names the version that searches use (`Generation.frequencies`), so that all processes move to a new count together. The
+id of a record has the generation's token: a later generation with the same name never reads it. The record before the
+newest is kept for the later pages of a search.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import orjson
+
+from services.encoders.piece_frequencies import PieceFrequencies
+from services.errors import BackendUnavailable, NotFound
+from services.index_spec import Generation, IndexNames
+from services.opensearch.client import Call
+from services.opensearch.system_indexes import CreateIndexCalls, make_index_calls
+
+# Records of a generation: the newest, and the one before it.
+KEPT_RECORDS: Final = 2
+_PROPERTIES: Final[dict[str, Any]] = {"physical": {"type": "keyword"}, "version": {"type": "integer"}}
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyRecord:
+    """The frequencies of pieces in a sample of a generation's documents.
+
+    `at`: the time of the count, in milliseconds since 1970. `indexed`: OpenSearch's number of documents then, with
+    nested documents and tombstones, by which a change is noticed. `frequencies`: None where only the rest was read.
+    """
+
+    physical: str
+    token: str
+    version: int
+    encoder: str
+    at: int
+    indexed: int
+    frequencies: PieceFrequencies | None = None
+
+    def source(self) -> bytes:
+        """Return the `_source` of the record."""
+        members = ("physical", "token", "version", "encoder", "at", "indexed")
+        packed = {} if self.frequencies is None else self.frequencies.pack()
+        return orjson.dumps({name: getattr(self, name) for name in members} | packed)
+
+    @classmethod
+    def read(cls, source: Mapping[str, Any]) -> Self:
+        """Read a `_source`, with or without its counts. Raises ConfigurationError (`bad_frequencies`)."""
+        members = ("physical", "token", "version", "encoder", "at", "indexed")
+        frequencies = PieceFrequencies.unpack(source) if "counts" in source else None
+        return cls(**{name: source[name] for name in members}, frequencies=frequencies)
+
+
+def make_frequency_calls(names: IndexNames, replicas: int) -> CreateIndexCalls:
+    """Return the calls that create the index of records. See `make_index_calls`."""
+    return make_index_calls(names.frequencies, _PROPERTIES, replicas)
+
+
+def read_records_call(names: IndexNames, generations: Iterable[Generation], *, counts: bool) -> Call:
+    """Read the records that generations name, in their order; `counts`: with the frequencies.
+
+    A multi-get, because a GET of a missing document is an error and a log line each time.
+    """
+    excluded = {} if counts else {"_source": {"excludes": ["counts"]}}
+    documents = [
+        {"_index": names.frequencies, "_id": record_id(generation, generation.frequencies)} | excluded
+        for generation in generations
+    ]
+    return Call("POST", "/_mget", orjson.dumps({"docs": documents}))
+
+
+def read_records(answer: Mapping[str, Any]) -> list[FrequencyRecord | None]:
+    """Return the records in the requested order, None for a missing one.
+
+    Raises BackendUnavailable (`frequencies_unavailable`) if no copy could be read.
+    """
+    records: list[FrequencyRecord | None] = []
+    for document in answer["docs"]:
+        if "error" in document and document["error"].get("type") != "index_not_found_exception":
+            raise BackendUnavailable("frequencies_unavailable", "The frequencies of pieces cannot be read; try again.")
+        records.append(FrequencyRecord.read(document["_source"]) if document.get("found") else None)
+    return records
+
+
+def require_record(answer: Mapping[str, Any]) -> FrequencyRecord:
+    """Return the one record that was read. Raises NotFound (`frequencies_not_found`)."""
+    (record,) = read_records(answer)
+    if record is None:
+        raise NotFound("frequencies_not_found", "The frequencies of these pieces are no longer kept.")
+    return record
+
+
+def save_record_call(names: IndexNames, record: FrequencyRecord) -> Call:
+    """Store a new record. OpenSearch answers with a conflict if another sweeper stored this version first.
+
+    It answers with NotFound if the index of records does not exist.
+    """
+    path = f"/{names.frequencies}/_doc/{quote(_id(record.physical, record.token, record.version), safe='')}"
+    return Call("PUT", path, record.source(), {"require_alias": "true", "op_type": "create"})
+
+
+def remove_records_call(names: IndexNames, generation: Generation, versions: Sequence[int]) -> Call:
+    """Remove old records of a generation."""
+    ids = [record_id(generation, version) for version in versions]
+    lines = [orjson.dumps({"delete": {"_index": names.frequencies, "_id": document_id}}) for document_id in ids]
+    return Call("POST", "/_bulk", b"\n".join(lines) + b"\n", {"filter_path": "errors"}, ndjson=True)
+
+
+def abandoned_records_call(names: IndexNames, physical: Sequence[str]) -> Call:
+    """Find up to a hundred records of generations that are not among `physical`."""
+    query = {"bool": {"must_not": [{"terms": {"physical": list(physical)}}]}}
+    body = {"query": query, "size": 100, "_source": ["physical", "token", "version"], "sort": ["_doc"]}
+    return Call("POST", f"/{names.frequencies}/_search", orjson.dumps(body))
+
+
+def record_id(generation: Generation, version: int) -> str:
+    """Return the id of a generation's record."""
+    return _id(generation.physical, generation.token, version)
+
+
+def _id(physical: str, token: str, version: int) -> str:
+    # No part contains a space.
+    return f"{physical} {token} {version}"
