@@ -45,6 +45,7 @@ BENCHMARKS = {
     "opensearch_access": "latency.access_cost",
     "podtile_cost": "ingest.talk_cost",
     "pruning": "latency.sparse_queries",
+    "adapted_weights": "quality.adapted_weights",
     "pruning_quality": "quality.pruning",
     "query_encoding": "latency.query_side",
     "several_indexes": "quality.score_comparison",

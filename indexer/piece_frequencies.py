@@ -1,7 +1,7 @@
 """Counts the pieces of a generation's documents, so that searches can adapt their query weights to the index.
 
 The sweeper counts a random sample of the encoded documents: 1,000 documents give the figures of a whole collection to
-.001 of NDCG@10 (docs/decisions/0239). A generation is counted again once the number of its documents has changed by a
+.001 of NDCG@10 (docs/decisions/0241). A generation is counted again once the number of its documents has changed by a
 fifth, and after a week. Several sweepers may count: the first record of a version is stored and the others are dropped.
 """
 
@@ -103,6 +103,8 @@ class FrequencyUpdate:
     search: SyncSearchClient
     known: Sequence[KnownEncoder]
     _tables: dict[str, QueryTable | None] = field(default_factory=dict)
+    # Generations with too few documents, and OpenSearch's number of documents in which they were found.
+    _too_few: dict[str, int] = field(default_factory=dict)
 
     def update(self) -> Counter[str]:
         """Make one pass. Return the number of counted generations. Raises BackendUnavailable or Overloaded."""
@@ -120,6 +122,8 @@ class FrequencyUpdate:
         indexed = self._indexed(names.every_physical)
         for generation, record in zip(generations, records, strict=True):
             documents = indexed.get(generation.physical, 0)
+            if self._too_few.get(generation.physical) == documents:
+                continue
             if is_due(record, documents, now_ms()) and time.monotonic() < deadline:
                 with suppress(NotFound):  # deleted meanwhile
                     counts["generations"] += self._count(generation, documents)
@@ -148,6 +152,7 @@ class FrequencyUpdate:
             return False
         frequencies = count_pieces(self.search, generation, table, version)
         if frequencies.documents < MIN_DOCUMENTS:
+            self._too_few[generation.physical] = indexed
             return False
         record = FrequencyRecord(
             generation.physical, generation.token, version, generation.encoder.fingerprint, now_ms(), indexed,

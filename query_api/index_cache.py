@@ -5,8 +5,9 @@ search fails rather than show documents that the rules hide.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
 from services.encoders.catalogue import load_known_encoders
 from services.encoders.manifest import Manifest
+from services.encoders.piece_frequencies import PieceFrequencies
 from services.encoders.query_table import QueryTable
 from services.errors import (
     BackendUnavailable,
@@ -32,11 +34,14 @@ from services.opensearch.curation_records import (
     read_older_curations,
     read_stored_curation,
 )
-from services.opensearch.frequency_records import read_records_call, require_record
+from services.opensearch.frequency_records import FrequencyRecord, read_records_call, require_record
 from services.settings import Settings
 
-# An adapted table has 120 kilobytes for a vocabulary of 30,000 pieces.
-MAX_ADAPTED_TABLES: Final = 500
+# An adapted table has 120 kilobytes for a vocabulary of 30,000 pieces, and its record about as many.
+MAX_ADAPTED_TABLES: Final = 300
+RecordKey = tuple[str, str, int]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 CurationReading = StoredCuration | SparsewellError | None
 
 
@@ -52,34 +57,66 @@ class QueryTableCache:
         # The first of two encoders with the same name is used.
         self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
         self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
-        self._adapted: OrderedDict[tuple[str, str, int], QueryTable] = OrderedDict()
+        self._records: OrderedDict[RecordKey, FrequencyRecord] = OrderedDict()
+        self._adapted: OrderedDict[tuple[RecordKey, ...], QueryTable] = OrderedDict()
 
     def of(self, generation: Generation) -> QueryTable:
         """Return the query table for a generation's vectors, adapted to its documents once `prepare` has loaded them.
 
         Raises EncoderMismatch (`encoder_mismatch`).
         """
-        adapted = self._adapted.get(_adapted_key(generation))
-        return self.own(generation) if adapted is None else adapted
+        if not generation.frequencies:
+            return self.own(generation)
+        adapted = self._adapted.get((_record_key(generation),))
+        return self._shared([generation]) if adapted is None else adapted
+
+    def of_all(self, generations: Sequence[Generation]) -> list[QueryTable]:
+        """Return the query tables for a search of several generations.
+
+        Generations of one encoder have one table, adapted to the documents of all of them: their scores are compared as
+        they are. Without frequencies of any, or if one of them keeps the encoder's weights, all have those. Raises
+        EncoderMismatch (`encoder_mismatch`).
+        """
+        if len(generations) == 1:
+            return [self.of(generations[0])]
+        by_encoder: dict[str, list[Generation]] = {}
+        for generation in generations:
+            by_encoder.setdefault(generation.encoder.fingerprint, []).append(generation)
+        tables = {fingerprint: self._shared(members) for fingerprint, members in by_encoder.items()}
+        return [tables[generation.encoder.fingerprint] for generation in generations]
+
+    def _shared(self, generations: Sequence[Generation]) -> QueryTable:
+        """Return the one table of generations of the same encoder."""
+        keys = tuple(sorted(key for each in generations if (key := _record_key(each)) in self._records))
+        records = [self._records[key] for key in keys]
+        if not records or not all(generation.spec.adapt_weights for generation in generations):
+            return self.own(generations[0])
+        table = self._adapted.get(keys)
+        if table is None:
+            counted = [(record.frequencies, record.indexed) for record in records if record.frequencies is not None]
+            frequencies = counted[0][0] if len(counted) == 1 else PieceFrequencies.combine(counted)
+            table = self.own(generations[0]).adapt(frequencies)
+            self._adapted[keys] = table
+        _keep_latest(self._adapted, keys)
+        return table
 
     async def prepare(self, generation: Generation, search: AsyncSearchClient, names: IndexNames) -> None:
-        """Load the frequencies that a generation names, and adapt the encoder's table to them.
+        """Load the piece frequencies that a generation names.
 
         Raises NotFound (`frequencies_not_found`) if they are no longer kept, BackendUnavailable, and ConfigurationError
         (`bad_frequencies`). `of` then returns the encoder's own table.
         """
-        key = _adapted_key(generation)
+        key = _record_key(generation)
         if not generation.frequencies or not generation.spec.adapt_weights:
             return
-        if key in self._adapted:
-            self._adapted.move_to_end(key)
-            return
-        record = require_record(await search.send(read_records_call(names, [generation], counts=True)))
-        if record.encoder != generation.encoder.fingerprint or record.frequencies is None:
-            raise NotFound("frequencies_not_found", "The frequencies of pieces belong to another encoder.")
-        self._adapted[key] = self.own(generation).adapt(record.frequencies)
-        while len(self._adapted) > MAX_ADAPTED_TABLES:
-            self._adapted.popitem(last=False)
+        if key not in self._records:
+            record = require_record(await search.send(read_records_call(names, [generation], counts=True)))
+            if record.encoder != generation.encoder.fingerprint or record.frequencies is None:
+                raise NotFound("frequencies_not_found", "The frequencies of pieces belong to another encoder.")
+            # An error of the frequencies is found here and not in a search.
+            self.own(generation).adapt(record.frequencies)
+            self._records[key] = record
+        _keep_latest(self._records, key)
 
     def own(self, generation: Generation) -> QueryTable:
         """Return the encoder's own query table for a generation. Raises EncoderMismatch (`encoder_mismatch`)."""
@@ -120,8 +157,15 @@ class QueryTableCache:
             raise InvalidInput("unknown_encoder", f"No encoder is called {name[:80]!r} (known: {known}).") from None
 
 
-def _adapted_key(generation: Generation) -> tuple[str, str, int]:
+def _record_key(generation: Generation) -> RecordKey:
     return generation.physical, generation.token, generation.frequencies
+
+
+def _keep_latest(cache: OrderedDict[Key, Value], used: Key) -> None:
+    """Mark an entry as used, and drop the entries that were not used for the longest time."""
+    cache.move_to_end(used)
+    while len(cache) > MAX_ADAPTED_TABLES:
+        cache.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)

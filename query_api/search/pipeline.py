@@ -26,6 +26,7 @@ from query_api.search.points_in_time import (
 from query_api.search.stages import Response, build_context, respond, run_stages
 from query_api.search.validation import check_request
 from services.curation.matching import CompiledRules
+from services.encoders.query_table import QueryTable
 from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, ScoreBy
 
@@ -141,8 +142,8 @@ async def _answer_page(
     stopwatch = Stopwatch()
     score_by = common_score_by(request, [generation.spec for generation in generations])
     contexts = [
-        await _build_index_context(app, generation, request, score_by, executor, stopwatch, page, proposed)
-        for generation in generations
+        await _build_index_context(app, generation, table, request, score_by, executor, stopwatch, page, proposed)
+        for generation, table in zip(generations, app.tables.of_all(generations), strict=True)
     ]
     stopwatch.lap("encode")
     result = await run_stages(contexts)
@@ -154,9 +155,10 @@ async def _answer_page(
     return await respond(result), next_page
 
 
-async def _build_index_context(
+async def _build_index_context(  # noqa: PLR0913, PLR0917 (each is a part of the context)
     app: AppState,
     generation: Generation,
+    table: QueryTable,
     request: SearchRequest,
     score_by: ScoreBy,
     executor: Executor,
@@ -165,7 +167,6 @@ async def _build_index_context(
     proposed: CompiledRules | None,
 ) -> SearchContext:
     """Validate the request against one generation's declaration; an error of several indexes names the index."""
-    table = app.tables.of(generation)
     try:
         return await build_context(
             generation, table, request, app.settings, executor, stopwatch, score_by, app.curations,

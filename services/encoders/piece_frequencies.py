@@ -2,14 +2,14 @@
 
 A query table weighs a piece by its worth in the texts that the encoder was trained on. In an index of one subject the
 subject's words are in most documents, so they tell few of them apart. The weight of a piece is therefore multiplied by
-the ratio of its inverse document frequency in the index to that in a reference corpus (docs/decisions/0239). Both are
+the ratio of its inverse document frequency in the index to that in a reference corpus (docs/decisions/0241). Both are
 BM25's (Lucene's BM25Similarity.idf): ln(1 + (N - n + .5) / (n + .5)) for a piece in n of N documents.
 """
 
 import base64
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -55,6 +55,19 @@ class PieceFrequencies:
                 raise _bad_frequencies(f"they name the piece {int(frequencies.ids[-1])} of {vocabulary:,}")
         ratios = (self.idf(vocabulary) + SMOOTHING) / (reference.idf(vocabulary) + SMOOTHING)
         return np.clip(ratios, SMALLEST_FACTOR, LARGEST_FACTOR)
+
+    @classmethod
+    def combine(cls, weighted: Sequence[tuple["PieceFrequencies", int]]) -> Self:
+        """Return the frequencies of several indexes as one, of all their documents.
+
+        `weighted`: the frequencies of each index's sample, and the number of its documents. Counts are rounded.
+        """
+        ids = np.unique(np.concatenate([frequencies.ids for frequencies, _ in weighted]))
+        counts = np.zeros(len(ids))
+        for frequencies, documents in weighted:
+            scale = documents / max(1, frequencies.documents)
+            counts[np.searchsorted(ids, frequencies.ids)] += frequencies.counts * scale
+        return cls(sum(documents for _, documents in weighted), ids, np.maximum(1, counts.round()).astype(np.int64))
 
     def pack(self) -> dict[str, Any]:
         """Return the form in which frequencies are stored: JSON, with the compressed ids and counts in base64."""

@@ -194,15 +194,33 @@ def test_counts_follow_the_documents_and_pages_keep_theirs(
         assert (answer.status_code, answer.json()["code"]) == (404, "cursor_expired")
 
 
-def test_several_indexes_have_one_set_of_weights_each(
-    api: httpx.Client, fill: Callable[..., None], counting: FrequencyUpdate
+def test_several_indexes_have_one_set_of_weights(
+    api: httpx.Client, fill: Callable[..., None], counting: FrequencyUpdate, settings: Settings, eventually: Eventually
 ) -> None:
-    for index in ("notes", "others"):
+    for index, last in (("notes", 100), ("others", 120), ("few", 5)):
         api.put(f"/v1/indexes/{index}").raise_for_status()
-        fill(0, 100 if index == "notes" else 120, index)
+        fill(0, last, index)
     assert counting.update() == {"generations": 2}
-    body = {"query": QUERY, "indexes": ["notes", "others"], "mode": "sparse", "explain": True}
+    for index in ("notes", "others"):
+        eventually(lambda index=index: "factor" in ask(api, index)["pieces"][0], 60, "it is adapted")
+    body = {"query": QUERY, "indexes": ["notes", "others", "few"], "mode": "sparse", "explain": True, "size": 30}
     answer = api.post("/v1/search", json=body).raise_for_status().json()
     adds_up(answer)
-    for index in ("notes", "others"):
-        assert answer["pieces"][index] == ask(api, index)["pieces"]
+    assert answer["pieces"]["notes"] == answer["pieces"]["others"] == answer["pieces"]["few"]
+    # The set is of all counted documents: 220 of which 44 are about gardens.
+    own, counter = QueryTable.load(Path(settings.encoder)), PieceCounter()
+    for text in texts(100) + texts(120):
+        counter.add(own.ids(text))
+    together = own.adapt(counter.frequencies())
+    for piece in answer["pieces"]["notes"]:
+        assert piece["weight"] == together.weight(piece["id"])
+    # Equal texts have equal scores in all indexes.
+    scores = {hit["score"] for hit in answer["hits"] if hit["id"] == "d3"}
+    assert len(scores) == 1
+    # An index with fixed weights gives them to all indexes of the search.
+    api.put("/v1/indexes/fixed", json={"adapt_weights": False}).raise_for_status()
+    fill(0, 5, "fixed")
+    body["indexes"] = ["notes", "fixed"]
+    answer = api.post("/v1/search", json=body).raise_for_status().json()
+    adds_up(answer)
+    assert all("factor" not in piece for index in body["indexes"] for piece in answer["pieces"][index])

@@ -64,6 +64,15 @@ def test_the_stored_form_keeps_all_counts(documents: list[list[int]]) -> None:
     )  # fmt: skip
 
 
+def test_frequencies_of_indexes_combine_by_their_documents() -> None:
+    small, large = count([1], [1, 2]), count([2], [3])
+    both = PieceFrequencies.combine([(small, 2), (large, 200)])
+    assert both.documents == 202
+    assert dict(zip(both.ids.tolist(), both.counts.tolist(), strict=True)) == {1: 2, 2: 101, 3: 100}
+    whole = PieceFrequencies.combine([(small, 2), (count([3], [3, 4]), 2)])
+    assert whole.pack() == count([1], [1, 2], [3], [3, 4]).pack()
+
+
 def packed(*numbers: int) -> str:
     return base64.b64encode(zlib.compress(np.array(numbers, "<u4").tobytes())).decode()
 
