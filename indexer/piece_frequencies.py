@@ -18,7 +18,7 @@ import orjson
 from services.dates import days_ms, now_ms
 from services.documents.document import joined_text
 from services.encoders.catalogue import KnownEncoder
-from services.encoders.piece_frequencies import PieceCounter, PieceFrequencies
+from services.encoders.piece_frequencies import MIN_DOCUMENTS, PieceCounter, PieceFrequencies
 from services.encoders.query_table import QueryTable
 from services.errors import Conflict, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
@@ -45,18 +45,15 @@ from services.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# With fewer documents a count says too little: at 50 a collection lost 1.4 points of NDCG@10, at 100 none did for it.
-MIN_DOCUMENTS = 80
 SAMPLE_DOCUMENTS = 1000
 # Characters of a sample. Tokenising takes a second for two million.
 SAMPLE_CHARACTERS = 4_000_000
 # Documents of one request, which may have a megabyte each.
 _PAGE_DOCUMENTS = 20
-# A generation is counted again after a change of its documents by this share, and after these days.
+# A generation is counted again after a change of its documents by this share, and after these days. A load of a million
+# documents is so counted about fifty times.
 RECOUNT_SHARE = 0.2
 RECOUNT_DAYS = 7
-# A load of a million documents changes their number by a fifth fifty times.
-RECOUNT_PAUSE_SECONDS = 60
 # The time for the counts of one pass. The next pass does the rest.
 PASS_SECONDS = 5.0
 
@@ -161,7 +158,9 @@ class FrequencyUpdate:
         names = IndexNames(self.settings.index_prefix)
         with suppress(Conflict):  # Another sweeper, or an earlier pass that ended here, stored this version.
             self._save(names, record)
-        self.search.send(record_generation_call(generation.model_copy(update={"frequencies": version})))
+        self.search.send(
+            record_generation_call(generation.model_copy(update={"frequencies": version, "counted": indexed}))
+        )
         if version > KEPT_RECORDS:
             self.search.send(remove_records_call(names, generation, [version - KEPT_RECORDS]))
         return True
@@ -201,7 +200,5 @@ def is_due(record: FrequencyRecord | None, indexed: int, now: int) -> bool:
         return False
     if record is None:
         return True
-    if now - record.at < RECOUNT_PAUSE_SECONDS * 1000:
-        return False
     changed = abs(indexed - record.indexed) > RECOUNT_SHARE * record.indexed
     return changed or (indexed != record.indexed and now - record.at > days_ms(RECOUNT_DAYS))

@@ -220,6 +220,7 @@ class Generation(BaseModel):
     frequencies: int = Field(
         0, ge=0, description="version of the piece frequencies that query weights are adapted to; 0: not adapted"
     )
+    counted: int = Field(0, ge=0, description="number of documents of the generation when they were counted")
     chapters: str = Field(
         "", description="fingerprint of the engine that makes the chapters of talk; empty: any worker's engine"
     )

@@ -112,11 +112,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         created = live.create({})
         try:
             ingested = ingest_collection(live, collection, progress)
+            adapted = live.wait_until_adapted()
             results = ask_queries(live, collection, chosen, size, fusion, progress)
         finally:
             if not keep:
                 live.delete()
-    evaluation = Evaluation(ingested, created, results, find_warnings(collection, ingested, results, size))
+    evaluation = Evaluation(ingested, created, adapted, results, find_warnings(collection, ingested, results, size))
     _print_evaluation(Console(), console, collection, evaluation)
     if keep:
         console.print(f"The index {live.name!r} was kept.")
@@ -351,6 +352,7 @@ def _build_report(
             "judgements": sum(map(len, collection.known_judgements().values())),
         },
         "index": {name: evaluation.index[name] for name in ("encoder", "window", "document_top_k", "language")},
+        "adapted_query_weights": evaluation.adapted,
         "size": size,
         "weights": weights or "the API's default",
         "modes": {mode: result.as_json(len(collection.judged)) for mode, result in evaluation.modes.items()},

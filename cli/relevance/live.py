@@ -15,6 +15,7 @@ import orjson
 from cli.api_client import index_path, raise_unreachable, read_bulk_answer, read_json_response
 from cli.relevance.collection import CorpusDocument, JudgedCollection
 from cli.relevance.metrics import RankingQuality, measure_rankings
+from services.encoders.piece_frequencies import MIN_DOCUMENTS
 from services.errors import BackendUnavailable, Conflict, InvalidInput
 from services.retry import retry
 
@@ -26,6 +27,11 @@ _REQUEST_BYTES = 2 * 1024**2
 _REQUEST_SECONDS = 120.0
 _RETRY_SECONDS = 60.0
 _POLL_SECONDS = 0.25
+# The sweeper counts the documents of an index every ten seconds, unless their number has changed by less than a fifth.
+_ADAPTATION_SECONDS = 30.0
+_COUNTED_SHARE = 0.8
+# API processes remember a generation, with the version of its counts, for two seconds.
+_REMEMBERED_SECONDS = 2.5
 # Codes of a bad query. With another error all figures would be wrong, so it ends the evaluation.
 _QUERY_ERROR_CODES = frozenset({"query_too_long", "empty_query", "opensearch_refused"})
 
@@ -114,6 +120,22 @@ class LiveIndex:
                     f"{expected - states['encoded'] - states['dead']} of {expected} documents are not encoded, and "
                     f"nothing changed for {seconds:.0f} s: is a worker running (sparsewell worker)?",
                 )
+            time.sleep(_POLL_SECONDS)
+
+    def wait_until_adapted(self) -> bool:
+        """Wait until query weights are adapted to about the present documents. Return whether they are.
+
+        They are not in a small index, with an encoder without a reference corpus, and without a sweeper.
+        """
+        deadline = time.monotonic() + _ADAPTATION_SECONDS
+        while True:
+            index = self.inspect()
+            encoded = index["documents"]["encoded"]
+            if not index["adapt_weights"] or encoded < MIN_DOCUMENTS or time.monotonic() > deadline:
+                return False
+            if index["adapted_to"] >= _COUNTED_SHARE * encoded:
+                time.sleep(_REMEMBERED_SECONDS)
+                return True
             time.sleep(_POLL_SECONDS)
 
     def ask(
@@ -234,10 +256,11 @@ class ModeResult:
 
 @dataclass
 class Evaluation:
-    """Result of an evaluation. `warnings` are sentences for the reader."""
+    """Result of an evaluation. `adapted`: query weights were adapted. `warnings` are sentences for the reader."""
 
     ingested: IngestedCollection
     index: dict[str, Any]
+    adapted: bool = False
     modes: dict[str, ModeResult] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

@@ -305,7 +305,7 @@ class IndexAnswer(BaseModel):
     language: str
     document_top_k: int
     adapt_weights: bool = Field(description="whether query weights are adapted to the documents")
-    adapted: bool = Field(description="whether they are now: the index has enough documents, and they were counted")
+    adapted_to: int = Field(description="number of documents when their pieces were counted; 0: not adapted yet")
     dense: DenseIdentity | None = Field(description="dense encoder whose vectors are stored for reranking; null: none")
     talk: TalkSettings | None = Field(
         None, description="how talk is chaptered and linked; null: the index takes no talk"

@@ -9,13 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from indexer import piece_frequencies
-from indexer.piece_frequencies import MIN_DOCUMENTS, FrequencyUpdate
+from indexer.piece_frequencies import FrequencyUpdate
 from infra.processes import ChildProcess, find_free_port
 from models.export.package import write_reference
 from services.encoders.catalogue import load_known_encoders
 from services.encoders.manifest import WEIGHTS_ROOT
-from services.encoders.piece_frequencies import PieceCounter
+from services.encoders.piece_frequencies import MIN_DOCUMENTS, PieceCounter
 from services.encoders.query_table import QueryTable
 from services.index_spec import IndexNames
 from services.opensearch.client import Call, SyncSearchClient
@@ -77,7 +76,7 @@ def ask(api: httpx.Client, index: str = "notes", **members: Any) -> dict[str, An
 def is_adapted(api: httpx.Client, index: str = "notes") -> bool:
     shown: dict[str, Any] = api.get(f"/v1/indexes/{index}").raise_for_status().json()
     assert shown["adapt_weights"] is True
-    return bool(shown["adapted"])
+    return bool(shown["adapted_to"] == 100)
 
 
 def pieces(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -127,7 +126,7 @@ def test_too_few_documents_and_fixed_weights_are_left_alone(
     assert not counting.update()
     assert not is_adapted(api)
     shown = api.get("/v1/indexes/fixed").json()
-    assert (shown["adapt_weights"], shown["adapted"]) == (False, False)
+    assert (shown["adapt_weights"], shown["adapted_to"]) == (False, 0)
     for index in ("notes", "fixed"):
         answer = ask(api, index)
         adds_up(answer)
@@ -163,9 +162,7 @@ def test_counts_follow_the_documents_and_pages_keep_theirs(
     settings: Settings,
     eventually: Eventually,
     live_api: Callable[[Settings], AbstractContextManager[str]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(piece_frequencies, "RECOUNT_PAUSE_SECONDS", 0)
     api.put("/v1/indexes/notes").raise_for_status()
     fill(0, 100)
     assert counting.update() == {"generations": 1}
