@@ -62,7 +62,7 @@ def find_differences(declared: IndexSpec, existing: Mapping[str, Any]) -> dict[s
         "windows": (existing["windows"], declared.windows),
         "language": (existing["language"], declared.language),
         "document_top_k": (existing["document_top_k"], declared.document_top_k),
-        "adapt_weights": (existing["adapt_weights"], declared.adapt_weights),
+        "adapt_weights": (existing.get("adapt_weights", declared.adapt_weights), declared.adapt_weights),
         "dense": (None if dense is None else dense["name"], declared.dense),
         "talk": (existing["talk"], None if declared.talk is None else declared.talk.model_dump()),
     }

@@ -21,8 +21,8 @@ from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, Conflict, InvalidInput
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.frequency_records import read_records_call, require_record
-from services.opensearch.generations import generation_call, read_generation, refresh_call
+from services.opensearch.frequency_records import read_records, read_records_call
+from services.opensearch.generations import generation_call, read_generations, refresh_call
 from services.settings import Settings
 
 GATE_METRIC = "ndcg@10"
@@ -104,11 +104,11 @@ async def _rank_questions(
 
 async def _adapt(search: AsyncSearchClient, names: IndexNames, generation: Generation, table: QueryTable) -> QueryTable:
     """Return the table adapted to the newest piece frequencies of a generation, as the API adapts it."""
-    newest = read_generation(await search.send(generation_call(generation.physical)), generation.index)
-    if not newest.frequencies or not newest.spec.adapt_weights:
+    newest = read_generations(await search.send(generation_call(generation.physical)))
+    if not newest or not newest[0].frequencies or not newest[0].spec.adapt_weights:
         return table
-    record = require_record(await search.send(read_records_call(names, [newest], counts=True)))
-    return table if record.frequencies is None else table.adapt(record.frequencies)
+    (record,) = read_records(await search.send(read_records_call(names, newest, counts=True)))
+    return table if record is None or record.frequencies is None else table.adapt(record.frequencies)
 
 
 def ndcg_by_mode(rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions) -> dict[str, float]:

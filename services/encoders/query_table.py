@@ -8,6 +8,7 @@ encoders read alike for people, the search page and scripts.
 """
 
 import json
+import logging
 import re
 from array import array
 from collections.abc import Callable, Collection, Sequence
@@ -22,6 +23,8 @@ from tokenizers import Tokenizer
 from services.encoders.manifest import Manifest, check_file, read_manifest, verify_file
 from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
+
+log = logging.getLogger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
 QUERY_WEIGHTS_FILE = "query_weights.json"
@@ -191,11 +194,15 @@ class QueryTable:
 def _read_reference(directory: Path, manifest: Manifest) -> PieceFrequencies | None:
     """Read the frequencies of pieces in the reference corpus, if the encoder has them.
 
-    They are not among the files of the fingerprint, because they change no vector.
+    They are not among the files of the fingerprint, because they change no vector. Searches do without a file that was
+    not copied with the others.
     """
+    path = directory / REFERENCE_FILE
     if manifest.reference is None:
         return None
-    path = directory / REFERENCE_FILE
+    if not path.is_file():
+        log.warning("%s is missing: the weights of %s are not adapted to indexes.", path, manifest.name)
+        return None
     check_file(path, manifest.reference)
     try:
         members = json.loads(path.read_bytes())

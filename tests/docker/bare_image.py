@@ -128,8 +128,6 @@ def _run(command: str, root: Path, directory: Path, environment: dict[str, str])
     # In an image --no-cache-dir keeps the layer small. Here it would download every package again.
     moved = moved.replace(" --no-cache-dir", "")
     outside = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "HTTP", "http", "SSL_"))}
-    # The image holds compiled modules. Here Python compiles a module at its first import, and most are never imported.
-    outside["PIP_NO_COMPILE"] = "1"
     # The environment of the tests replaces the base image: it has `python` and pip, which a bare Debian lacks.
     path = f"{Path(sys.prefix, 'bin')}:/usr/local/bin:/usr/bin:/bin"
     home = os.environ.get("HOME", "/tmp")  # noqa: S108  (where pip's settings and its cache are)

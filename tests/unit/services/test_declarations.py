@@ -19,6 +19,7 @@ THERE: dict[str, Any] = {
     "document_top_k": 512,
     "dense": None,
     "talk": None,
+    "adapt_weights": True,
 }
 
 
@@ -44,6 +45,7 @@ def test_an_index_as_declared_does_not_differ(wanted: IndexSpec) -> None:
         ("language", spec(language="standard"), {"language": "standard"}),
         ("document_top_k", spec(document_top_k=100), {"top_k": 100}),
         ("dense", spec(dense="bge"), {"dense": "bge"}),
+        ("adapt_weights", spec(adapt_weights=False), {"adapt_weights": False}),
     ],
 )
 def test_a_difference_becomes_an_option_of_reindex(member: str, wanted: IndexSpec, options: dict[str, Any]) -> None:

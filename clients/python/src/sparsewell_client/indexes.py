@@ -71,8 +71,8 @@ class IndexAnswer(BaseModel):
     windows: str = Field(description="vectors to search: `merged`, `nested` or `both`")
     language: str
     document_top_k: int
-    adapt_weights: bool = Field(True, description="whether query weights are adapted to the documents")
-    adapted_to: int = Field(0, description="number of documents when their pieces were counted; 0: not adapted yet")
+    adapt_weights: bool = Field(description="whether query weights are adapted to the documents")
+    adapted_to: int = Field(description="number of documents when their pieces were counted; 0: not adapted yet")
     dense: DenseIdentity | None = Field(description="dense encoder for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="null: talk is not accepted")
     suggests: bool = Field(description="whether suggestions work; false: the index must be reindexed for them")

@@ -147,10 +147,13 @@ def test_a_changed_reference_is_refused(encoder: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         QueryTable.load(encoder)
     assert caught.value.code == "corrupt_model_file"
+
+
+def test_a_missing_reference_costs_the_adaptation_alone(encoder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (encoder / REFERENCE_FILE).unlink()
-    with pytest.raises(ConfigurationError) as caught:
-        QueryTable.load(encoder)
-    assert caught.value.code == "missing_model_file"
+    table = QueryTable.load(encoder)
+    assert table.adapt(count([1], [2])) is table
+    assert REFERENCE_FILE in caplog.text
 
 
 def test_the_shipped_encoder_has_a_reference() -> None:
