@@ -89,10 +89,15 @@ def adds_up(answer: dict[str, Any]) -> None:
 
 
 def test_the_sweeper_counts_and_searches_are_weighed_by_it(
-    api: httpx.Client, fill: Callable[..., None], settings: Settings, sweeper: ChildProcess, eventually: Eventually
+    api: httpx.Client,
+    fill: Callable[..., None],
+    settings: Settings,
+    start_service_process: Callable[[str], ChildProcess],
+    eventually: Eventually,
 ) -> None:
     api.put("/v1/indexes/notes").raise_for_status()
     fill(0, 100)
+    start_service_process("sweeper")
     eventually(lambda: is_adapted(api), 60, "the sweeper has counted the documents")
     answer = ask(api)
     adds_up(answer)
