@@ -8,7 +8,7 @@ fifth, and after a week. Several sweepers may count: the first record of a versi
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,15 +26,17 @@ from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.frequency_records import (
     KEPT_RECORDS,
     FrequencyRecord,
+    abandoned_records_call,
     make_frequency_calls,
     read_records,
     read_records_call,
+    record_id,
     remove_records_call,
     save_record_call,
 )
 from services.opensearch.generations import (
+    all_generations_call,
     generation_call,
-    list_generations_call,
     read_generation,
     read_writable_generations,
     refresh_call,
@@ -54,6 +56,8 @@ _PAGE_DOCUMENTS = 20
 # documents is so counted about fifty times.
 RECOUNT_SHARE = 0.2
 RECOUNT_DAYS = 7
+# OpenSearch's limit of the buckets of an aggregation (search.max_buckets).
+MAX_GENERATIONS = 65_535
 # The time for the counts of one pass. The next pass does the rest.
 PASS_SECONDS = 5.0
 
@@ -102,29 +106,42 @@ class FrequencyUpdate:
     _tables: dict[str, QueryTable | None] = field(default_factory=dict)
     # Generations with too few documents, and OpenSearch's number of documents in which they were found.
     _too_few: dict[str, int] = field(default_factory=dict)
+    _existing: set[str] | None = None
 
     def update(self) -> Counter[str]:
         """Make one pass. Return the number of counted generations. Raises BackendUnavailable or Overloaded."""
         deadline = time.monotonic() + PASS_SECONDS
         names = IndexNames(self.settings.index_prefix)
+        existing = self.search.send(all_generations_call(names)) or {}
+        self._remove_abandoned(names, existing)
         generations = [
             generation
-            for generation in read_writable_generations(self.search.send(list_generations_call(names)))
+            for generation in read_writable_generations(existing)
             if generation.spec.adapt_weights and self._table(generation) is not None
         ]
         counts: Counter[str] = Counter()
         if not generations:
             return counts
         records = read_records(self.search.send(read_records_call(names, generations, counts=False)))
-        indexed = self._indexed(names.every_physical)
+        encoded = self._encoded(names.every_write_alias)
         for generation, record in zip(generations, records, strict=True):
-            documents = indexed.get(generation.physical, 0)
+            documents = encoded.get(generation.physical, 0)
             if self._too_few.get(generation.physical) == documents:
                 continue
             if is_due(record, documents, now_ms()) and time.monotonic() < deadline:
                 with suppress(NotFound):  # deleted meanwhile
                     counts["generations"] += self._count(generation, documents)
         return counts
+
+    def _remove_abandoned(self, names: IndexNames, existing: Collection[str]) -> None:
+        """Remove the records of generations that were deleted, after a change of the existing generations."""
+        if self._existing == set(existing):
+            return
+        self._existing = set(existing)
+        with suppress(NotFound):  # There are no records yet.
+            answer = self.search.send(abandoned_records_call(names, sorted(existing)))
+            if ids := [hit["_id"] for hit in answer["hits"]["hits"]]:
+                self.search.send(remove_records_call(names, ids))
 
     def count_new(self, target: Generation) -> bool:
         """Count a generation that a reindex has built, so that it is compared and searched with adapted weights.
@@ -136,12 +153,12 @@ class FrequencyUpdate:
             if not generation.spec.adapt_weights:
                 return False
             self.search.send(refresh_call(target.physical))
-            return self._count(generation, self._indexed(target.physical).get(target.physical, 0))
+            return self._count(generation, self._encoded(target.physical).get(target.physical, 0))
         except SparsewellError as error:
             log.warning("%s has no adapted query weights yet: %s", target.physical, error)
             return False
 
-    def _count(self, generation: Generation, indexed: int) -> bool:
+    def _count(self, generation: Generation, encoded: int) -> bool:
         """Count a generation and record the result as its newest frequencies. Return whether it has been recorded."""
         table = self._table(generation)
         version = generation.frequencies + 1
@@ -149,20 +166,20 @@ class FrequencyUpdate:
             return False
         frequencies = count_pieces(self.search, generation, table, version)
         if frequencies.documents < MIN_DOCUMENTS:
-            self._too_few[generation.physical] = indexed
+            self._too_few[generation.physical] = encoded
             return False
         record = FrequencyRecord(
-            generation.physical, generation.token, version, generation.encoder.fingerprint, now_ms(), indexed,
+            generation.physical, generation.token, version, generation.encoder.fingerprint, now_ms(), encoded,
             frequencies,
         )  # fmt: skip
         names = IndexNames(self.settings.index_prefix)
         with suppress(Conflict):  # Another sweeper, or an earlier pass that ended here, stored this version.
             self._save(names, record)
         self.search.send(
-            record_generation_call(generation.model_copy(update={"frequencies": version, "counted": indexed}))
+            record_generation_call(generation.model_copy(update={"frequencies": version, "counted": encoded}))
         )
         if version > KEPT_RECORDS:
-            self.search.send(remove_records_call(names, generation, [version - KEPT_RECORDS]))
+            self.search.send(remove_records_call(names, [record_id(generation, version - KEPT_RECORDS)]))
         return True
 
     def _save(self, names: IndexNames, record: FrequencyRecord) -> None:
@@ -173,15 +190,14 @@ class FrequencyUpdate:
             create_system_index_sync(self.search, make_frequency_calls(names, self.settings.replicas))
             self.search.send(call)
 
-    def _indexed(self, target: str) -> dict[str, int]:
-        """Return OpenSearch's number of documents by the physical name of a generation. `target` may be a pattern."""
-        params = {"filter_path": "indices.*.primaries.docs.count"}
-        answer = self.search.send(Call("GET", f"/{target}/_stats/docs", params=params))
-        return {
-            physical: int(content["primaries"]["docs"]["count"])
-            for physical, content in answer.get("indices", {}).items()
-            if content.get("primaries")
-        }
+    def _encoded(self, target: str) -> dict[str, int]:
+        """Return the number of encoded documents by the physical name of a generation. `target` may be a pattern."""
+        by_generation = {"terms": {"field": "_index", "size": MAX_GENERATIONS}}
+        body = {"size": 0, "query": {"term": {"state": "encoded"}}, "aggs": {"generations": by_generation}}
+        params = {"allow_no_indices": "true", "ignore_unavailable": "true"}
+        answer = self.search.send(Call("POST", f"/{target}/_search", orjson.dumps(body), params))
+        buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
+        return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
 
     def _table(self, generation: Generation) -> QueryTable | None:
         """Return the query table of a generation's encoder; None if it cannot be adapted or is not here."""
@@ -194,11 +210,11 @@ class FrequencyUpdate:
         return self._tables[fingerprint]
 
 
-def is_due(record: FrequencyRecord | None, indexed: int, now: int) -> bool:
-    """Return whether a generation with `indexed` documents must be counted. `record`: its newest record, if any."""
-    if indexed < MIN_DOCUMENTS:
+def is_due(record: FrequencyRecord | None, encoded: int, now: int) -> bool:
+    """Return whether a generation with `encoded` documents must be counted. `record`: its newest record, if any."""
+    if encoded < MIN_DOCUMENTS:
         return False
     if record is None:
         return True
-    changed = abs(indexed - record.indexed) > RECOUNT_SHARE * record.indexed
-    return changed or (indexed != record.indexed and now - record.at > days_ms(RECOUNT_DAYS))
+    changed = abs(encoded - record.encoded) > RECOUNT_SHARE * record.encoded
+    return changed or (encoded != record.encoded and now - record.at > days_ms(RECOUNT_DAYS))

@@ -93,7 +93,7 @@ class QueryTableCache:
             return self.own(generations[0])
         table = self._adapted.get(keys)
         if table is None:
-            counted = [(record.frequencies, record.indexed) for record in records if record.frequencies is not None]
+            counted = [(record.frequencies, record.encoded) for record in records if record.frequencies is not None]
             frequencies = counted[0][0] if len(counted) == 1 else PieceFrequencies.combine(counted)
             table = self.own(generations[0]).adapt(frequencies)
             self._adapted[keys] = table

@@ -149,9 +149,11 @@ class IndexSpec(BaseModel):
         None, description="dense encoder whose vectors are stored for reranking; null: no vectors"
     )
     talk: TalkSettings | None = Field(None, description="allows documents that are talk; may be an empty object")
+    # The default is not stored: earlier versions of the service refuse a declaration with an unknown member.
     adapt_weights: bool = Field(
         True,
         strict=True,
+        exclude_if=bool,
         description="adapt the weights of query pieces to the documents of the index, once it has enough of them",
     )
 
@@ -220,7 +222,7 @@ class Generation(BaseModel):
     frequencies: int = Field(
         0, ge=0, description="version of the piece frequencies that query weights are adapted to; 0: not adapted"
     )
-    counted: int = Field(0, ge=0, description="number of documents of the generation when they were counted")
+    counted: int = Field(0, ge=0, description="number of encoded documents of the generation at the time of the count")
     chapters: str = Field(
         "", description="fingerprint of the engine that makes the chapters of talk; empty: any worker's engine"
     )

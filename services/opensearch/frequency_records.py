@@ -28,8 +28,8 @@ _PROPERTIES: Final[dict[str, Any]] = {"physical": {"type": "keyword"}, "version"
 class FrequencyRecord:
     """The frequencies of pieces in a sample of a generation's documents.
 
-    `at`: the time of the count, in milliseconds since 1970. `indexed`: OpenSearch's number of documents then, with
-    nested documents and tombstones, by which a change is noticed. `frequencies`: None where only the rest was read.
+    `at`: the time of the count, in milliseconds since 1970. `encoded`: the number of encoded documents then, by
+    which a change is noticed. `frequencies`: None where only the rest was read.
     """
 
     physical: str
@@ -37,19 +37,19 @@ class FrequencyRecord:
     version: int
     encoder: str
     at: int
-    indexed: int
+    encoded: int
     frequencies: PieceFrequencies | None = None
 
     def source(self) -> bytes:
         """Return the `_source` of the record."""
-        members = ("physical", "token", "version", "encoder", "at", "indexed")
+        members = ("physical", "token", "version", "encoder", "at", "encoded")
         packed = {} if self.frequencies is None else self.frequencies.pack()
         return orjson.dumps({name: getattr(self, name) for name in members} | packed)
 
     @classmethod
     def read(cls, source: Mapping[str, Any]) -> Self:
         """Read a `_source`, with or without its counts. Raises ConfigurationError (`bad_frequencies`)."""
-        members = ("physical", "token", "version", "encoder", "at", "indexed")
+        members = ("physical", "token", "version", "encoder", "at", "encoded")
         frequencies = PieceFrequencies.unpack(source) if "counts" in source else None
         return cls(**{name: source[name] for name in members}, frequencies=frequencies)
 
@@ -102,17 +102,16 @@ def save_record_call(names: IndexNames, record: FrequencyRecord) -> Call:
     return Call("PUT", path, record.source(), {"require_alias": "true", "op_type": "create"})
 
 
-def remove_records_call(names: IndexNames, generation: Generation, versions: Sequence[int]) -> Call:
-    """Remove old records of a generation."""
-    ids = [record_id(generation, version) for version in versions]
+def remove_records_call(names: IndexNames, ids: Sequence[str]) -> Call:
+    """Remove records by id."""
     lines = [orjson.dumps({"delete": {"_index": names.frequencies, "_id": document_id}}) for document_id in ids]
     return Call("POST", "/_bulk", b"\n".join(lines) + b"\n", {"filter_path": "errors"}, ndjson=True)
 
 
 def abandoned_records_call(names: IndexNames, physical: Sequence[str]) -> Call:
-    """Find up to a hundred records of generations that are not among `physical`."""
+    """Find up to a hundred records of generations that are not among `physical`, without their counts."""
     query = {"bool": {"must_not": [{"terms": {"physical": list(physical)}}]}}
-    body = {"query": query, "size": 100, "_source": ["physical", "token", "version"], "sort": ["_doc"]}
+    body = {"query": query, "size": 100, "_source": False, "sort": ["_doc"]}
     return Call("POST", f"/{names.frequencies}/_search", orjson.dumps(body))
 
 

@@ -196,6 +196,22 @@ def test_counts_follow_the_documents_and_pages_keep_theirs(
         assert (answer.status_code, answer.json()["code"]) == (404, "cursor_expired")
 
 
+def test_records_of_deleted_indexes_are_removed(
+    api: httpx.Client, fill: Callable[..., None], counting: FrequencyUpdate, settings: Settings
+) -> None:
+    for index in ("notes", "others"):
+        api.put(f"/v1/indexes/{index}").raise_for_status()
+        fill(0, 100, index)
+    assert counting.update() == {"generations": 2}
+    api.delete("/v1/indexes/others").raise_for_status()
+    records = IndexNames(settings.index_prefix).frequencies
+    counting.search.send(refresh_call(records))
+    assert not counting.update()
+    counting.search.send(refresh_call(records))
+    hits = counting.search.send(Call("POST", f"/{records}/_search"))["hits"]["hits"]
+    assert [hit["_source"]["physical"] for hit in hits] == [IndexNames(settings.index_prefix).physical("notes", 1)]
+
+
 def test_several_indexes_have_one_set_of_weights(
     api: httpx.Client, fill: Callable[..., None], counting: FrequencyUpdate, settings: Settings, eventually: Eventually
 ) -> None:

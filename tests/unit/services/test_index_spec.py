@@ -83,3 +83,10 @@ def test_deprecated_members_of_talk_are_accepted_and_stored_under_their_present_
     assert spec.talk is not None
     assert (spec.talk.titles_in_lexical, spec.talk.chapter_in_lexical, spec.talk.passage_in_lexical) == (1, 0, 0)
     assert not any("keywords" in name for name in spec.talk.model_dump())
+
+
+def test_the_default_of_adapted_weights_is_not_stored() -> None:
+    """An earlier version of the service can then read what this version has declared."""
+    assert "adapt_weights" not in IndexSpec().model_dump(mode="json")
+    fixed = IndexSpec(adapt_weights=False)
+    assert IndexSpec.model_validate(fixed.model_dump(mode="json")) == fixed
