@@ -98,7 +98,8 @@ def make_reporter(console: "Console") -> Callable[[str], None]:
 def index_documents(
     console: "Console", service: "ServiceIndex", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]
 ) -> None:
-    """Send the documents and wait until the worker has encoded all of them."""
+    """Send the documents; wait until the worker has encoded all, and until query weights are adapted to them."""
+    from cli.relevance.live import wait_until_adapted
     from examples.service import follow_job
 
     began = time.perf_counter()
@@ -114,6 +115,8 @@ def index_documents(
     console.print(
         f"Encoded in {seconds['encode']:.0f} s: {_format_rate(len(corpus) / seconds['encode'])} documents per second."
     )
+    if wait_until_adapted(service.inspect):
+        console.print("The sweeper has counted the pieces of the documents: query weights are adapted to the index.")
 
 
 def show_progress(console: "Console", steps: Iterable["IngestProgress"]) -> Iterator["IngestProgress"]:

@@ -78,6 +78,10 @@ class ServiceIndex:
         """Return the job as the API shows it."""
         return self._checked(self._client.get(f"/v1/jobs/{job}"))
 
+    def inspect(self) -> dict[str, Any]:
+        """Return the description of the index, with documents by state."""
+        return self._checked(self._client.get(self._path))
+
     def chapters(self, document: str) -> dict[str, Any]:
         """Return the chapters of a talk."""
         return self._checked(self._client.get(f"{self._path}/chapters/{document}"))

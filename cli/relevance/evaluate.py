@@ -93,6 +93,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         ingest_collection,
         parse_modes,
         parse_weights,
+        wait_until_adapted,
     )
     from services.settings import Settings
 
@@ -112,7 +113,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         created = live.create({})
         try:
             ingested = ingest_collection(live, collection, progress)
-            adapted = live.wait_until_adapted()
+            adapted = wait_until_adapted(live.inspect)
             results = ask_queries(live, collection, chosen, size, fusion, progress)
         finally:
             if not keep:

@@ -122,22 +122,6 @@ class LiveIndex:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def wait_until_adapted(self) -> bool:
-        """Wait until query weights are adapted to about the present documents. Return whether they are.
-
-        They are not in a small index, with an encoder without a reference corpus, and without a sweeper.
-        """
-        deadline = time.monotonic() + _ADAPTATION_SECONDS
-        while True:
-            index = self.inspect()
-            encoded = index["documents"]["encoded"]
-            if not index["adapt_weights"] or encoded < MIN_DOCUMENTS or time.monotonic() > deadline:
-                return False
-            if index["adapted_to"] >= _COUNTED_SHARE * encoded:
-                time.sleep(_REMEMBERED_SECONDS)
-                return True
-            time.sleep(_POLL_SECONDS)
-
     def ask(
         self,
         queries: Mapping[str, str],
@@ -187,6 +171,24 @@ class LiveIndex:
         if not answer.is_success:
             read_json_response(answer)  # raises. A good answer is parsed later: parsing is not part of the latency.
         return answer
+
+
+def wait_until_adapted(inspect: Callable[[], Mapping[str, Any]]) -> bool:
+    """Wait until query weights are adapted to about the present documents. Return whether they are.
+
+    `inspect` returns the index's description. Weights are not adapted in a small index, with an encoder without a
+    reference corpus, and without a sweeper.
+    """
+    deadline = time.monotonic() + _ADAPTATION_SECONDS
+    while True:
+        index = inspect()
+        encoded = index["documents"]["encoded"]
+        if not index["adapt_weights"] or encoded < MIN_DOCUMENTS or time.monotonic() > deadline:
+            return False
+        if index["adapted_to"] >= _COUNTED_SHARE * encoded:
+            time.sleep(_REMEMBERED_SECONDS)
+            return True
+        time.sleep(_POLL_SECONDS)
 
 
 def _iter_request_bodies(documents: Iterable[CorpusDocument]) -> Iterator[tuple[int, bytes]]:
