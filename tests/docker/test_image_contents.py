@@ -128,7 +128,7 @@ def test_of_each_encoder_it_holds_the_query_side_only(image: bare_image.BareImag
     inside = {path.parent.name for path in image.root.rglob("models/weights/*/manifest.json")}
     assert shipped == inside
     names = {path.name for path in image.root.rglob("models/weights/*/*")}
-    assert names == {"manifest.json", "tokenizer.json", "query_weights.json"}
+    assert names == {"manifest.json", "tokenizer.json", "query_weights.json", "reference_frequencies.json"}
     assert not [*image.root.rglob("*.onnx"), *image.root.rglob("*.safetensors")]
 
 
@@ -137,7 +137,9 @@ def test_it_encodes_a_query(image: bare_image.BareImage) -> None:
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.settings import Settings
-print(len(QueryTable.load(resolve_model_directory(Settings.read().encoder)).encode("make a temporary folder", 100).ids))
+table = QueryTable.load(resolve_model_directory(Settings.read().encoder))
+assert table.reference is not None
+print(len(table.encode("make a temporary folder", 100).ids))
 """
     assert int(python(image, code)) > 2
 
