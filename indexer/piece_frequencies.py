@@ -39,9 +39,9 @@ from services.opensearch.generations import (
     generation_call,
     read_generation,
     read_writable_generations,
+    record_frequencies_call,
     refresh_call,
 )
-from services.opensearch.snapshots import record_generation_call
 from services.opensearch.system_indexes import create_system_index_sync
 from services.settings import Settings
 
@@ -71,17 +71,18 @@ def count_pieces(search: SyncSearchClient, generation: Generation, table: QueryT
 
 
 def _sample_texts(search: SyncSearchClient, generation: Generation, seed: int) -> Iterator[str]:
+    """Yield texts of a random sample. The write alias names this generation and no later index of its name."""
     random_order = {
         "query": {"term": {"state": "encoded"}},
         "random_score": {"seed": seed, "field": "_seq_no"},
         "boost_mode": "replace",
     }
     body = {"size": SAMPLE_DOCUMENTS, "_source": False, "query": {"function_score": random_order}}
-    answer = search.send(Call("POST", f"/{generation.physical}/_search", orjson.dumps(body)))
+    answer = search.send(Call("POST", f"/{generation.write_alias}/_search", orjson.dumps(body)))
     left = SAMPLE_CHARACTERS
     for page in _pages([hit["_id"] for hit in answer["hits"]["hits"]]):
         params = {"_source_includes": "title,text"}
-        read = search.send(Call("POST", f"/{generation.physical}/_mget", orjson.dumps({"ids": page}), params))
+        read = search.send(Call("POST", f"/{generation.write_alias}/_mget", orjson.dumps({"ids": page}), params))
         for document in read["docs"]:
             if document.get("found"):
                 source: dict[str, Any] = document["_source"]
@@ -176,7 +177,7 @@ class FrequencyUpdate:
         with suppress(Conflict):  # Another sweeper, or an earlier pass that ended here, stored this version.
             self._save(names, record)
         self.search.send(
-            record_generation_call(generation.model_copy(update={"frequencies": version, "counted": encoded}))
+            record_frequencies_call(generation.model_copy(update={"frequencies": version, "counted": encoded}))
         )
         if version > KEPT_RECORDS:
             self.search.send(remove_records_call(names, [record_id(generation, version - KEPT_RECORDS)]))

@@ -154,6 +154,16 @@ def add_later_fields_call(physical: str) -> Call:
     return Call("PUT", f"/{physical}/_mapping", orjson.dumps({"properties": LATER_FIELDS}))
 
 
+def record_frequencies_call(generation: Generation) -> Call:
+    """Update the record of a generation, which names the frequencies of its pieces.
+
+    It is sent to the write alias, whose name has the generation's token. OpenSearch answers with NotFound if the index
+    was deleted since, also where a new one has its name: the record of the new one must keep its own token.
+    """
+    body = {"_meta": {"sparsewell": generation.model_dump(mode="json")}}
+    return Call("PUT", f"/{generation.write_alias}/_mapping", orjson.dumps(body))
+
+
 def resolve_alias_call(names: IndexNames, index: str, *, prefer_local: bool = False) -> Call:
     """Ask for the generation that an index's alias points to.
 

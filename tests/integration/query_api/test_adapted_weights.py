@@ -9,17 +9,21 @@ from typing import Any
 import httpx
 import pytest
 
+from cli.relevance.collection import CorpusDocument
+from cli.relevance.metrics import encode_documents
 from indexer.piece_frequencies import FrequencyUpdate
 from infra.processes import ChildProcess, find_free_port
 from models.export.package import write_reference
+from models.registry import load_encoder
 from services.encoders.catalogue import load_known_encoders
 from services.encoders.manifest import WEIGHTS_ROOT
 from services.encoders.piece_frequencies import MIN_DOCUMENTS, PieceCounter
 from services.encoders.query_table import QueryTable
-from services.index_spec import IndexNames
+from services.index_spec import IndexNames, IndexSpec
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.settings import Settings
+from tests.congruence import oracle
 from tests.encoding import encoding
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -118,6 +122,16 @@ def test_the_sweeper_counts_and_searches_are_weighed_by_it(
     assert all(hit["id"] in {f"d{n}" for n in range(3, 100, 5)} for hit in answer["hits"])
     hybrid = ask(api, mode="hybrid")
     assert pieces(hybrid) == found
+    # The scores are those that the oracle predicts from the adapted weights.
+    encoder = load_encoder("standin")
+    documents = [CorpusDocument(f"d{n}", "", text) for n, text in enumerate(texts(100))]
+    vectors = encode_documents(encoder, documents, encoder.manifest.window, IndexSpec().document_top_k)
+    predicted = oracle.Oracle(
+        {name: dict(zip(v.ids.tolist(), v.weights.tolist(), strict=True)) for name, v in vectors.items()}
+    )
+    whole = ask(api, size=100, explain=False)
+    hits = [(hit["id"], oracle.float32(hit["score"])) for hit in whole["hits"]]
+    oracle.check(predicted.scores(adapted.encode(QUERY).by_id()), hits, 100)
 
 
 def test_too_few_documents_and_fixed_weights_are_left_alone(
@@ -194,6 +208,39 @@ def test_counts_follow_the_documents_and_pages_keep_theirs(
     with live_api(settings.model_copy(update={"api_port": find_free_port()})) as other:
         answer = httpx.post(f"{other}/v1/indexes/notes/search", json=position)
         assert (answer.status_code, answer.json()["code"]) == (404, "cursor_expired")
+
+
+def test_an_index_that_was_created_again_keeps_its_own_record(
+    api: httpx.Client, fill: Callable[..., None], counting: FrequencyUpdate, settings: Settings
+) -> None:
+    """The index is deleted and created again after the sweeper has listed the generations.
+
+    With the record of the old generation, and its token, no worker could write to the new one.
+    """
+    api.put("/v1/indexes/notes").raise_for_status()
+    fill(0, 100)
+
+    class Client(SyncSearchClient):
+        at = ""
+
+        def send(self, call: Call) -> Any:
+            if self.at and self.at in call.path + str(call.body):
+                self.at = ""
+                api.delete("/v1/indexes/notes").raise_for_status()
+                api.put("/v1/indexes/notes").raise_for_status()
+                fill(0, 100)
+            return super().send(call)
+
+    for step in ("random_score", "_mget", "_mapping"):
+        with closing(Client(settings)) as search:
+            search.at = step
+            assert not FrequencyUpdate(settings, search, load_known_encoders(settings)).update()
+            assert not search.at, step
+        shown = api.get("/v1/indexes/notes").raise_for_status().json()
+        assert (shown["adapted_to"], shown["documents"]["encoded"]) == (0, 100)
+        fill(100, 101)
+        assert api.get("/v1/indexes/notes").json()["documents"]["encoded"] == 101
+    assert counting.update() == {"generations": 1}
 
 
 def test_records_of_deleted_indexes_are_removed(
