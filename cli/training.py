@@ -18,7 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from cli.relevance.live import LiveIndex
-from models.training.chapter_data import ChapterRecipe
+from models.chapters.training_data import ChapterRecipe
 from models.training.mining import IndexCandidates, VectorCandidates
 from models.training.own.questions import CausalQuestionGenerator, check_round_trip, generate_pairs
 from models.training.pairs import PairSet

@@ -1,6 +1,6 @@
 """Training of a chapter generator: from a base model and annotated episodes to a directory for workers.
 
-`train_chapters` learns the answers of `models.training.chapter_data` (PODTILE, arXiv 2410.16148), with adapters or all
+`train_chapters` learns the answers of `models.chapters.training_data` (PODTILE, arXiv 2410.16148), with adapters or all
 weights. `AnswerTrainer` is transformers' trainer with a loss on answers only; it stops when the loss is not finite
 (docs/decisions/0197).
 """
@@ -35,8 +35,8 @@ from models.chapters.podtile_checkpoint import (
     save_adapters,
     write_chapter_manifest,
 )
+from models.chapters.training_data import IGNORED_LABEL, ChapterRecipe, ExampleCollator, TrainingExample, make_examples
 from models.decoder.trainer import load_trainable, save_trainable
-from models.training.chapter_data import IGNORED_LABEL, ChapterRecipe, ExampleCollator, TrainingExample, make_examples
 from models.training.run_directory import (
     claim_run_directory,
     describe_kept_checkpoint,

@@ -22,8 +22,8 @@ from query_api.search.page_state import PageState
 from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
 from query_api.search.rerank import retrieve_reranked
 from query_api.search.retrieval import read_hits, retrieve
-from query_api.search.spelling import did_you_mean
 from query_api.search.validation import parse_selection
+from query_api.spelling import did_you_mean
 from services.access.principals import EVERYBODY, Principal
 from services.curation.effects import curate_query_vector, insert_pinned, pinned_positions
 from services.curation.matching import CompiledRules
