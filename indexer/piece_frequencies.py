@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from services.dates import days_ms, now_ms
 from services.documents.document import joined_text
 from services.encoders.catalogue import KnownEncoder
@@ -22,16 +20,20 @@ from services.encoders.piece_frequencies import MIN_DOCUMENTS, PieceCounter, Pie
 from services.encoders.query_table import QueryTable
 from services.errors import Conflict, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
-from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.client import SyncSearchClient
 from services.opensearch.frequency_records import (
     KEPT_RECORDS,
     FrequencyRecord,
     abandoned_records_call,
+    count_encoded_call,
     make_frequency_calls,
+    read_encoded_counts,
     read_records,
     read_records_call,
+    read_texts_call,
     record_id,
     remove_records_call,
+    sample_documents_call,
     save_record_call,
 )
 from services.opensearch.generations import (
@@ -39,7 +41,7 @@ from services.opensearch.generations import (
     generation_call,
     read_generation,
     read_writable_generations,
-    record_frequencies_call,
+    record_generation_call,
     refresh_call,
 )
 from services.opensearch.system_indexes import create_system_index_sync
@@ -50,14 +52,13 @@ log = logging.getLogger(__name__)
 SAMPLE_DOCUMENTS = 1000
 # Characters of a sample. Tokenising takes a second for two million.
 SAMPLE_CHARACTERS = 4_000_000
+MAX_TEXT_CHARACTERS = SAMPLE_CHARACTERS // MIN_DOCUMENTS
 # Documents of one request, which may have a megabyte each.
 _PAGE_DOCUMENTS = 20
 # A generation is counted again after a change of its documents by this share, and after these days. A load of a million
 # documents is so counted about fifty times.
 RECOUNT_SHARE = 0.2
 RECOUNT_DAYS = 7
-# OpenSearch's limit of the buckets of an aggregation (search.max_buckets).
-MAX_GENERATIONS = 65_535
 # The time for the counts of one pass. The next pass does the rest.
 PASS_SECONDS = 5.0
 
@@ -71,30 +72,20 @@ def count_pieces(search: SyncSearchClient, generation: Generation, table: QueryT
 
 
 def _sample_texts(search: SyncSearchClient, generation: Generation, seed: int) -> Iterator[str]:
-    """Yield texts of a random sample. The write alias names this generation and no later index of its name."""
-    random_order = {
-        "query": {"term": {"state": "encoded"}},
-        "random_score": {"seed": seed, "field": "_seq_no"},
-        "boost_mode": "replace",
-    }
-    body = {"size": SAMPLE_DOCUMENTS, "_source": False, "query": {"function_score": random_order}}
-    answer = search.send(Call("POST", f"/{generation.write_alias}/_search", orjson.dumps(body)))
+    """Yield texts of a random sample, at least MIN_DOCUMENTS if there are as many. Long texts are cut."""
+    answer = search.send(sample_documents_call(generation, SAMPLE_DOCUMENTS, seed))
+    ids = [hit["_id"] for hit in answer["hits"]["hits"]]
     left = SAMPLE_CHARACTERS
-    for page in _pages([hit["_id"] for hit in answer["hits"]["hits"]]):
-        params = {"_source_includes": "title,text"}
-        read = search.send(Call("POST", f"/{generation.write_alias}/_mget", orjson.dumps({"ids": page}), params))
+    for at in range(0, len(ids), _PAGE_DOCUMENTS):
+        read = search.send(read_texts_call(generation, ids[at : at + _PAGE_DOCUMENTS]))
         for document in read["docs"]:
             if document.get("found"):
                 source: dict[str, Any] = document["_source"]
-                text = joined_text(source.get("title", ""), source.get("text", ""))
+                text = joined_text(source.get("title", ""), source.get("text", ""))[:MAX_TEXT_CHARACTERS]
                 yield text
                 left -= len(text)
         if left <= 0:
             return
-
-
-def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
-    return (list(ids[at : at + _PAGE_DOCUMENTS]) for at in range(0, len(ids), _PAGE_DOCUMENTS))
 
 
 @dataclass
@@ -105,8 +96,6 @@ class FrequencyUpdate:
     search: SyncSearchClient
     known: Sequence[KnownEncoder]
     _tables: dict[str, QueryTable | None] = field(default_factory=dict)
-    # Generations with too few documents, and OpenSearch's number of documents in which they were found.
-    _too_few: dict[str, int] = field(default_factory=dict)
     _existing: set[str] | None = None
 
     def update(self) -> Counter[str]:
@@ -124,11 +113,9 @@ class FrequencyUpdate:
         if not generations:
             return counts
         records = read_records(self.search.send(read_records_call(names, generations, counts=False)))
-        encoded = self._encoded(names.every_write_alias)
+        encoded = read_encoded_counts(self.search.send(count_encoded_call(names.every_write_alias)))
         for generation, record in zip(generations, records, strict=True):
             documents = encoded.get(generation.physical, 0)
-            if self._too_few.get(generation.physical) == documents:
-                continue
             if is_due(record, documents, now_ms()) and time.monotonic() < deadline:
                 with suppress(NotFound):  # deleted meanwhile
                     counts["generations"] += self._count(generation, documents)
@@ -154,7 +141,8 @@ class FrequencyUpdate:
             if not generation.spec.adapt_weights:
                 return False
             self.search.send(refresh_call(target.physical))
-            return self._count(generation, self._encoded(target.physical).get(target.physical, 0))
+            encoded = read_encoded_counts(self.search.send(count_encoded_call(target.physical)))
+            return self._count(generation, encoded.get(target.physical, 0))
         except SparsewellError as error:
             log.warning("%s has no adapted query weights yet: %s", target.physical, error)
             return False
@@ -167,7 +155,6 @@ class FrequencyUpdate:
             return False
         frequencies = count_pieces(self.search, generation, table, version)
         if frequencies.documents < MIN_DOCUMENTS:
-            self._too_few[generation.physical] = encoded
             return False
         record = FrequencyRecord(
             generation.physical, generation.token, version, generation.encoder.fingerprint, now_ms(), encoded,
@@ -176,9 +163,8 @@ class FrequencyUpdate:
         names = IndexNames(self.settings.index_prefix)
         with suppress(Conflict):  # Another sweeper, or an earlier pass that ended here, stored this version.
             self._save(names, record)
-        self.search.send(
-            record_frequencies_call(generation.model_copy(update={"frequencies": version, "counted": encoded}))
-        )
+        counted = generation.model_copy(update={"frequencies": version, "counted": encoded})
+        self.search.send(record_generation_call(counted, generation.write_alias))
         if version > KEPT_RECORDS:
             self.search.send(remove_records_call(names, [record_id(generation, version - KEPT_RECORDS)]))
         return True
@@ -190,15 +176,6 @@ class FrequencyUpdate:
         except NotFound:
             create_system_index_sync(self.search, make_frequency_calls(names, self.settings.replicas))
             self.search.send(call)
-
-    def _encoded(self, target: str) -> dict[str, int]:
-        """Return the number of encoded documents by the physical name of a generation. `target` may be a pattern."""
-        by_generation = {"terms": {"field": "_index", "size": MAX_GENERATIONS}}
-        body = {"size": 0, "query": {"term": {"state": "encoded"}}, "aggs": {"generations": by_generation}}
-        params = {"allow_no_indices": "true", "ignore_unavailable": "true"}
-        answer = self.search.send(Call("POST", f"/{target}/_search", orjson.dumps(body), params))
-        buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
-        return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
 
     def _table(self, generation: Generation) -> QueryTable | None:
         """Return the query table of a generation's encoder; None if it cannot be adapted or is not here."""

@@ -113,8 +113,8 @@ class QueryTableCache:
             record = require_record(await search.send(read_records_call(names, [generation], counts=True)))
             if record.encoder != generation.encoder.fingerprint or record.frequencies is None:
                 raise NotFound("frequencies_not_found", "The frequencies of pieces belong to another encoder.")
-            # An error of the frequencies is found here and not in a search.
-            self.own(generation).adapt(record.frequencies)
+            # Adapted here, so that an error of the frequencies is found before a search.
+            self._adapted[(key,)] = self.own(generation).adapt(record.frequencies)
             self._records[key] = record
         _keep_latest(self._records, key)
 

@@ -31,6 +31,7 @@ from services.opensearch.generations import (
     read_active_generations,
     read_generations,
     read_state_counts,
+    record_generation_call,
     refresh_call,
 )
 from services.opensearch.reindex import ReindexRecords
@@ -40,7 +41,6 @@ from services.opensearch.snapshots import (
     forget_outcomes_call,
     publish_restored_call,
     read_system_indexes,
-    record_generation_call,
     system_indexes_call,
 )
 
@@ -188,10 +188,11 @@ def _assign_generation(search: SyncSearchClient, index: str, number: int, physic
             f"The description of {physical} is from a later version of sparsewell: use that version.",
         ) from error
     lineage = {} if source.index == index else {"lineage": uuid4().hex}
+    place = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12]}
     # Piece frequencies are not in a backup: the sweeper counts the restored generation anew.
-    place = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12], "frequencies": 0}
-    generation = source.model_copy(update=place | lineage)
-    search.send(record_generation_call(generation))
+    uncounted = {"frequencies": 0, "counted": 0}
+    generation = source.model_copy(update=place | lineage | uncounted)
+    search.send(record_generation_call(generation, physical))
     return RestoredIndex(source, generation)
 
 

@@ -1,4 +1,4 @@
-"""Records of piece frequencies: what the documents of a generation hold, in a system index of the service.
+"""Records of piece frequencies in a system index, and the calls that sample and count the documents of a generation.
 
 Each count of a generation's documents makes a record with a new version, which never changes. The generation's mapping
 names the version that searches use (`Generation.frequencies`), so that all processes move to a new count together. The
@@ -17,11 +17,14 @@ from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import BackendUnavailable, NotFound
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
+from services.opensearch.journal import ENCODED
 from services.opensearch.system_indexes import CreateIndexCalls, make_index_calls
 
 # Records of a generation: the newest, and the one before it.
 KEPT_RECORDS: Final = 2
-_PROPERTIES: Final[dict[str, Any]] = {"physical": {"type": "keyword"}, "version": {"type": "integer"}}
+# OpenSearch's limit of the buckets of an aggregation (search.max_buckets).
+_MAX_GENERATIONS: Final = 65_535
+_PROPERTIES: Final[dict[str, Any]] = {"physical": {"type": "keyword"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,37 @@ def remove_records_call(names: IndexNames, ids: Sequence[str]) -> Call:
     """Remove records by id."""
     lines = [orjson.dumps({"delete": {"_index": names.frequencies, "_id": document_id}}) for document_id in ids]
     return Call("POST", "/_bulk", b"\n".join(lines) + b"\n", {"filter_path": "errors"}, ndjson=True)
+
+
+def count_encoded_call(target: str) -> Call:
+    """Count the encoded documents by generation. `target`: an index, an alias, or a pattern of them."""
+    by_generation = {"terms": {"field": "_index", "size": _MAX_GENERATIONS}}
+    body = {"size": 0, "query": {"term": {"state": ENCODED}}, "aggs": {"generations": by_generation}}
+    params = {"allow_no_indices": "true", "ignore_unavailable": "true"}
+    return Call("POST", f"/{target}/_search", orjson.dumps(body), params)
+
+
+def read_encoded_counts(answer: Mapping[str, Any]) -> dict[str, int]:
+    """Read the number of encoded documents by physical name. A generation without any is absent."""
+    buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
+    return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
+
+
+def sample_documents_call(generation: Generation, size: int, seed: int) -> Call:
+    """Choose encoded documents at random. The write alias names this generation and no later index of its name."""
+    random_order = {
+        "query": {"term": {"state": ENCODED}},
+        "random_score": {"seed": seed, "field": "_seq_no"},
+        "boost_mode": "replace",
+    }
+    body = {"size": size, "_source": False, "query": {"function_score": random_order}}
+    return Call("POST", f"/{generation.write_alias}/_search", orjson.dumps(body))
+
+
+def read_texts_call(generation: Generation, ids: Sequence[str]) -> Call:
+    """Read titles and texts of documents."""
+    params = {"_source_includes": "title,text"}
+    return Call("POST", f"/{generation.write_alias}/_mget", orjson.dumps({"ids": list(ids)}), params)
 
 
 def abandoned_records_call(names: IndexNames, physical: Sequence[str]) -> Call:

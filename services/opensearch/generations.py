@@ -154,14 +154,15 @@ def add_later_fields_call(physical: str) -> Call:
     return Call("PUT", f"/{physical}/_mapping", orjson.dumps({"properties": LATER_FIELDS}))
 
 
-def record_frequencies_call(generation: Generation) -> Call:
-    """Update the record of a generation, which names the frequencies of its pieces.
+def record_generation_call(generation: Generation, target: str) -> Call:
+    """Update the record of a generation in the index `target`.
 
-    It is sent to the write alias, whose name has the generation's token. OpenSearch answers with NotFound if the index
-    was deleted since, also where a new one has its name: the record of the new one must keep its own token.
+    A generation that another process may delete meanwhile is named by its write alias, which has the generation's
+    token. OpenSearch then answers with NotFound, also where a new index has the physical name: that index must keep
+    the token of its own record.
     """
     body = {"_meta": {"sparsewell": generation.model_dump(mode="json")}}
-    return Call("PUT", f"/{generation.write_alias}/_mapping", orjson.dumps(body))
+    return Call("PUT", f"/{target}/_mapping", orjson.dumps(body))
 
 
 def resolve_alias_call(names: IndexNames, index: str, *, prefer_local: bool = False) -> Call:

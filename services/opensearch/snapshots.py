@@ -197,12 +197,6 @@ def index_health_call(physical: str) -> Call:
     return Call("GET", f"/_cluster/health/{physical}", params={"level": "indices"})
 
 
-def record_generation_call(generation: Generation) -> Call:
-    """Update the generation record in a restored index."""
-    body = {"_meta": {"sparsewell": generation.model_dump(mode="json")}}
-    return Call("PUT", f"/{generation.physical}/_mapping", orjson.dumps(body))
-
-
 def publish_restored_call(
     restored: Sequence[Generation], replaced: Sequence[Generation], own: Mapping[str, str]
 ) -> Call:

@@ -23,7 +23,8 @@ from services.directories import child_account, make_directory
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.client import Call, SyncSearchClient
-from services.opensearch.snapshots import Backup, read_backups, record_generation_call
+from services.opensearch.generations import record_generation_call
+from services.opensearch.snapshots import Backup, read_backups
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -475,11 +476,11 @@ def test_one_installation_s_backup_is_restored_by_another(
         # during the restore, while the copied index still belongs to the other installation
         during: list[tuple[int, int, Any]] = []
 
-        def look(generation: Generation) -> Call:
+        def look(generation: Generation, target: str) -> Call:
             assert indexes(losable, other) == [f"{other.index_prefix}{made[0]}"]
             listed, ready = client.get("/v1/indexes"), client.get("/readyz")
             during.append((listed.status_code, ready.status_code, listed.json().get("indexes")))
-            return record_generation_call(generation)
+            return record_generation_call(generation, target)
 
         monkeypatch.setattr("cli.backup.restore.record_generation_call", look)
         assert run("restore", name) == "notes: 5 pending\n"

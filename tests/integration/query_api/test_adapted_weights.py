@@ -11,6 +11,7 @@ import pytest
 
 from cli.relevance.collection import CorpusDocument
 from cli.relevance.metrics import encode_documents
+from indexer import piece_frequencies
 from indexer.piece_frequencies import FrequencyUpdate
 from infra.processes import ChildProcess, find_free_port
 from models.export.package import write_reference
@@ -150,6 +151,17 @@ def test_too_few_documents_and_fixed_weights_are_left_alone(
         answer = ask(api, index)
         adds_up(answer)
         assert all("factor" not in piece for piece in answer["pieces"])
+
+
+def test_an_index_of_long_documents_is_adapted(
+    api: httpx.Client, fill: Callable[..., None], counting: FrequencyUpdate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of a sample's characters may not leave fewer documents than an index needs."""
+    monkeypatch.setattr(piece_frequencies, "SAMPLE_CHARACTERS", 400)
+    monkeypatch.setattr(piece_frequencies, "MAX_TEXT_CHARACTERS", 5)
+    api.put("/v1/indexes/notes").raise_for_status()
+    fill(0, 100)
+    assert counting.update() == {"generations": 1}
 
 
 def test_a_search_needs_no_record(
