@@ -166,7 +166,7 @@ def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     try:
         from models.export.export import ExportOptions, export_encoder
-        from models.export.onnx_graph import Precision
+        from models.export.transformer_graph import Precision
         from models.training.recipe import Activation
     except ModuleNotFoundError as error:
         raise ConfigurationError(

@@ -58,8 +58,8 @@ class TransformerLayer:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Weights of an encoder with a masked-language head whose output matrix is the word embedding (tied).
+class Transformer:
+    """Weights of a transformer encoder without a head.
 
     `words` is [vocabulary, width]; `positions` is [max_pieces, width] and includes the embedding of token type 0, which
     every position gets.
@@ -72,10 +72,6 @@ class Checkpoint:
     positions: FloatArray
     embedding_norm: tuple[FloatArray, FloatArray]
     layers: tuple[TransformerLayer, ...]
-    transform: FloatArray
-    transform_bias: FloatArray
-    transform_norm: tuple[FloatArray, FloatArray]
-    head_bias: FloatArray
 
     @property
     def width(self) -> int:
@@ -88,6 +84,16 @@ class Checkpoint:
     @property
     def max_pieces(self) -> int:
         return int(self.positions.shape[0])
+
+
+@dataclass(frozen=True)
+class Checkpoint(Transformer):
+    """Weights of an encoder with a masked-language head whose output matrix is the word embedding (tied)."""
+
+    transform: FloatArray
+    transform_bias: FloatArray
+    transform_norm: tuple[FloatArray, FloatArray]
+    head_bias: FloatArray
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:

@@ -20,7 +20,7 @@ from models.download import fetch_snapshot, is_hub_name
 from models.export.checkpoint import Checkpoint, load_checkpoint
 from models.export.collection import Collection, read_collection
 from models.export.hub_import import convert_to_checkpoint, is_hub_layout, read_licence, require_safetensors
-from models.export.onnx_graph import Precision, build_graph
+from models.export.onnx_graph import build_graph
 from models.export.package import (
     copy_query_weights,
     copy_tokenizer,
@@ -29,6 +29,7 @@ from models.export.package import (
     require_output_place,
     write_manifest,
 )
+from models.export.transformer_graph import Precision
 from models.training.recipe import Activation, EncoderRecipe
 from models.verification import verify_directory
 from services.directories import replace_directory

@@ -1,33 +1,29 @@
 """Parity of an export: PyTorch float32 against the graph in float32, float16, int8 and int7.
 
 `measure_parity` compares weights, supports and NDCG@10 on judged collections, with windows and with the first window
-only. The manifest keeps the NDCG@10 figures (docs/decisions/0104).
+only. The manifest keeps the NDCG@10 figures (docs/decisions/0104). `TorchReference` is the same encoder in
+PyTorch, from transformers' model class.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
+from transformers import AutoModelForMaskedLM
 
 from models.encoder import PieceTokeniser
 from models.export.checkpoint import Checkpoint
 from models.export.collection import Collection, mean_ndcg
-from models.export.onnx_graph import (
-    Precision,
-    RowEncoder,
-    RowVectors,
-    TorchReference,
-    build_graph,
-    encode_rows,
-    make_graph_encoder,
-)
+from models.export.onnx_graph import RowEncoder, RowVectors, build_graph, encode_rows, make_graph_encoder, pad_rows
 from models.export.throughput import cpu_name
+from models.export.transformer_graph import Precision
 from models.training.recipe import Activation, EncoderRecipe
 from services.encoders.manifest import Manifest
 from services.encoders.query_table import QueryTable
@@ -97,6 +93,48 @@ def measure_parity(
                 }
         report["collections"][collection.name] = figures
     return report
+
+
+class TorchReference:
+    """Reference encoder in PyTorch: activation of the largest logit over positions, top k; float32 on the CPU.
+
+    The activation is log(1 + relu) or log(1 + log(1 + relu)). Excluded pieces weigh zero. Without `expansion`, pieces
+    that are not in the text weigh zero too.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        top_k: int,
+        excluded: Set[int],
+        activation: Activation = "log1p_relu",
+        expansion: bool = True,
+    ) -> None:
+        self._model = AutoModelForMaskedLM.from_pretrained(
+            str(directory), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        ).eval()
+        self._top_k = top_k
+        self._excluded = sorted(excluded)
+        self._activation = activation
+        self._expansion = expansion
+
+    def encode(self, rows: Sequence[Sequence[int]]) -> RowVectors:
+        """Encode rows of piece ids with their special pieces: ids int32 and weights float32, [rows, k], descending."""
+        input_ids, mask = pad_rows(rows)
+        with torch.inference_mode():
+            real = torch.from_numpy(mask)
+            ids = torch.from_numpy(input_ids)
+            logits = self._model(input_ids=ids, attention_mask=real).logits
+            largest = logits.masked_fill(real[:, :, None] == 0, float("-inf")).amax(1)
+            weights = torch.log1p(torch.relu(largest))
+            if self._activation == "log1p_log1p_relu":
+                weights = torch.log1p(weights)
+            weights[:, self._excluded] = 0.0
+            if not self._expansion:
+                weights *= torch.zeros_like(weights).scatter_reduce_(1, ids.long(), real.float(), "amax")
+            values, best = weights.topk(self._top_k, dim=1)
+        return best.numpy().astype(np.int32), values.numpy()
 
 
 class GraphOptions(TypedDict):

@@ -9,7 +9,8 @@ import torch
 
 from models.export.checkpoint import load_checkpoint
 from models.export.export import ExportOptions, export_encoder
-from models.export.onnx_graph import RowVectors, TorchReference, build_graph, make_graph_encoder
+from models.export.onnx_graph import RowVectors, build_graph, make_graph_encoder
+from models.export.parity import TorchReference
 from models.registry import load_encoder
 from models.training.architecture import build_encoder, save_checkpoint
 from models.training.recipe import RECIPE_FILE, EncoderRecipe

@@ -15,11 +15,8 @@ from onnx import TensorProto  # noqa: E402 (after the skips)
 
 from models.export.checkpoint import load_checkpoint  # noqa: E402
 from models.export.export import ExportOptions, export_encoder  # noqa: E402
-from models.export.onnx_graph import (  # noqa: E402
-    TorchReference,
-    build_graph,
-    make_graph_encoder,
-)
+from models.export.onnx_graph import build_graph, make_graph_encoder  # noqa: E402
+from models.export.parity import TorchReference  # noqa: E402
 from models.registry import load_encoder  # noqa: E402
 from services.encoders.query_table import QueryTable  # noqa: E402
 from services.errors import ConfigurationError  # noqa: E402
