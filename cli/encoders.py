@@ -210,7 +210,7 @@ def reference(
     from models.export.package import count_reference, sample_passages, write_reference
     from services.encoders.query_table import QueryTable
 
-    frequencies, by_file = count_reference(QueryTable.load(directory), sample_passages(pairs, most))
+    frequencies, by_file = count_reference(QueryTable.load(directory).ids, sample_passages(pairs, most))
     write_reference(directory, frequencies, by_file)
     print(f"{directory}: {len(frequencies.ids):,} pieces in {frequencies.documents:,} passages.")
 

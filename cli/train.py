@@ -79,6 +79,46 @@ def ablation(
 
 
 @app.command()
+def project(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
+    dense: Annotated[
+        str, typer.Argument(help="dense encoder, see sparsewell train teachers, or a directory with dense.json")
+    ],
+    pairs: Annotated[list[Path], typer.Argument(help="JSON lines with query and passage (may be compressed)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="directory of the encoder; its name becomes the encoder's")],
+    queries: Annotated[int, typer.Option(min=1000, help="most queries that the table is fitted to")] = 100_000,
+    passages: Annotated[int, typer.Option(min=1000, help="most passages that are encoded")] = 10_000,
+    window: Annotated[int, typer.Option(min=16, max=8190, help="pieces of a window")] = 254,
+    top_k: Annotated[int, typer.Option(min=1, max=4096, help="weights of a window")] = 128,
+    scale: Annotated[float, typer.Option(min=0.0, max=100.0, help="factor of projected weights")] = 0.25,
+    precision: Annotated[Literal["int8", "int7", "fp16", "fp32"], typer.Option(help="of the model's weights")] = "int8",
+    licence: Annotated[str | None, typer.Option(help="licence of the new encoder; default: of the dense one")] = None,
+) -> None:
+    """Fit an encoder that projects a dense encoder's vectors into the vocabulary. Takes minutes on a processor.
+
+    Example: sparsewell train project all-minilm-l6-v2 pairs/*.jsonl.gz --out projected-minilm-l6
+    """
+    with _training_session() as show:
+        from models.projection.train import ProjectionOptions, open_dense_source, project_encoder
+        from services.directories import DirectorySettings, resolve_cache_directory
+        from services.encoders.manifest import WindowSettings
+
+        source = open_dense_source(dense, resolve_cache_directory(DirectorySettings.read()), show.report)
+        options = ProjectionOptions(
+            queries=queries,
+            passages=passages,
+            window=WindowSettings(pieces=window, overlap=round(window / 8)),
+            top_k=top_k,
+            scale=scale,
+            precision=precision,
+            licence=licence or source.licence,
+        )
+        project_encoder(source, pairs, out, options, show=show)
+        show.report(
+            f"The encoder is {out}: `sparsewell encoders show {out}`, `sparsewell reindex INDEX --encoder {out}`."
+        )
+
+
+@app.command()
 def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     corpus: Annotated[
         Path, typer.Argument(help="JSON lines with id, title and text (may be compressed), or a directory")

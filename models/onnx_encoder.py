@@ -154,17 +154,20 @@ class OnnxSparseEncoder(BatchedEncoder):
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Run the model on piece ids without special pieces. Returns int32 ids and float32 weights, both [rows, k]."""
-        length = max(len(row) for row in rows) + 2
-        input_ids = np.zeros((len(rows), length), dtype=np.int32)
-        mask = np.zeros((len(rows), length), dtype=np.int32)
-        for index, row in enumerate(rows):
-            end = len(row) + 1
-            input_ids[index, 0] = self._first
-            input_ids[index, 1:end] = row
-            input_ids[index, end] = self._last
-            mask[index, : end + 1] = 1
+        input_ids, mask = pad_rows([(self._first, *row, self._last) for row in rows])
         ids, weights = self._session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
         return ids, weights
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return piece ids and attention mask, both int32 [rows, longest]."""
+    length = max(len(row) for row in rows)
+    input_ids = np.zeros((len(rows), length), dtype=np.int32)
+    mask = np.zeros_like(input_ids)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return input_ids, mask
 
 
 def choose_providers(manifest: Manifest) -> list[str]:

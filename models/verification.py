@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _INPUTS = {"input_ids": "tensor(int32)", "attention_mask": "tensor(int32)"}
 _OUTPUTS = {"ids": "tensor(int32)", "weights": "tensor(float)"}
+# A projected encoder also gives dense vectors.
+_DENSE_OUTPUT = {"dense": "tensor(float)"}
 # Words of the query table in the text that is encoded as a test.
 _SMOKE_WORDS = 40
 
@@ -111,14 +113,18 @@ def find_graph_problems(directory: Path, manifest: Manifest) -> Iterator[Configu
     except Exception as error:  # onnxruntime's errors share no base but Exception
         yield _bad_graph(path, f"it cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]})")
         return
+    dense = (manifest.model_extra or {}).get("dense")
+    outputs = _OUTPUTS | (_DENSE_OUTPUT if dense else {})
     for kind, expected, actual in (
         ("inputs", _INPUTS, {tensor.name: tensor.type for tensor in session.get_inputs()}),
-        ("outputs", _OUTPUTS, {tensor.name: tensor.type for tensor in session.get_outputs()}),
+        ("outputs", outputs, {tensor.name: tensor.type for tensor in session.get_outputs()}),
     ):
         if actual != expected:
             yield _bad_graph(path, f"its {kind} are {_join_names(actual)}, and a worker needs {_join_names(expected)}")
             return
     widths = {tensor.name: tensor.shape[-1] for tensor in session.get_outputs()}
+    if dense and widths.pop("dense") != dense.get("width"):
+        yield _bad_graph(path, f"its dense vectors do not have the manifest's {dense.get('width')} numbers")
     if set(widths.values()) != {manifest.top_k}:
         yield _bad_graph(path, f"it gives {widths['weights']} weights a window, and the manifest says {manifest.top_k}")
     # The shapes do not show vocabulary and longest input: the graph must accept the last id and refuse the next one.

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.export.checkpoint import Checkpoint
 from models.export.transformer_graph import Precision, TransformerGraph
-from models.onnx_encoder import batch_by_length, make_session_options
+from models.onnx_encoder import batch_by_length, make_session_options, pad_rows
 from models.training.recipe import Activation
 
 # Far below any logit, so relu gives an exact zero.
@@ -118,17 +118,6 @@ class _EncoderGraph(TransformerGraph):
                 value("weights", TensorProto.FLOAT, ["batch", top_k]),
             ],
         )
-
-
-def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return piece ids and attention mask, both int32 [rows, longest]."""
-    length = max(len(row) for row in rows)
-    input_ids = np.zeros((len(rows), length), dtype=np.int32)
-    mask = np.zeros_like(input_ids)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return input_ids, mask
 
 
 def make_graph_encoder(model: onnx.ModelProto, threads: int = 0) -> RowEncoder:

@@ -13,7 +13,7 @@ import argparse
 import json
 import random
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -143,14 +143,16 @@ def sample_passages(files: Sequence[Path], most: int) -> Iterator[tuple[str, str
         yield from ((file.name, passage) for passage in islice(passages, share))
 
 
-def count_reference(table: QueryTable, passages: Iterable[tuple[str, str]]) -> tuple[PieceFrequencies, dict[str, int]]:
-    """Count the pieces of passages; also return the number of passages by file.
+def count_reference(
+    piece_ids: Callable[[str], Sequence[int]], passages: Iterable[tuple[str, str]]
+) -> tuple[PieceFrequencies, dict[str, int]]:
+    """Count the pieces of passages (file, text); also return the number of passages by file.
 
-    Raises InvalidInput (`too_few_passages`).
+    `piece_ids` returns the pieces of a text. Raises InvalidInput (`too_few_passages`).
     """
     counter, by_file = PieceCounter(), dict[str, int]()
     for name, passage in passages:
-        counter.add(table.ids(passage))
+        counter.add(piece_ids(passage))
         by_file[name] = by_file.get(name, 0) + 1
     if counter.documents < MIN_PASSAGES:
         raise InvalidInput(

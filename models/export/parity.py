@@ -21,9 +21,10 @@ from transformers import AutoModelForMaskedLM
 from models.encoder import PieceTokeniser
 from models.export.checkpoint import Checkpoint
 from models.export.collection import Collection, mean_ndcg
-from models.export.onnx_graph import RowEncoder, RowVectors, build_graph, encode_rows, make_graph_encoder, pad_rows
+from models.export.onnx_graph import RowEncoder, RowVectors, build_graph, encode_rows, make_graph_encoder
 from models.export.throughput import cpu_name
 from models.export.transformer_graph import Precision
+from models.onnx_encoder import pad_rows
 from models.training.recipe import Activation, EncoderRecipe
 from services.encoders.manifest import Manifest
 from services.encoders.query_table import QueryTable

@@ -41,6 +41,8 @@ class TransformerGraph:
         self.bits = _BITS[precision]
         self.fp16 = precision == "fp16"
         self.g = Graph()
+        # The positions that the transformer reads.
+        self.ids, self.mask = "input_ids", "attention_mask"
 
     def states(self) -> str:
         """Add the transformer; return its states [batch, length, width]."""
@@ -101,13 +103,13 @@ class TransformerGraph:
     def embeddings(self) -> str:
         g, c = self.g, self.c
         if self.bits is None:
-            words = g.op("Gather", g.const("words", self.stored(c.words)), "input_ids")
+            words = g.op("Gather", g.const("words", self.stored(c.words)), self.ids)
         else:
             values, scales = quantise_weight(np.ascontiguousarray(c.words.T), self.bits)
-            rows = g.op("Gather", g.const("words", values.T), "input_ids")
-            row_scales = g.op("Gather", g.const("words.scale", scales), "input_ids")
+            rows = g.op("Gather", g.const("words", values.T), self.ids)
+            row_scales = g.op("Gather", g.const("words.scale", scales), self.ids)
             words = g.op("Mul", g.op("Cast", rows, to=TensorProto.FLOAT), g.op("Unsqueeze", row_scales, g.ints(-1)))
-        length = g.op("Shape", "input_ids", start=1, end=2)
+        length = g.op("Shape", self.ids, start=1, end=2)
         positions = g.op("Slice", g.const("positions", self.stored(c.positions)), g.ints(0), length, g.ints(0))
         return self.norm(g.op("Add", words, positions), c.embedding_norm, "embedding_norm")
 
@@ -116,7 +118,7 @@ class TransformerGraph:
         qkv = self.linear(x, layer.qkv, layer.qkv_bias, f"{name}.qkv")
         query, key, value = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
         mixed = g.op(
-            "MultiHeadAttention", query, key, value, "", "attention_mask", domain=CONTRIB_DOMAIN, num_heads=self.c.heads
+            "MultiHeadAttention", query, key, value, "", self.mask, domain=CONTRIB_DOMAIN, num_heads=self.c.heads
         )
         mixed = self.linear(mixed, layer.attention_out, layer.attention_out_bias, f"{name}.attention_out")
         x = self.norm(g.op("Add", x, mixed), layer.attention_norm, f"{name}.attention_norm")

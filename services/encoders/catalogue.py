@@ -213,7 +213,7 @@ def list_dense_encoders(settings: Settings) -> dict[str, KnownDenseEncoder]:
             files = {file: member.sha256 for file, member in model.files.items()}
             encoders[name] = _build_known_dense(name, model.width, files, model.form, model.window, model.licence)
     for directory in split_names(settings.dense_encoders):
-        encoder = _read_dense_directory(expand_path(directory))
+        encoder = read_dense_directory(expand_path(directory))
         encoders[encoder.identity.name] = encoder
     return encoders
 
@@ -247,7 +247,8 @@ def _standin() -> KnownDenseEncoder:
     )
 
 
-def _read_dense_directory(directory: Path) -> KnownDenseEncoder:
+def read_dense_directory(directory: Path) -> KnownDenseEncoder:
+    """Read dense.json of a directory. Raises ConfigurationError (`bad_dense_encoder`)."""
     path = directory / DENSE_MANIFEST_FILE
     try:
         manifest = DenseManifest.model_validate(json.loads(path.read_bytes()))

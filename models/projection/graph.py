@@ -1,0 +1,162 @@
+"""ONNX graph of a projected encoder: one pass of a dense encoder gives the weights of pieces and the dense vector.
+
+A piece's weight is the sum of two parts (docs/decisions/0242):
+
+- Own pieces: BM25's saturated count of the piece in the window (Robertson and Zaragoza 2009, equation 3.13, without
+  idf, which the query table has).
+- Projected expansions: the dense vector, minus the mean of passages' vectors, times the piece's row of the dense query
+  table, divided by the spread of that product over passages. The largest positive products are kept.
+
+The graph returns the k pieces with the largest weight x query weight, and the dense vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from models.export.checkpoint import FloatArray, Transformer
+from models.export.transformer_graph import CONTRIB_DOMAIN, Precision, TransformerGraph, quantise_weight
+from services.encoders.manifest import Pooling
+
+K1, B = 1.2, 0.75
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProjectionHead:
+    """Constants of the head.
+
+    `table` [vocabulary, width] is the dense query table, `mean` [width] that of passages' vectors, `spread`
+    [vocabulary] the standard deviation of each piece's product over passages. `query_weights` [vocabulary] are the
+    encoder's, 0 for pieces that no document may weigh. `scale` multiplies the expansions. A window keeps `expansions`
+    projected pieces, of those with a query weight of at least `least_query_weight`, and own pieces with a query weight
+    of at least `least_own_weight`. `average_length` is BM25's, in pieces of a window. `prefix` holds the pieces of the
+    dense encoder's prefix of passages: the transformer reads them before the window, and they count as no own pieces.
+    """
+
+    table: FloatArray
+    mean: FloatArray
+    spread: FloatArray
+    query_weights: FloatArray
+    pooling: Pooling
+    average_length: float
+    scale: float
+    expansions: int
+    least_query_weight: float
+    least_own_weight: float
+    prefix: tuple[int, ...] = ()
+
+
+def build_projected_graph(
+    transformer: Transformer, head: ProjectionHead, *, precision: Precision, top_k: int
+) -> onnx.ModelProto:
+    """Build the encoder as one ONNX model.
+
+    Inputs are `input_ids` and `attention_mask`, int32 [batch, length], with one special piece at each end. Outputs are
+    `ids` int32 and `weights` float32, both [batch, top_k], by descending weight x query weight, then zeros; and
+    `dense` float32 [batch, width] of length 1. The same arguments give the same bytes.
+    """
+    return _ProjectedGraph(transformer, head, precision).build(top_k)
+
+
+class _ProjectedGraph(TransformerGraph):
+    """A transformer with a projection head."""
+
+    def __init__(self, transformer: Transformer, head: ProjectionHead, precision: Precision) -> None:
+        super().__init__(transformer, precision)
+        self.head = head
+        if head.prefix:
+            self.ids = self.insert_prefix("input_ids", head.prefix)
+            self.mask = self.insert_prefix("attention_mask", [1] * len(head.prefix))
+
+    def insert_prefix(self, rows: str, values: Sequence[int]) -> str:
+        """Return rows [batch, length] with these values after their first position."""
+        g = self.g
+        name = f"{rows}.prefix"
+        size = g.op("Concat", g.op("Shape", rows, start=0, end=1), g.ints(len(values)), axis=0)
+        prefix = g.op("Expand", g.const(name, np.array([values], dtype=np.int32)), size)
+        first = g.op("Slice", rows, g.ints(0), g.ints(1), g.ints(1))
+        rest = g.op("Slice", rows, g.ints(1), g.ints(np.iinfo(np.int64).max), g.ints(1))
+        return g.op("Concat", first, prefix, rest, axis=1)
+
+    def dense(self, states: str) -> str:
+        """Return the vectors [batch, width]: states pooled and scaled to length 1."""
+        g = self.g
+        if self.fp16:
+            states = g.op("Cast", states, to=TensorProto.FLOAT)
+        if self.head.pooling is Pooling.first:
+            pooled = g.op("Squeeze", g.op("Slice", states, g.ints(0), g.ints(1), g.ints(1)), g.ints(1))
+        else:
+            # The length of the sum does not matter, because the vector is scaled.
+            real = g.op("Unsqueeze", g.op("Cast", self.mask, to=TensorProto.FLOAT), g.ints(-1))
+            pooled = g.op("ReduceSum", g.op("Mul", states, real), g.ints(1), keepdims=0)
+        length = g.op("ReduceL2", pooled, g.ints(-1), keepdims=1)
+        return g.op("Div", pooled, g.op("Max", length, g.const("tiny", np.float32(1e-12))), output="dense")
+
+    def expansions(self, dense: str) -> str:
+        """Return [batch, vocabulary]: the projected weights, 0 for those that are not kept."""
+        g, head = self.g, self.head
+        allowed = head.query_weights >= max(head.least_query_weight, np.finfo(np.float32).tiny)
+        factors = (head.scale * allowed / head.spread).astype(np.float32)
+        weight = np.ascontiguousarray((head.table * factors[:, None]).T)
+        centred = g.op("Sub", dense, g.const("mean", head.mean))
+        if self.bits is None:
+            projected = g.op("MatMul", centred, g.const("projection", weight))
+        else:
+            values, scales = quantise_weight(weight, self.bits)
+            rows, row_scale = self.to_uint8(centred, [-1])
+            product = g.op(
+                "MatMulIntegerToFloat",
+                rows,
+                g.const("projection", values),
+                g.const("unit", np.float32(1)),
+                g.const("projection.scale", scales),
+                self.zero(),
+                domain=CONTRIB_DOMAIN,
+            )
+            projected = g.op("Mul", product, row_scale)
+        positive = g.op("Relu", projected)
+        kept = min(head.expansions, int(allowed.sum()))
+        largest, _ = g.ops("TopK", positive, g.ints(kept), outputs=2, axis=-1, largest=1, sorted=1)
+        smallest = g.op("Slice", largest, g.ints(kept - 1), g.ints(kept), g.ints(1))
+        return g.op("Where", g.op("GreaterOrEqual", positive, smallest), positive, g.const("zero", np.float32(0)))
+
+    def own_pieces(self) -> str:
+        """Return [batch, vocabulary]: BM25's saturated counts of the window's pieces."""
+        g, head = self.g, self.head
+        batch = g.op("Shape", "input_ids", start=0, end=1)
+        size = g.op("Concat", batch, g.ints(self.c.vocabulary), axis=0)
+        nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
+        real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
+        ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
+        counts = g.op("ScatterElements", nowhere, ids, real, axis=1, reduction="add")
+        allowed = (head.query_weights >= max(head.least_own_weight, np.finfo(np.float32).tiny)).astype(np.float32)
+        counts = g.op("Mul", counts, g.const("allowed", allowed))
+        # The two special pieces are not part of the window.
+        length = g.op("Sub", g.op("ReduceSum", real, g.ints(1), keepdims=1), g.const("special", np.float32(2)))
+        norm = g.op("Mul", length, g.const("length_factor", np.float32(K1 * B / head.average_length)))
+        norm = g.op("Add", norm, g.const("length_base", np.float32(K1 * (1 - B))))
+        raised = g.op("Mul", counts, g.const("saturation", np.float32(K1 + 1)))
+        return g.op("Div", raised, g.op("Add", counts, norm))
+
+    def build(self, top_k: int) -> onnx.ModelProto:
+        g, head = self.g, self.head
+        dense = self.dense(self.states())
+        weights = g.op("Add", self.own_pieces(), self.expansions(dense))
+        scores = g.op("Mul", weights, g.const("query_weights", head.query_weights))
+        _, ids = g.ops("TopK", scores, g.ints(top_k), outputs=2, axis=-1, largest=1, sorted=1)
+        g.op("GatherElements", weights, ids, axis=1, output="weights")
+        g.op("Cast", ids, to=TensorProto.INT32, output="ids")
+        value = helper.make_tensor_value_info
+        return self.finish(
+            "projected_encoder",
+            [
+                value("ids", TensorProto.INT32, ["batch", top_k]),
+                value("weights", TensorProto.FLOAT, ["batch", top_k]),
+                value("dense", TensorProto.FLOAT, ["batch", self.c.width]),
+            ],
+        )
