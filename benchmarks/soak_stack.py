@@ -22,7 +22,8 @@ from infra import processes
 from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import cluster_configs, start_nodes, temporary_config
 from infra.opensearch.node import Node, NodeConfig, launch_node
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.redis import RedisConfig, RedisServer, start_redis
 from services.settings import Settings
 

@@ -25,7 +25,7 @@ from benchmarks.service import open_node, open_service, read_opensearch_version,
 from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.live import LiveIndex, ingest_collection
 from cli.relevance.metrics import ExactIndex, Rankings, measure_rankings, rank_queries
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from models.dense import DenseModel, load_dense_encoder
 from models.encoder import Encoder
 from models.registry import load_encoder

@@ -260,6 +260,6 @@ def admin_text(settings: Settings) -> str:
 
 @pytest.fixture
 def free() -> int:
-    from infra.processes import find_free_port
+    from infra.ports import find_free_port
 
     return find_free_port()
