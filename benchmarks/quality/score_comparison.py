@@ -33,8 +33,9 @@ from benchmarks.service import (
     run_process,
 )
 from cli.relevance.collection import JudgedCollection, open_collection
+from cli.relevance.exact_search import ExactIndex, rank_queries
 from cli.relevance.live import MODES, LiveIndex, ask_queries, ingest_collection
-from cli.relevance.metrics import MEASURES, ExactIndex, RankingQuality, Rankings, measure_rankings, rank_queries
+from cli.relevance.metrics import MEASURES, RankingQuality, Rankings, measure_rankings
 from models.registry import load_encoder
 from query_api.schemas.search_request import FusionWeights
 from services.documents.document import Document
@@ -123,7 +124,7 @@ def compare_collection(
         "queries": len(queries),
         "states": ingested.states,
         "documents_a_second": round(ingested.documents_a_second, 1),
-        "lexical": {name: round(value, 5) for name, value in live["lexical"].quality.mean.items()},
+        "lexical": live["lexical"].quality.rounded_means(),
     }
     for mode, exact in (("sparse", sparse), ("hybrid", fused)):
         results[mode] = {

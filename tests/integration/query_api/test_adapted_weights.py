@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from cli.relevance.collection import CorpusDocument
-from cli.relevance.metrics import encode_documents
+from cli.relevance.exact_search import encode_documents
 from indexer import piece_frequencies
 from indexer.piece_frequencies import FrequencyUpdate
 from infra.ports import find_free_port
