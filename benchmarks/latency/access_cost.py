@@ -37,10 +37,8 @@ from services.filters.tree import OneOf
 from services.index_spec import EncoderIdentity, Generation, IndexNames, IndexSpec
 from services.opensearch.client import AsyncSearchClient, Call
 from services.opensearch.document_level_security import DocumentLevelSecurity
+from services.opensearch.key_records import StoredKey
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, msearch_call
-from services.opensearch.system_indexes import (
-    StoredKey,
-)
 from services.opensearch.transport import AwsSignatureAuth, BasicAuth, RequestAuth
 from services.settings import Settings
 from services.tls import SecretFile
