@@ -41,11 +41,13 @@ from benchmarks.service import (
 )
 from benchmarks.stdlib import encode_stdlib, fill_stdlib_index, join_documents, read_everyday_questions
 from cli.relevance.collection import JudgedCollection, open_collection
+from query_api.spelling import find_corrections
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.index_spec import Generation
 from services.opensearch.analysis import (
+    MIN_WORD_CHARACTERS,
     analyse_terms_call,
     read_analysed_terms,
     read_similar_terms,
@@ -57,7 +59,6 @@ from services.opensearch.client import AsyncSearchClient, SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, search_call
 from services.opensearch.suggestions import title_suggestions_plan
-from services.query.suggest import MIN_WORD_CHARACTERS, find_corrections
 from services.settings import Settings
 
 # Documents of Python's documentation in one long document.
