@@ -132,17 +132,17 @@ def measure_spelling(collection: JudgedCollection, search: SyncSearchClient, set
     for word in words:
         wrong = misspell_word(word, chance)
         if wrong in known or speller.is_found(wrong):
-            counts["found all the same"] += 1
+            counts["found despite the error"] += 1
             continue
         counts["looked up"] += 1
         suggested = speller.corrected(wrong)
         counts["right" if suggested == word else "none" if suggested is None else "another"] += 1
-        counts["right or of its stem"] += suggested is not None and speller.stem(suggested) == speller.stem(word)
-        counts["right by stems"] += speller.corrected(wrong, "lexical") == speller.stem(word)
+        counts["right or of the same stem"] += suggested is not None and speller.stem(suggested) == speller.stem(word)
+        counts["right in stems"] += speller.corrected(wrong, "lexical") == speller.stem(word)
     shares = {name: round(counts[name] / counts["looked up"], 3) for name in
-              ("right", "right or of its stem", "another", "none", "right by stems")}  # fmt: skip
+              ("right", "right or of the same stem", "another", "none", "right in stems")}  # fmt: skip
     print(f"{collection.name}: {counts['looked up']} misspelt words, {shares}", flush=True)
-    return {"words": len(words), "found all the same": counts["found all the same"], "shares": shares}
+    return {"words": len(words), "found despite the error": counts["found despite the error"], "shares": shares}
 
 
 def misspell_word(word: str, chance: random.Random) -> str:
