@@ -112,7 +112,7 @@ def read_expired(answer: Mapping[str, Any]) -> list[ExpiredRecord]:
 def remove_expired_call(index: str, records: Sequence[ExpiredRecord]) -> Call:
     """Delete the records that have not changed.
 
-    Not by external version: OpenSearch creates a missing index for a delete with one.
+    The deletes name no external version: OpenSearch would create a missing index for such a delete.
     """
     lines = [
         orjson.dumps({"delete": {"_id": record.id, "if_seq_no": record.seq_no, "if_primary_term": record.primary_term}})

@@ -180,7 +180,7 @@ class Sweeper:
     def _job_traces(self, jobs: Collection[str]) -> list[str]:
         """Return the traces in which these jobs began, of at most a hundred jobs.
 
-        Returns none when they cannot be read: the documents have new leases by now and must be enqueued.
+        Returns no traces when they cannot be read: the documents have new leases by now and must be enqueued.
         """
         if not jobs:
             return []

@@ -53,7 +53,7 @@ from services.web.problems import problem_members
 
 log = logging.getLogger(__name__)
 
-# Documents of one bulk request, unless its bytes reach `journal_bytes` before.
+# Documents of one bulk request, unless its bytes reach `journal_bytes` first.
 FLUSH_DOCUMENTS = 500
 
 _ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
@@ -275,7 +275,7 @@ def _nothing_stored(*, overloaded: bool) -> SparsewellError:
 
 
 async def write_raw_documents(app: AppState, generation: Generation, writes: list[Write]) -> list[Verdict]:
-    """Write raw documents and tombstones. A write whose answer was lost counts as stored when it is found stored.
+    """Write raw documents and tombstones. A write whose answer was lost counts as stored when OpenSearch has it.
 
     Raises NotFound (`index_not_found`).
     """
