@@ -21,7 +21,8 @@ from benchmarks.measuring import make_parser
 from benchmarks.service import create_index, journal_documents
 from benchmarks.stdlib import make_stdlib_collection
 from cli.relevance.collection import CorpusDocument, JudgedCollection, Judgements, open_collection
-from cli.relevance.metrics import ExactIndex, Rankings, encode_documents
+from cli.relevance.exact_search import ExactIndex, encode_documents
+from cli.relevance.metrics import Rankings
 from models.encoder import Encoder
 from services.documents.document import Document, joined_text
 from services.encoders.vectors import SparseVector

@@ -18,7 +18,7 @@ import orjson
 import psutil
 
 from benchmarks.service import LoopbackConnection
-from cli.relevance.metrics import collect_provenance
+from cli.relevance.provenance import collect_provenance
 from services.errors import SparsewellError
 from services.settings import Settings
 

@@ -22,7 +22,8 @@ import orjson
 from infra import processes
 from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import temporary_node
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.redis import temporary_redis
 from infra.stack import service_processes, settings_environment, wait_until_ready
 from services.documents.document import Document, joined_text

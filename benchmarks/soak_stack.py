@@ -22,7 +22,8 @@ from infra import processes
 from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import cluster_configs, start_nodes, temporary_config
 from infra.opensearch.node import Node, NodeConfig, launch_node
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.redis import RedisConfig, RedisServer, start_redis
 from services.settings import Settings
 
@@ -141,10 +142,10 @@ class SoakLog:
     """Outcomes: searches as (seconds since the start, milliseconds), and acknowledged documents by version."""
 
     searches: list[tuple[float, float]] = field(default_factory=list)
-    asked_again: int = 0
+    repeated_searches: int = 0
     failed: list[str] = field(default_factory=list)
     acknowledged: dict[str, int] = field(default_factory=dict)
-    refused: int = 0
+    repeated_writes: int = 0
 
 
 class BalancedClient:
@@ -192,7 +193,7 @@ class SoakClients:
         client = await self._free.get()
         try:
             _, repeats = await client.send("POST", f"/v1/indexes/{SOAK_INDEX}/search", body, 3)
-            self.log.asked_again += repeats > 0
+            self.log.repeated_searches += repeats > 0
             self.log.searches.append((due - started, (perf_counter() - due) * 1000))
         except (OSError, EOFError, RuntimeError) as error:
             self.log.failed.append(f"{due - started:.1f} s: {str(error)[:200]}")
@@ -209,7 +210,7 @@ class SoakClients:
         client = await self._free.get()
         try:
             answer, repeats = await client.send("POST", f"/v1/indexes/{SOAK_INDEX}/documents", body, _MAX_ATTEMPTS)
-            self.log.refused += repeats
+            self.log.repeated_writes += repeats
             if answer["rejected"]:
                 raise RuntimeError(str(answer["rejected"])[:200])
             self.log.acknowledged[name] = max(version, self.log.acknowledged.get(name, 0))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from examples.service import IngestProgress, ServiceIndex
 
-RECORDED_PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 RESULT_NAMES = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
 # Runs the steps on the service at an address, adds the seconds of each stage, and returns the figures.
 DemonstrationSteps = Callable[["Console", str, dict[str, float]], dict[str, Any]]
@@ -152,14 +151,14 @@ def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_bef
     """
     import json
 
-    from cli.relevance.metrics import collect_provenance
+    from cli.relevance.provenance import DEMONSTRATION_PACKAGES, collect_provenance
 
     load = {"before": load_before, "after": os.getloadavg()}
     result = {
         "benchmark": RESULT_NAMES[command],
         "parameters": {"command": f"sparsewell {command}"},
         "load_average": {when: [round(value, 2) for value in values] for when, values in load.items()},
-        **collect_provenance(RECORDED_PACKAGES),
+        **collect_provenance(DEMONSTRATION_PACKAGES),
         "figures": figures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

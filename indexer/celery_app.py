@@ -129,7 +129,7 @@ def _stop_tracing(**_: object) -> None:
 
 
 class TolerantQoS(redis.QoS):  # type: ignore[misc]
-    """kombu's Redis QoS, which goes on while Redis refuses writes (`maxmemory`, noeviction): work makes room there.
+    """kombu's Redis QoS, which goes on while Redis refuses writes (`maxmemory`, noeviction): finished work makes room.
 
     Redis cannot record a message as taken then, so this process keeps the message until it is acknowledged. If the
     process is killed before, the sweeper replaces an encode message; an ingest message is lost.

@@ -52,7 +52,7 @@ from services.telemetry.metrics import DEAD_LETTERS, FAILED_ENQUEUES
 
 log = logging.getLogger(__name__)
 
-# A longer talk may take longer than a lease: two hours of talk take a chapter generator a minute on two cores.
+# A long talk may take longer than a lease: on two cores, a chapter generator needs a minute for two hours of talk.
 LONG_TALK_CHARACTERS = 100_000
 ATTEMPTS_EXHAUSTED = (
     "attempts_exhausted",
@@ -130,7 +130,7 @@ class EncodeRun:
 
     @property
     def in_time(self) -> bool:
-        """Tell whether the task has time for another run. The first always fits, so every message makes progress."""
+        """Tell whether the task has time for another run. The first run always fits, so each message makes progress."""
         return not self.runs or time.monotonic() - self.began < self.runtime.worker.task_budget
 
     def _exhausted(self, stored: StoredDocument) -> EncodingFailure:

@@ -1,4 +1,4 @@
-"""Counts the pieces of a generation's documents, so that searches can adapt their query weights to the index.
+"""Piece frequencies: count the pieces of a generation's documents, to which searches adapt their query weights.
 
 The sweeper counts a random sample of the encoded documents: 1,000 documents give the figures of a whole collection to
 .001 of NDCG@10 (docs/decisions/0241). A generation is counted again once the number of its documents has changed by a
@@ -55,8 +55,8 @@ SAMPLE_CHARACTERS = 4_000_000
 MAX_TEXT_CHARACTERS = SAMPLE_CHARACTERS // MIN_DOCUMENTS
 # Documents of one request, which may have a megabyte each.
 _PAGE_DOCUMENTS = 20
-# A generation is counted again after a change of its documents by this share, and after these days. A load of a million
-# documents is so counted about fifty times.
+# A generation is counted again after a change of its documents by this share, and after these days. So a load of a
+# million documents is counted about fifty times.
 RECOUNT_SHARE = 0.2
 RECOUNT_DAYS = 7
 # The time for the counts of one pass. The next pass does the rest.

@@ -17,7 +17,7 @@ from services.errors import SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import list_generations_call, read_active_generations, read_writable_generations
-from services.opensearch.maintenance import EMPTY_BACKLOG, BacklogCounts, backlog_call, read_backlog
+from services.opensearch.journal import EMPTY_BACKLOG, BacklogCounts, backlog_call, read_backlog
 from services.opensearch.reindex import ReindexRecord, ReindexRecords
 from services.queue.messages import INGEST_QUEUE, Publisher, encode_queue
 from services.queue.worker_registry import WorkerRegistry

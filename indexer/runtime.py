@@ -223,7 +223,7 @@ class Runtime:
         self._generations.pop((index, number), None)
 
     def should_log(self, message: str) -> bool:
-        """Return whether a message was not logged in the last minute. A long queue must not repeat one error."""
+        """Return whether a message was not logged in the last minute. A long queue must not repeat the same error."""
         now = time.monotonic()
         if now - self._logged_at.get(message, -LOG_REPEAT_SECONDS) < LOG_REPEAT_SECONDS:
             return False

@@ -2,18 +2,16 @@
 
 `Sweeper` enqueues pending documents again whose messages were lost. `QueueHead` detects lost messages: a queue is first
 in, first out, so a document's message was taken or lost once the queue's head was sent after it (docs/decisions/0061).
-`RetentionCleanup` removes expired tombstones and job records (docs/decisions/0090). `MappingUpgrade` adds fields to
-the indexes of older versions. Several sweepers may run: every write is a compare-and-swap, and only the winner acts.
+`MappingUpgrade` adds fields to the indexes of older versions. Several sweepers may run: every write is a
+compare-and-swap, and only the winner acts.
 """
 
 import logging
 import random
 import signal
 import threading
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -21,12 +19,13 @@ from indexer.encode_task import ATTEMPTS_EXHAUSTED, attempts_allowed
 from indexer.piece_frequencies import FrequencyUpdate
 from indexer.queue_metrics import ServiceStateCollector
 from indexer.reindex.run import finish_abandoned_swaps
-from services.dates import days_ms, now_ms
+from indexer.retention import RetentionCleanup
+from services.dates import now_ms
 from services.encoders.catalogue import load_known_encoders
 from services.errors import BackendUnavailable, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
-from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import (
     add_later_fields_call,
     list_generations_call,
@@ -35,13 +34,6 @@ from services.opensearch.generations import (
 )
 from services.opensearch.jobs import job_traces_call, read_job_traces
 from services.opensearch.journal import dead_write, overdue_documents_call, read_stored_hits, requeue_write
-from services.opensearch.maintenance import (
-    expired_jobs_call,
-    expired_tombstones_call,
-    read_expired,
-    read_removal_counts,
-    remove_expired_call,
-)
 from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import Publisher, encode_messages, encode_queue
 from services.queue.worker_registry import WorkerRegistry
@@ -66,10 +58,6 @@ TRANSITIONS_EXHAUSTED = (
     "given_up",
     "It was enqueued a thousand times and never encoded; the logs of the workers have the reasons.",
 )
-# Records of one search and of one bulk request, about 100 bytes each.
-EXPIRY_PAGE_RECORDS = 1000
-# The time for one cleanup. The next pass removes the rest, and SIGTERM waits no longer than this.
-EXPIRY_PASS_SECONDS = 5.0
 
 
 @dataclass
@@ -192,7 +180,7 @@ class Sweeper:
     def _job_traces(self, jobs: Collection[str]) -> list[str]:
         """Return the traces in which these jobs began, of at most a hundred jobs.
 
-        Returns none when they cannot be read: the documents have new leases by now and must be enqueued.
+        Returns no traces when they cannot be read: the documents have new leases by now and must be enqueued.
         """
         if not jobs:
             return []
@@ -219,51 +207,6 @@ def exhaustion_reason(stored: StoredDocument, max_attempts: int) -> tuple[str, s
             return str(error["code"]), str(error["reason"])
         return ATTEMPTS_EXHAUSTED[0], ATTEMPTS_EXHAUSTED[1].format(attempts=stored.attempts)
     return None if stored.may_change else TRANSITIONS_EXHAUSTED
-
-
-@dataclass
-class RetentionCleanup:
-    """The removal of expired tombstones, of all writable generations, and of expired job records.
-
-    A delete names the write that the search found, so a document that was written again is never removed.
-    """
-
-    settings: Settings
-    search: SyncSearchClient
-
-    def remove(self) -> Counter[str]:
-        """Make one pass. Return the number of removed records by kind. Raises BackendUnavailable or Overloaded."""
-        deadline = time.monotonic() + EXPIRY_PASS_SECONDS
-        names = IndexNames(self.settings.index_prefix)
-        counts: Counter[str] = Counter()
-        before = now_ms() - days_ms(self.settings.tombstone_days)
-        # A generation that is kept for a rollback stays as it was at the swap.
-        for generation in read_writable_generations(self.search.send(list_generations_call(names))):
-            physical = generation.physical
-            search_call = expired_tombstones_call(physical, before, EXPIRY_PAGE_RECORDS)
-            counts["tombstones"] += self._remove(physical, search_call, generation.write_alias, deadline)
-        before = now_ms() - days_ms(self.settings.job_days)
-        counts["job records"] += self._remove(
-            names.jobs, expired_jobs_call(names.jobs, before, EXPIRY_PAGE_RECORDS), names.jobs, deadline
-        )
-        return +counts
-
-    def _remove(self, index: str, search_call: Call, write_name: str, deadline: float) -> int:
-        """Remove the records that `search_call` finds in `index`. Deletes go to the alias or index `write_name`."""
-        removed = 0
-        # The index may be deleted meanwhile, and there may be no jobs yet.
-        with suppress(NotFound):
-            while time.monotonic() < deadline:
-                page = read_expired(self.search.send(search_call))
-                if not page:
-                    break
-                outcomes = read_removal_counts(self.search.send(remove_expired_call(write_name, page)))
-                removed += outcomes["removed"]
-                if len(page) < EXPIRY_PAGE_RECORDS or not outcomes["removed"]:
-                    break
-                # Without a refresh the next search finds the removed records again.
-                self.search.send(refresh_call(index))
-        return removed
 
 
 @dataclass

@@ -22,7 +22,7 @@ from services.telemetry.metrics import ENCODED_DOCUMENTS, QUEUE_WAIT, TASK_DURAT
 
 log = logging.getLogger(__name__)
 
-# Outcomes of a whole message. Without one of them the message is done.
+# Outcomes of a whole message. A message without such an outcome is done.
 _OUTCOMES = ("invalid", "postponed", "mismatch", "gone")
 # Celery's reports of unusable messages, without the body of the message.
 _BODYLESS_MESSAGES = {
@@ -56,7 +56,7 @@ def observe_task(task: str, request: Any, body: Mapping[str, Any]) -> Iterator[T
     """Observe the handling of one message inside the block. `request` is Celery's, with the message's headers."""
     sent_at = request.get(SENT_AT_HEADER)
     if isinstance(sent_at, int | float):
-        # The clocks of two machines differ, so the wait may come out negative.
+        # The clocks of two machines differ, so the wait may be negative.
         QUEUE_WAIT.labels(task).observe(max(0.0, time.time() - sent_at / 1000))
     observation = TaskObservation(task)
     began = time.perf_counter()
@@ -104,7 +104,7 @@ class BodyLogFilter(logging.Filter):
     """A log filter that replaces Celery's reports of unusable messages by reports with a stable code and no body."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the text of a report. Keeps every record."""
+        """Replace the text of a report, and keep every record."""
         message = _BODYLESS_MESSAGES.get(record.msg)
         if message is not None:
             name = str(record.args[0])[:200] if isinstance(record.args, tuple) and record.args else ""

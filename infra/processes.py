@@ -1,4 +1,4 @@
-"""Child processes in the background, and ports on loopback.
+"""Child processes in the background.
 
 A child has a log and a record with its pid and start time. Later commands find it by the record, and stop it only while
 the pid still belongs to it (docs/decisions/0011). `raise_on_signals` turns SIGTERM and SIGHUP into exceptions, so that
@@ -6,10 +6,8 @@ callers can clean up.
 """
 
 import json
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,14 +21,8 @@ import psutil
 from services.directories import Account
 from services.errors import ConfigurationError, SparsewellError
 
-LOOPBACK = "127.0.0.1"
 # A correction of the clock changes psutil's reading of a start time.
 CLOCK_SLACK_SECONDS = 2.0
-# `find_free_port` searches from here: our own default ports and those of common services lie below.
-FIRST_FREE_PORT = 20_000
-IANA_CONNECTION_PORT = 49_152
-CONNECTION_PORTS_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_found_ports: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -237,61 +229,3 @@ def raise_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def find_free_port() -> int:
-    """Return a loopback port without a listener, below the range from which the kernel gives ports to connections.
-
-    A connection could take a port of that range before the caller's server listens: a metrics port was lost so. This
-    process gets no port twice. Raises ConfigurationError (`port_in_use`) if none is free.
-    """
-    end = _first_connection_port()
-    for _ in range(1000):
-        port = FIRST_FREE_PORT + secrets.randbelow(end - FIRST_FREE_PORT)
-        if port not in _found_ports and not is_port_taken(port):
-            _found_ports.add(port)
-            return port
-    raise ConfigurationError("port_in_use", f"No port from {FIRST_FREE_PORT} to {end - 1} is free.")
-
-
-def _first_connection_port() -> int:
-    """Return the first port that connections get (Linux: net.ipv4.ip_local_port_range, IANA: from 49152)."""
-    try:
-        first = int(CONNECTION_PORTS_FILE.read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return IANA_CONNECTION_PORT
-    return first if first > FIRST_FREE_PORT + 1000 else IANA_CONNECTION_PORT
-
-
-def is_port_taken(port: int) -> bool:
-    """Return whether a server could not listen on the loopback port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do, so TIME_WAIT is no obstacle
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return True
-    return False
-
-
-def require_free_port(port: int, purpose: str, variable: str) -> None:
-    """Raise ConfigurationError (`port_in_use`) with the port and, where visible, the process that listens."""
-    if is_port_taken(port):
-        raise ConfigurationError(
-            "port_in_use",
-            f"Port {port}, which {purpose} needs, is taken by {describe_port_holder(port)}. Stop that process, or "
-            f"choose another port with {variable}.",
-            port=port,
-        )
-
-
-def describe_port_holder(port: int) -> str:
-    """Return a description of the process that listens on the port."""
-    try:
-        for connection in psutil.net_connections(kind="tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
-            if listens and connection.pid:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except psutil.Error:
-        pass
-    return "a process that this user may not see"

@@ -16,7 +16,7 @@ import redis
 
 from infra import processes
 from infra.local_servers import LocalServer, LocalSettings, Report, start_once
-from infra.processes import LOOPBACK, find_free_port, require_free_port
+from infra.ports import LOOPBACK, find_free_port, require_free_port
 from services.directories import (
     child_account,
     make_directory,

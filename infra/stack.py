@@ -19,7 +19,8 @@ import httpx
 from infra import processes
 from infra.local_servers import LocalSettings, Report
 from infra.opensearch.node import Node, NodeConfig, start_node
-from infra.processes import ChildProcess, raise_on_signals, require_free_port
+from infra.ports import require_free_port
+from infra.processes import ChildProcess, raise_on_signals
 from infra.redis import RedisConfig, RedisServer, start_redis
 from services.directories import hold_lock, make_directory, resolve_state_directory
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path

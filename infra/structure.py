@@ -33,8 +33,6 @@ SHORT_MODULES = frozenset(
         "infra/helm/__main__.py",
         # The API, the workers and the commands all repeat calls, so none of their modules can hold it.
         "services/retry.py",
-        # No neighbour shares this concept, the words that a response suggests for a misspelt query.
-        "query_api/spelling.py",
         # The API and the workers share the list of workers in Redis.
         "services/queue/worker_registry.py",
     }

@@ -128,7 +128,7 @@ class AppState:
     async def _prepare_table(self, generation: Generation, cached: Generation | None) -> Generation:
         """Load the piece frequencies that a generation names; return the generation with those that are loaded.
 
-        A search never fails for want of them: it keeps the earlier ones, or the encoder's own weights.
+        A search never fails when they are missing: it keeps the earlier frequencies, or the encoder's own weights.
         """
         try:
             await self.tables.prepare(generation, self.unrestricted_search, self.names)

@@ -73,9 +73,9 @@ class QueryTableCache:
     def of_all(self, generations: Sequence[Generation]) -> list[QueryTable]:
         """Return the query tables for a search of several generations.
 
-        Generations of one encoder have one table, adapted to the documents of all of them: their scores are compared as
-        they are. Without frequencies of any, or if one of them keeps the encoder's weights, all have those. Raises
-        EncoderMismatch (`encoder_mismatch`).
+        Generations of one encoder share a table, adapted to the documents of all of them, because their raw scores are
+        compared. The table keeps the encoder's weights if no generation has frequencies, or if the declaration of one
+        generation asks for those weights. Raises EncoderMismatch (`encoder_mismatch`).
         """
         if len(generations) == 1:
             return [self.of(generations[0])]

@@ -25,7 +25,8 @@ from hypothesis import settings as hypothesis_settings
 from infra import processes
 from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import temporary_node
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.redis import temporary_redis
 from infra.stack import ServiceProcess, service_processes, settings_environment, wait_until_ready
 from services.settings import Settings

@@ -37,10 +37,8 @@ from services.filters.tree import OneOf
 from services.index_spec import EncoderIdentity, Generation, IndexNames, IndexSpec
 from services.opensearch.client import AsyncSearchClient, Call
 from services.opensearch.document_level_security import DocumentLevelSecurity
+from services.opensearch.key_records import StoredKey
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, msearch_call
-from services.opensearch.system_indexes import (
-    StoredKey,
-)
 from services.opensearch.transport import AwsSignatureAuth, BasicAuth, RequestAuth
 from services.settings import Settings
 from services.tls import SecretFile
@@ -233,13 +231,13 @@ async def measure_idle(settings: Settings, pid: int, count: int) -> dict[str, An
         writer.transport.abort()
     return {
         "connections": count,
-        "mib": {"before": memory_before, "with them": memory_with, "after their time": memory_after},
+        "mib": {"before": memory_before, "open": memory_with, "after the timeout": memory_after},
         "kib_a_connection": round((memory_with - memory_before) * 1024 / count, 2),
         "health_check_ms": {
             "before": round(latency_before[_HEALTH_CHECKS // 2], 2),
-            "with them": round(latency_with[_HEALTH_CHECKS // 2], 2),
+            "open": round(latency_with[_HEALTH_CHECKS // 2], 2),
         },
-        "held": {"at most": largest, "after their time": left},
+        "held": {"maximum": largest, "after the timeout": left},
     }
 
 

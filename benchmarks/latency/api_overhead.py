@@ -38,7 +38,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.service import LoopbackConnection, open_node, read_opensearch_version, run_process
 from benchmarks.stdlib import encode_stdlib, fill_stdlib_index, read_everyday_questions
-from infra.processes import find_free_port, is_port_taken
+from infra.ports import find_free_port, is_port_taken
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.executor import Stopwatch
 from query_api.search.query_builder import needed_source

@@ -41,11 +41,13 @@ from benchmarks.service import (
 )
 from benchmarks.stdlib import encode_stdlib, fill_stdlib_index, join_documents, read_everyday_questions
 from cli.relevance.collection import JudgedCollection, open_collection
+from query_api.spelling import find_corrections
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.index_spec import Generation
 from services.opensearch.analysis import (
+    MIN_WORD_CHARACTERS,
     analyse_terms_call,
     read_analysed_terms,
     read_similar_terms,
@@ -57,7 +59,6 @@ from services.opensearch.client import AsyncSearchClient, SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, search_call
 from services.opensearch.suggestions import title_suggestions_plan
-from services.query.suggest import MIN_WORD_CHARACTERS, find_corrections
 from services.settings import Settings
 
 # Documents of Python's documentation in one long document.
@@ -131,17 +132,17 @@ def measure_spelling(collection: JudgedCollection, search: SyncSearchClient, set
     for word in words:
         wrong = misspell_word(word, chance)
         if wrong in known or speller.is_found(wrong):
-            counts["found all the same"] += 1
+            counts["found despite the error"] += 1
             continue
         counts["looked up"] += 1
         suggested = speller.corrected(wrong)
         counts["right" if suggested == word else "none" if suggested is None else "another"] += 1
-        counts["right or of its stem"] += suggested is not None and speller.stem(suggested) == speller.stem(word)
-        counts["right by stems"] += speller.corrected(wrong, "lexical") == speller.stem(word)
+        counts["right or of the same stem"] += suggested is not None and speller.stem(suggested) == speller.stem(word)
+        counts["right in stems"] += speller.corrected(wrong, "lexical") == speller.stem(word)
     shares = {name: round(counts[name] / counts["looked up"], 3) for name in
-              ("right", "right or of its stem", "another", "none", "right by stems")}  # fmt: skip
+              ("right", "right or of the same stem", "another", "none", "right in stems")}  # fmt: skip
     print(f"{collection.name}: {counts['looked up']} misspelt words, {shares}", flush=True)
-    return {"words": len(words), "found all the same": counts["found all the same"], "shares": shares}
+    return {"words": len(words), "found despite the error": counts["found despite the error"], "shares": shares}
 
 
 def misspell_word(word: str, chance: random.Random) -> str:

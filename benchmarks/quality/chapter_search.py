@@ -7,7 +7,7 @@ The result is written to FILE. The committed results are benchmarks/results/chap
 Queries are titles of chapters from the notes of held-out episodes, which are not indexed, without titles that name no
 subject; and judged meetings for whole documents. The same texts are indexed without chapters (`plain`, and with the
 best passage in lexical search), with an engine's chapters (`chapters`), with titles, best chapter or best passage in
-lexical search (`... in keywords`), and with titles encoded before each window (`titles in vectors`)
+lexical search (`... in lexical search`), and with titles encoded before each window (`titles in vectors`)
 (docs/decisions/0195).
 
 NDCG@10 and MRR@10 rank documents: the first chapter or passage of each document counts. `first` is the share of queries
@@ -150,12 +150,12 @@ def _iter_sides(engine: str) -> Iterator[IndexingSide]:
     nothing = {"passage_in_lexical": 0}
     chapters = TalkSettings.model_validate({"chapters": engine} | nothing)
     yield IndexingSide("plain", TalkSettings.model_validate({"chapters": "none"} | nothing), ("document", "passage"))
-    words = TalkSettings.model_validate({"chapters": "none", "passage_in_lexical": LEXICAL_FACTOR})
-    yield IndexingSide("plain, passage in keywords", words, modes=("lexical", "hybrid"))
+    lexical = TalkSettings.model_validate({"chapters": "none", "passage_in_lexical": LEXICAL_FACTOR})
+    yield IndexingSide("plain, passage in lexical search", lexical, modes=("lexical", "hybrid"))
     yield IndexingSide("chapters", chapters, ("document", "chapter", "passage"))
     for fields in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
         talk = chapters.model_copy(update={f"{field}_in_lexical": LEXICAL_FACTOR for field in fields})
-        yield IndexingSide(f"{' and '.join(fields)} in keywords", talk, modes=("lexical", "hybrid"))
+        yield IndexingSide(f"{' and '.join(fields)} in lexical search", talk, modes=("lexical", "hybrid"))
     vectors = chapters.model_copy(update={"titles_in_vectors": True})
     yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))
 

@@ -39,7 +39,8 @@ from benchmarks.measuring import run_benchmark
 from benchmarks.quality.feedback import fuse_named_lists
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, Judgements, open_collection
-from cli.relevance.metrics import ExactIndex, Rankings, measure_rankings
+from cli.relevance.exact_search import ExactIndex
+from cli.relevance.metrics import Rankings, measure_rankings
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
@@ -195,11 +196,11 @@ class ConversationBench:
         rows = {name: row(*lists) for name, lists in plain.items()}
         for name, memory in CONTEXT_SETTINGS.items():
             sparse = {c.query: self._with_context(c, memory) for c in conversations}
-            rows[name] = row(sparse, self._words_with_context(conversations, memory))
+            rows[name] = row(sparse, self._lexical_with_context(conversations, memory))
             if name == "context":
                 rows["context for the sparse list alone"] = row(sparse, plain["alone"][1])
         twice = {c.query: self._with_context(c, ConversationMemory(), again=True) for c in conversations}
-        rows["context, what is said again counts again"] = row(twice, plain["alone"][1])
+        rows["context, repeated pieces counted again"] = row(twice, plain["alone"][1])
         return rows
 
     def _sparse(self, texts: Mapping[str, str]) -> Rankings:
@@ -218,7 +219,7 @@ class ConversationBench:
         share = context_pieces({} if again else words.by_id(), turns, self.table.heaviest, memory, self.max_added)
         return self.index.search(QueryBlend.of(words).plus([share], MAX_QUERIES).vector.by_id(), CANDIDATE_COUNT)
 
-    def _words_with_context(self, conversations: list[Conversation], memory: ConversationMemory) -> Rankings:
+    def _lexical_with_context(self, conversations: list[Conversation], memory: ConversationMemory) -> Rankings:
         queries = {}
         for c in conversations:
             carried = context_words(c.follow_up, c.turns, word_weights(self.table, c.turns), memory)

@@ -23,9 +23,10 @@ from benchmarks.collections import encode_collection, sample_collection, search_
 from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_node, open_service, read_opensearch_version, run_process
 from cli.relevance.collection import JudgedCollection, open_collection
+from cli.relevance.exact_search import ExactIndex, rank_queries
 from cli.relevance.live import LiveIndex, ingest_collection
-from cli.relevance.metrics import ExactIndex, Rankings, measure_rankings, rank_queries
-from infra.processes import find_free_port
+from cli.relevance.metrics import Rankings, measure_rankings
+from infra.ports import find_free_port
 from models.dense import DenseModel, load_dense_encoder
 from models.encoder import Encoder
 from models.registry import load_encoder

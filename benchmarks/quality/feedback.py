@@ -27,7 +27,8 @@ from benchmarks.collections import (
 from benchmarks.measuring import run_benchmark
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, Judgements, open_collection
-from cli.relevance.metrics import ExactIndex, Ranking, Rankings, measure_rankings
+from cli.relevance.exact_search import ExactIndex
+from cli.relevance.metrics import Ranking, Rankings, measure_rankings
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable, QueryVector
@@ -54,7 +55,7 @@ FEEDBACK_WAYS: Final[Mapping[str, tuple[str, bool]]] = {
     "before": ("hybrid", False),
     "after": ("sparse", True),
     "both": ("hybrid", True),
-    "by keywords, after": ("lexical", True),
+    "by lexical, after": ("lexical", True),
 }
 # Subtracts the score of the disliked pieces from each candidate, which no boost of OpenSearch can do.
 UNLIKE_SUBTRACTED = "like, and the score of unlike subtracted"
@@ -170,7 +171,7 @@ def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> d
     results: dict[str, Any] = {"without": {name: quality(rankings) for name, rankings in subject.lists.items()}}
     for name, (count, tried) in list_settings().items():
         results[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]
-    results["not weighed with the table"] = ways(
+    results["without query table weights"] = ways(
         lambda choose_by: subject.second_round(choose_by, documents, rocchio, unweighted)
     )
     results["whole documents"] = ways(
@@ -199,7 +200,7 @@ def _count_changes(subject: FeedbackCollection, after: Rankings) -> dict[str, in
 def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) -> dict[str, Any]:
     """Return NDCG@10 of documents not shown yet, after feedback on judged documents of the first ten."""
     rows = {
-        "the query again": RocchioParameters(beta=0, gamma=0),
+        "the query alone": RocchioParameters(beta=0, gamma=0),
         "like": RocchioParameters(gamma=0),
         "unlike": RocchioParameters(beta=0),
         "like and unlike": RocchioParameters(),

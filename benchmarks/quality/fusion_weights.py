@@ -21,7 +21,8 @@ from benchmarks.collections import (
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.service import open_node, read_opensearch_version
-from cli.relevance.metrics import MEASURES, Rankings, measure_rankings, rank_queries
+from cli.relevance.exact_search import rank_queries
+from cli.relevance.metrics import MEASURES, Rankings, measure_rankings
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable

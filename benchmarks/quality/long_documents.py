@@ -27,7 +27,8 @@ from benchmarks.collections import (
 from benchmarks.measuring import percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import create_index, fill_generation, open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, open_collection
-from cli.relevance.metrics import MEASURES, ExactIndex, Rankings, measure_rankings
+from cli.relevance.exact_search import ExactIndex
+from cli.relevance.metrics import Rankings, measure_rankings
 from models.encoder import Encoder
 from models.registry import load_encoder
 from services.documents.document import Document
@@ -137,21 +138,17 @@ def make_rankings(windows: DocumentWindows, queries: Mapping[str, Mapping[int, f
 def measure_quality(collection: JudgedCollection, sparse: Mapping[str, Rankings], lexical: Rankings) -> dict[str, Any]:
     """Return the measures of each way, alone and in hybrid search."""
     judged = collection.known_judgements()
-    rows: dict[str, Any] = {"lexical": _round_means(measure_rankings(judged, lexical).mean)}
+    rows: dict[str, Any] = {"lexical": measure_rankings(judged, lexical).rounded_means()}
     for way, lists in sparse.items():
         fused = {
             query: fuse_lists({"sparse": dict(listed), "lexical": dict(lexical.get(query, ()))}, DEFAULT_WEIGHTS)
             for query, listed in lists.items()
         }
         rows[way] = {
-            "sparse": _round_means(measure_rankings(judged, lists).mean),
-            "hybrid": _round_means(measure_rankings(judged, fused).mean),
+            "sparse": measure_rankings(judged, lists).rounded_means(),
+            "hybrid": measure_rankings(judged, fused).rounded_means(),
         }
     return rows
-
-
-def _round_means(mean: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(mean[name], 5) for name in MEASURES}
 
 
 def measure_cost(

@@ -22,7 +22,8 @@ from benchmarks.collections import (
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.fusion_weights import fuse_rankings
 from benchmarks.service import open_node, read_opensearch_version
-from cli.relevance.metrics import ExactIndex, measure_rankings
+from cli.relevance.exact_search import ExactIndex
+from cli.relevance.metrics import measure_rankings
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable, QueryVector

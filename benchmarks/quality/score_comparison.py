@@ -33,8 +33,9 @@ from benchmarks.service import (
     run_process,
 )
 from cli.relevance.collection import JudgedCollection, open_collection
+from cli.relevance.exact_search import ExactIndex, rank_queries
 from cli.relevance.live import MODES, LiveIndex, ask_queries, ingest_collection
-from cli.relevance.metrics import MEASURES, ExactIndex, RankingQuality, Rankings, measure_rankings, rank_queries
+from cli.relevance.metrics import MEASURES, RankingQuality, Rankings, measure_rankings
 from models.registry import load_encoder
 from query_api.schemas.search_request import FusionWeights
 from services.documents.document import Document
@@ -123,7 +124,7 @@ def compare_collection(
         "queries": len(queries),
         "states": ingested.states,
         "documents_a_second": round(ingested.documents_a_second, 1),
-        "lexical": {name: round(value, 5) for name, value in live["lexical"].quality.mean.items()},
+        "lexical": live["lexical"].quality.rounded_means(),
     }
     for mode, exact in (("sparse", sparse), ("hybrid", fused)):
         results[mode] = {
@@ -254,15 +255,15 @@ def measure_one_encoder(
     collections: Sequence[JudgedCollection], apart: IndexLists, pooled: IndexLists, sparse: IndexLists
 ) -> dict[str, Any]:
     """Return figures of lists as one index would have them, and of merged lists of each index."""
-    one_index, words = _merge_all(sparse, merge_raw), _merge_all(pooled, merge_raw)
+    one_index, lexical = _merge_all(sparse, merge_raw), _merge_all(pooled, merge_raw)
     ways = {
-        "keywords, statistics of all": words,
-        "keywords, statistics of each, as they are": _merge_all(apart, merge_raw),
-        "keywords, statistics of each, scaled each": _merge_all(apart, merge_min_max),
-        "sparse, as they are": one_index,
-        "sparse, scaled each": _merge_all(sparse, merge_min_max),
-        "hybrid, sparse as they are, statistics of all": _fuse_lists(one_index, words),
-        "hybrid, both scaled each": _fuse_lists(_merge_all(sparse, merge_min_max), _merge_all(apart, merge_min_max)),
+        "lexical, global statistics": lexical,
+        "lexical, local statistics, raw scores": _merge_all(apart, merge_raw),
+        "lexical, local statistics, min-max scores": _merge_all(apart, merge_min_max),
+        "sparse, raw scores": one_index,
+        "sparse, min-max scores": _merge_all(sparse, merge_min_max),
+        "hybrid, raw sparse scores, global lexical statistics": _fuse_lists(one_index, lexical),
+        "hybrid, min-max scores": _fuse_lists(_merge_all(sparse, merge_min_max), _merge_all(apart, merge_min_max)),
     }
     return {name: ndcg_by_collection(collections, rankings) for name, rankings in ways.items()}
 
@@ -274,10 +275,10 @@ def measure_two_encoders(
     second: tuple[IndexLists, dict[str, float]],
 ) -> dict[str, Any]:
     """Return mean NDCG@10 over all ways to give two collections to the second encoder."""
-    words = _merge_all(pooled, merge_raw)
+    lexical = _merge_all(pooled, merge_raw)
     sums: dict[str, list[float]] = {}
     for of_second in combinations([collection.name for collection in collections], 2):
-        # Scores of one encoder compare, so its lists are merged as they are.
+        # Scores of one encoder compare, so its lists are merged by raw scores.
         lists: IndexLists = {
             query: {
                 "first": merge_raw({name: ranking for name, ranking in by_name.items() if name not in of_second}),
@@ -295,15 +296,15 @@ def measure_two_encoders(
             for query, rankings in lists.items()
         }
         ways = {
-            "as they are": _merge_all(lists, merge_raw),
-            f"as they are, the second's query table {WEIGHT_FACTOR} times as heavy": _merge_all(heavier, merge_raw),
-            "scaled each": _merge_all(lists, merge_min_max),
-            "by the query's weight": weighed,
+            "raw scores": _merge_all(lists, merge_raw),
+            f"raw scores, second query table {WEIGHT_FACTOR} times as heavy": _merge_all(heavier, merge_raw),
+            "min-max scores": _merge_all(lists, merge_min_max),
+            "scores over the query's weight": weighed,
         }
         for name, ranked in ways.items():
             sums.setdefault(f"sparse, {name}", []).append(ndcg_by_collection(collections, ranked)["mean"])
             sums.setdefault(f"hybrid, {name}", []).append(
-                ndcg_by_collection(collections, _fuse_lists(ranked, words))["mean"]
+                ndcg_by_collection(collections, _fuse_lists(ranked, lexical))["mean"]
             )
     return {name: round(sum(means) / len(means), 4) for name, means in sums.items()}
 
@@ -313,7 +314,7 @@ def _merge_all(lists: IndexLists, merge: MergeLists) -> dict[str, DocumentScores
 
 
 def merge_raw(lists: Mapping[str, DocumentScores]) -> DocumentScores:
-    """Merge lists by their scores as they are."""
+    """Merge lists by raw scores."""
     return _best_scores({document: score for scores in lists.values() for document, score in scores.items()})
 
 

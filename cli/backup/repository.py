@@ -26,12 +26,11 @@ from services.opensearch.snapshots import (
     list_snapshot_names_call,
     new_backup_name,
     read_backups,
-    read_system_indexes,
     register_repository_call,
     snapshot_status_call,
-    system_indexes_call,
     verify_repository_call,
 )
+from services.opensearch.system_indexes import read_system_indexes, system_indexes_call
 from services.settings import Settings
 
 MessageReporter = Callable[[str], None]

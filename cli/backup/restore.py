@@ -35,14 +35,8 @@ from services.opensearch.generations import (
     refresh_call,
 )
 from services.opensearch.reindex import ReindexRecords
-from services.opensearch.snapshots import (
-    Backup,
-    forget_jobs_call,
-    forget_outcomes_call,
-    publish_restored_call,
-    read_system_indexes,
-    system_indexes_call,
-)
+from services.opensearch.snapshots import Backup, forget_jobs_call, forget_outcomes_call, publish_restored_call
+from services.opensearch.system_indexes import read_system_indexes, system_indexes_call
 
 # Upper limit of the time between taking an idempotency key and storing the outcome.
 MAX_OUTCOME_DELAY_MS = 3_600_000

@@ -28,14 +28,7 @@ from services.opensearch.curation_records import (
     read_stored_curation,
     save_curation_call,
 )
-from services.opensearch.snapshots import (
-    SNAPSHOT_TIMEOUT_SECONDS,
-    Backup,
-    index_health_call,
-    read_system_indexes,
-    restore_index_call,
-    system_indexes_call,
-)
+from services.opensearch.snapshots import SNAPSHOT_TIMEOUT_SECONDS, Backup, index_health_call, restore_index_call
 from services.opensearch.suggestions import (
     copy_queries_call,
     make_query_log_calls,
@@ -45,6 +38,8 @@ from services.opensearch.suggestions import (
 from services.opensearch.system_indexes import (
     CreateIndexCalls,
     create_system_index_sync,
+    read_system_indexes,
+    system_indexes_call,
 )
 
 # Time without an initialising shard after which a restore has failed.

@@ -27,17 +27,6 @@ if TYPE_CHECKING:
     from models.encoder import Encoder
     from services.settings import Settings
 
-_CHAPTER_PACKAGES = (
-    "sparsewell",
-    "segeval",
-    "rouge-score",
-    "nltk",
-    "numpy",
-    "onnxruntime",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
 _COLUMNS = {
     "pk": "Pk",
     "window_diff": "WindowDiff",
@@ -47,7 +36,6 @@ _COLUMNS = {
     "title_similarity": "similarity",
     "seconds_an_hour": "s/hour",
 }
-_PACKAGES = ("sparsewell", "ir_measures", "pytrec_eval-terrier", "httpx", "tokenizers", "numpy")
 _DEFAULT_COMMAND = "collection"
 
 
@@ -158,7 +146,7 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     from rich.console import Console
 
     from cli.api_client import require_writable
-    from cli.relevance.metrics import collect_provenance
+    from cli.relevance.provenance import CHAPTER_PACKAGES, collect_provenance
     from cli.relevance.segmentation import TitleSimilarity, compare_methods, score_rouge_l, score_segmentation
     from models.registry import load_encoder
     from services.settings import Settings
@@ -181,7 +169,7 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         sets[path.name] = {name: results.figures(titles) for name, results in results_by_method.items()}
         _print_chapters(Console(), path.name, len(chosen), half, sets[path.name])
     if json is not None:
-        report = {"half": half, "encoder": loaded.fingerprint, "sets": sets, **collect_provenance(_CHAPTER_PACKAGES)}
+        report = {"half": half, "encoder": loaded.fingerprint, "sets": sets, **collect_provenance(CHAPTER_PACKAGES)}
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(jsonlib.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -306,8 +294,7 @@ def _evaluation_progress(console: Any) -> Any:
 def _print_evaluation(out: Any, err: Any, collection: "JudgedCollection", evaluation: "Evaluation") -> None:
     from rich.table import Table
 
-    from cli.relevance.live import percentiles
-    from cli.relevance.metrics import MEASURES
+    from cli.relevance.metrics import MEASURE_TITLES, MEASURES, percentiles
 
     ingested = evaluation.ingested
     table = Table(
@@ -315,8 +302,7 @@ def _print_evaluation(out: Any, err: Any, collection: "JudgedCollection", evalua
         f"encoder {evaluation.index['encoder']['name']} ({evaluation.index['encoder']['fingerprint']})"
     )
     table.add_column("mode")
-    names = {"ndcg@10": "NDCG@10", "mrr@10": "MRR@10", "recall@100": "Recall@100"}
-    for column in (*(names[name] for name in MEASURES), "p50 ms", "p90 ms", "p99 ms"):
+    for column in (*(MEASURE_TITLES[name] for name in MEASURES), "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(column, justify="right")
     for mode, result in evaluation.modes.items():
         latency = percentiles(result.answers.client_ms)
@@ -342,7 +328,7 @@ def _write_runs(run_dir: Path, collection: "JudgedCollection", evaluation: "Eval
 def _build_report(
     collection: "JudgedCollection", evaluation: "Evaluation", size: int, weights: dict[str, float] | None
 ) -> dict[str, Any]:
-    from cli.relevance.metrics import collect_provenance
+    from cli.relevance.provenance import COLLECTION_PACKAGES, collect_provenance
 
     ingested = evaluation.ingested
     return {
@@ -365,5 +351,5 @@ def _build_report(
             "documents_a_second": round(ingested.documents_a_second, 1),
         },
         "warnings": evaluation.warnings,
-        **collect_provenance(_PACKAGES),
+        **collect_provenance(COLLECTION_PACKAGES),
     }

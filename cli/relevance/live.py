@@ -14,7 +14,7 @@ import orjson
 
 from cli.api_client import index_path, raise_unreachable, read_bulk_answer, read_json_response
 from cli.relevance.collection import CorpusDocument, JudgedCollection
-from cli.relevance.metrics import RankingQuality, measure_rankings
+from cli.relevance.metrics import RankingQuality, measure_rankings, percentiles
 from services.encoders.piece_frequencies import MIN_DOCUMENTS
 from services.errors import BackendUnavailable, Conflict, InvalidInput
 from services.retry import retry
@@ -206,14 +206,6 @@ def _iter_request_bodies(documents: Iterable[CorpusDocument]) -> Iterator[tuple[
         yield len(lines), b"\n".join(lines) + b"\n"
 
 
-def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    """Return p50, p90 and p99 in milliseconds (nearest rank), or nothing without measurements."""
-    ordered = sorted(milliseconds)
-    if not ordered:
-        return {}
-    return {f"p{p}": round(ordered[max(0, -(-len(ordered) * p // 100) - 1)], 3) for p in (50, 90, 99)}
-
-
 class StageProgress(Protocol):
     """A function that receives the progress of a stage. `total` is None if it is unknown."""
 
@@ -248,7 +240,7 @@ class ModeResult:
     def as_json(self, judged: int) -> dict[str, Any]:
         """Return figures, refusals and latency for a report over `judged` queries."""
         return {
-            **{name: round(value, 5) for name, value in self.quality.mean.items()},
+            **self.quality.rounded_means(),
             "queries": judged,
             "refused": self.answers.refused,
             "client_ms": percentiles(self.answers.client_ms),

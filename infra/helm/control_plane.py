@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from infra import processes
-from infra.processes import LOOPBACK, find_free_port
+from infra.ports import LOOPBACK, find_free_port
 
 _APPLY = {"content-type": "application/apply-patch+yaml"}
 _SECONDS = 120.0

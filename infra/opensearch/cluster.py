@@ -17,7 +17,7 @@ from pathlib import Path
 
 from infra.local_servers import LocalSettings, Report
 from infra.opensearch.node import Node, NodeConfig, launch_node, resolve_data_directory, start_node
-from infra.processes import LOOPBACK, find_free_port
+from infra.ports import LOOPBACK, find_free_port
 from services.directories import child_account, temporary_state_directory
 
 SECURITY_DIRECTORY = Path(__file__).with_name("security")

@@ -35,7 +35,7 @@ from infra.opensearch.distribution import (
     minimum_java_release,
     newest_java_release,
 )
-from infra.processes import find_free_port, require_free_port
+from infra.ports import find_free_port, require_free_port
 from services.directories import (
     Account,
     child_account,

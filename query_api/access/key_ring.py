@@ -15,7 +15,7 @@ from services.access.api_keys import ResolvedKey
 from services.errors import NotFound, SparsewellError
 from services.index_spec import IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.system_indexes import (
+from services.opensearch.key_records import (
     StoredKey,
     changed_keys_call,
     latest_sequence_number,

@@ -132,7 +132,7 @@ def backlog_refusal(samples: Sequence[BacklogSample], max_pending: int, max_mess
     """Return the error that refuses more documents, or None to admit them. `samples` are in order of time.
 
     An unknown count refuses nothing. Without Redis documents are still journalled, and an OpenSearch that cannot count
-    cannot store either and reports that itself.
+    cannot store either, and its own error says so.
     """
     if not samples:
         return None
@@ -210,7 +210,7 @@ class RequestSlot:
     def reserve(self, size: int) -> None:
         """Raise the reservation to `size` bytes in all. Raises Overloaded (`too_many_bytes`).
 
-        A single request is admitted at any size: its own limit holds, and it could never pass otherwise.
+        A single request is admitted at any size: its own limit applies, and otherwise it could never be admitted.
         """
         more = size - self.reserved
         if more <= 0:

@@ -17,6 +17,14 @@ from services.documents.document import validate_document_id
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import WriteOutcome, write_bulk_async
+from services.opensearch.dead_letters import (
+    DeadLetterCursor,
+    list_dead_letters_call,
+    parse_dead_letter_cursor,
+    read_dead_letter_count,
+    read_dead_letters,
+    read_next_cursor,
+)
 from services.opensearch.generations import refresh_call
 from services.opensearch.journal import (
     DEAD,
@@ -25,14 +33,6 @@ from services.opensearch.journal import (
     read_stored_documents,
     read_stored_hits,
     retry_write,
-)
-from services.opensearch.maintenance import (
-    DeadLetterCursor,
-    list_dead_letters_call,
-    parse_dead_letter_cursor,
-    read_dead_letter_count,
-    read_dead_letters,
-    read_next_cursor,
 )
 from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage

@@ -21,7 +21,14 @@ from starlette.requests import ClientDisconnect
 from query_api.app_state import AppState
 from query_api.ingest import request_body
 from query_api.ingest.backpressure import ParsedDocument
-from query_api.ingest.idempotency import KEY_HEADER, claim_key, parse_idempotency_key, store_job_outcome
+from query_api.ingest.idempotency import (
+    KEY_HEADER,
+    IdempotencyRecord,
+    claim_key,
+    idempotency_digest,
+    parse_idempotency_key,
+    store_job_outcome,
+)
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected
 from services.documents.document import Document, parse_document, parse_document_bytes
 from services.documents.intake import Intake, count_ingested
@@ -37,7 +44,7 @@ from services.errors import (
 )
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, write_bulk_async
-from services.opensearch.jobs import IdempotencyRecord, JobRecord, idempotency_digest
+from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import LostAnswerCheck
 from services.queue.messages import encode_messages
 from services.telemetry.logs import add_log_context
@@ -46,7 +53,7 @@ from services.web.problems import problem_members
 
 log = logging.getLogger(__name__)
 
-# Documents of one bulk request, unless its bytes reach `journal_bytes` before.
+# Documents of one bulk request, unless its bytes reach `journal_bytes` first.
 FLUSH_DOCUMENTS = 500
 
 _ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
@@ -268,7 +275,7 @@ def _nothing_stored(*, overloaded: bool) -> SparsewellError:
 
 
 async def write_raw_documents(app: AppState, generation: Generation, writes: list[Write]) -> list[Verdict]:
-    """Write raw documents and tombstones. A write whose answer was lost counts as stored when it is found stored.
+    """Write raw documents and tombstones. A write whose answer was lost counts as stored when OpenSearch has it.
 
     Raises NotFound (`index_not_found`).
     """

@@ -21,7 +21,7 @@ from services.errors import BackendUnavailable, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.client import Call
 from services.opensearch.generations import all_generations_call, read_generations
-from services.opensearch.maintenance import EMPTY_BACKLOG, BacklogCounts, backlog_call, read_backlog
+from services.opensearch.journal import EMPTY_BACKLOG, BacklogCounts, backlog_call, read_backlog
 from services.opensearch.reindex import ReindexRecord, read_reindex_records, reindex_records_call
 from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.telemetry.logs import build_information

@@ -19,11 +19,10 @@ from services.access.api_keys import KEY_ID_PATTERN, ApiKey, KeySecret, digest_k
 from services.access.principals import ALL_INDEXES, check_key_filter
 from services.dates import format_timestamp, now_ms
 from services.errors import Conflict, Forbidden, InvalidInput, NotFound
-from services.opensearch.system_indexes import (
+from services.opensearch.key_records import (
     MAX_KEYS,
     StoredKey,
     count_keys_call,
-    create_system_index,
     get_key_call,
     list_keys_call,
     make_key_calls,
@@ -32,6 +31,7 @@ from services.opensearch.system_indexes import (
     read_stored_keys,
     save_key_call,
 )
+from services.opensearch.system_indexes import create_system_index
 
 
 async def _require_every_index(app: WithApp) -> AppState:

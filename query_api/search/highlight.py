@@ -21,7 +21,7 @@ ListName = Literal["sparse", "lexical"]
 # Characters of titles and passages that one search marks, best hits first: a hundred windows of ordinary length, which
 # take the tokeniser about 0.1 s.
 MAX_CHARACTERS: Final = 200_000
-# A piece is widened to a word of at most this many more characters on each side: a megabyte of letters is no word.
+# A piece is widened to a word by at most this many characters on each side: a megabyte of letters is no word.
 _MAX_WORD_CHARACTERS = 100
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 _SPACE = re.compile(r"\s+")
@@ -113,7 +113,7 @@ def _matched_hit(
 
 
 async def _analyse_words(context: SearchContext, matched: Iterable[_MatchedHit]) -> TermsByWord:
-    """Return the analyser's terms of the shown words, as many as one request allows. Without words, none is sent."""
+    """Return the analyser's terms of the shown words, as many as one request allows. Without words, nothing is sent."""
     distinct = limit_words(dict.fromkeys(word.text for hit in matched for word in hit.words))
     if not distinct:
         return {}
@@ -270,7 +270,7 @@ def best_excerpt(text: str, spans: Sequence[Span], characters: int) -> tuple[int
 
 
 def _list_shares(spans: Iterable[Span]) -> dict[Match, float]:
-    """Return the share of each match in all that matched of its list in these spans."""
+    """Return each match's share of its list's contributions in these spans."""
     every = {match for span in spans for match in span.matches}
     totals: dict[str, float] = {}
     for match in every:

@@ -296,8 +296,8 @@ async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> RetrievedHit
 async def read_hits(contexts: Sequence[SearchContext], retrieved: RetrievedHits) -> Sequence[Hit]:
     """Read the sources of the page's hits; explain lexical hits if the request asks why they matched.
 
-    Hits that already have sources and explanations are complete, except for pinned documents: they were looked up
-    before it was known which of them fall on this page.
+    Hits that already have sources and explanations are complete. Pinned documents are not: they were looked up before
+    their page was known.
     """
     hits, request = retrieved.hits, contexts[0].request
     if not retrieved.read:
@@ -329,7 +329,7 @@ async def read_sources(context: SearchContext, hits: Sequence[Hit], source: Sequ
 async def _read_explained(searches: Sequence[SearchContext], hits: Sequence[Hit], source: Sequence[str]) -> list[Hit]:
     """Read sources and explanations in one request. `searches`: the searches whose lexical lists hold the hits."""
     plans = []
-    # Indexes that are searched alike have the same boosts, so one context explains for all of them.
+    # Indexes that are searched alike have the same boosts, so a single context explains all of them.
     search_of: dict[str, SearchContext] = {}
     for search in searches:
         names = search.targets or (search.generation.physical,)
@@ -379,8 +379,8 @@ def scaled_shares(context: SearchContext, hit: Hit, explained: OpenSearchHit) ->
 async def _fill(context: SearchContext, hits: Sequence[Hit], source: Sequence[str], read: Documents) -> list[Hit]:
     """Return the hits with their sources.
 
-    A copy of a shard may not show yet a document that another copy found. Missing documents are read again in real
-    time; otherwise a hit would be lost silently.
+    Another copy of the shard may not yet have a document that the search found. Missing documents are read again in
+    real time; otherwise a hit would be lost silently.
     """
     if missing := [key for key in dict.fromkeys(hit.key for hit in hits) if key not in read]:
         read = read | await context.executor.documents(missing, source, realtime=True)

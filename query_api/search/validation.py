@@ -3,7 +3,7 @@
 `check_request` compares a request with the limits in the settings. `parse_selection` compares its filter, sort keys and
 facets with the declaration of the index and returns them as a `Selection`. `SearchParameters`, `SuggestParameters` and
 `read_short` read the short forms of URLs and of the command line. Chapters and passages are ranked by words alone, so
-`check_unit` refuses all that is for whole documents.
+`check_unit` refuses options for whole documents.
 """
 
 from collections.abc import Iterable, Mapping
@@ -147,7 +147,7 @@ class Selection:
     """The validated filter, sort keys and facets of a request.
 
     `clauses` express the filter. `facets` is None when nothing is counted. `columns`: the fields whose values a list of
-    candidates brings along, to be sorted or counted by.
+    candidates includes, for sorting and counting.
     """
 
     filter: Filter | None = None

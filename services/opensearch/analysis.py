@@ -17,7 +17,6 @@ import orjson
 
 from services.opensearch.client import Call
 from services.opensearch.queries import Clause, add_filter, build_search_body
-from services.query.suggest import MIN_WORD_CHARACTERS, UnknownWord
 
 # OpenSearch's default of `index.analyze.max_token_count`: a request that gives more terms fails.
 MAX_ANALYSED_TERMS: Final = 10_000
@@ -30,6 +29,8 @@ _SURROUNDING_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~"
 # Limits of a spelling request: words of the query, and similar terms for each word.
 MAX_UNKNOWN_WORDS: Final = 10
 _MAX_SIMILAR_TERMS: Final = 8
+# Shorter words are not corrected: too many terms are close to them.
+MIN_WORD_CHARACTERS: Final = 4
 # A stretch that OpenSearch's term suggester looks up as one word or more; it skips shorter words.
 _LOOKED_UP_WORD: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
 
@@ -49,6 +50,16 @@ class AnalysedTerm:
     text: str
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownWord:
+    """Query word that the index may lack, at characters `start` to `end` (exclusive), and its similar terms."""
+
+    term: str
+    start: int
+    end: int
+    similar_terms: tuple[str, ...]
 
 
 TermsByWord = Mapping[str, Sequence[AnalysedTerm]]

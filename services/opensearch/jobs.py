@@ -1,14 +1,11 @@
-"""Records of ingestions in the index of jobs: jobs, and the idempotency keys that claim them.
+"""Records of ingestions in the index of jobs.
 
 A job has no counters of states that could drift. Each document names the job that wrote it last, so the states of a
 job are counted from the documents, and accepted documents that name another job are superseded (docs/decisions/0006).
-An idempotency key has a record beside the jobs, created with `op_type=create` before anything is journalled: of several
-requests with the same key one creates it and the others read it. The record holds the job and one version for documents
-without a version, so a second execution writes the same. The answer is stored with the job by a compare-and-swap, so
-the first finished execution decides it (docs/decisions/0091).
+The outcome of a request with an idempotency key is stored with its job by a compare-and-swap, so the first finished
+execution decides it (docs/decisions/0091). The keys have records in the same index: `query_api.ingest.idempotency`.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from services.dates import format_timestamp, now_ms
-from services.errors import Conflict
-from services.index_spec import Generation, IndexNames
+from services.index_spec import IndexNames
 from services.opensearch.client import Call
 from services.telemetry.tracing import current_traceparent
 
@@ -26,8 +22,6 @@ MAX_KEPT_REJECTIONS = 1000
 # The queue delivers a message again soon, or within hours after a worker's death. So a job remembers the ids of the
 # last messages that it counted.
 MAX_KEPT_MESSAGES = 500
-# Job ids contain no dot, so the id of a key's record is never a job id.
-_KEY_RECORD_PREFIX = "key."
 # A stored answer is read back whole. A larger answer is not stored, and a repeated request is executed again with the
 # same result.
 MAX_OUTCOME_BYTES = 8 * 1024**2
@@ -174,87 +168,3 @@ def save_outcome_call(
         return Call("PUT", f"/{names.jobs}/_create/{path}", orjson.dumps(source))
     condition = {"if_seq_no": expected["_seq_no"], "if_primary_term": expected["_primary_term"]}
     return Call("PUT", f"/{names.jobs}/_doc/{path}", orjson.dumps(source), condition)
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyRecord:
-    """Record of a key: the `digest` of the request, the job, and the version of documents without one."""
-
-    digest: str
-    job: str
-    version: int
-    created_at: int
-
-    def source(self, index: str) -> bytes:
-        """Return the `_source` of the record."""
-        return orjson.dumps(
-            {
-                "index": index,
-                "created_at": self.created_at,
-                "key": {"digest": self.digest, "job": self.job, "version": self.version},
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredIdempotencyRecord:
-    """Record as OpenSearch stores it, with the sequence number and term for a compare-and-swap."""
-
-    record: IdempotencyRecord
-    seq_no: int
-    term: int
-
-    def expired(self, now_ms: int, hours: float) -> bool:
-        """Tell whether the record is older than `hours`."""
-        return now_ms - self.record.created_at > hours * 3_600_000
-
-
-def idempotency_record_id(generation: Generation, caller: str, key: str) -> str:
-    """Return the id of a key's record. Callers, indexes and recreated indexes have separate keys."""
-    parts = (generation.index, generation.lineage, caller, key)
-    return _KEY_RECORD_PREFIX + hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def idempotency_digest(form: str, body: bytes) -> str:
-    """Return the digest that identifies equal requests, from the form of the body and its bytes."""
-    digest = hashlib.sha256(form.encode() + b"\0")
-    digest.update(body)
-    return digest.hexdigest()
-
-
-def create_idempotency_key_call(names: IndexNames, key_id: str, index: str, record: IdempotencyRecord) -> Call:
-    """Claim a key. OpenSearch answers with a conflict if it is claimed."""
-    return Call("PUT", f"/{names.jobs}/_create/{quote(key_id, safe='')}", record.source(index))
-
-
-def take_over_idempotency_key_call(
-    names: IndexNames, key_id: str, index: str, record: IdempotencyRecord, expired: StoredIdempotencyRecord
-) -> Call:
-    """Claim an expired key. OpenSearch answers with a conflict if another request has claimed it."""
-    return Call(
-        "PUT",
-        f"/{names.jobs}/_doc/{quote(key_id, safe='')}",
-        record.source(index),
-        {"if_seq_no": expired.seq_no, "if_primary_term": expired.term},
-    )
-
-
-def load_idempotency_key_call(names: IndexNames, key_id: str) -> Call:
-    """Read a key's record in real time."""
-    return Call("GET", f"/{names.jobs}/_doc/{quote(key_id, safe='')}")
-
-
-def read_idempotency_key(answer: Mapping[str, Any]) -> StoredIdempotencyRecord:
-    """Read the record from an answer to `load_idempotency_key_call`."""
-    source = answer["_source"]
-    key = source["key"]
-    record = IdempotencyRecord(key["digest"], key["job"], key["version"], source["created_at"])
-    return StoredIdempotencyRecord(record, answer["_seq_no"], answer["_primary_term"])
-
-
-def idempotency_key_reused() -> Conflict:
-    """Return the error for a key that belongs to another request."""
-    return Conflict(
-        "idempotency_key_reused",
-        "This Idempotency-Key was used with another body; a corrected request needs a new key.",
-    )

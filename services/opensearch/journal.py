@@ -3,12 +3,13 @@
 The index is its own journal: the raw document is written before the answer and keeps its text in every state, and
 lexical search finds it from the next refresh. The states are pending, encoded, dead and deleted (a tombstone); each
 transition is one `Write` with the next external version (docs/decisions/0002). `LostAnswerCheck` turns SUPERSEDED into
-STORED for a write that was sent again because its answer was lost.
+STORED for a write that was sent again because its answer was lost. `backlog_call` counts the pending documents and the
+dead letters of every generation in one search.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
@@ -21,7 +22,7 @@ from services.documents.document import (
     next_transition,
     raw_version,
 )
-from services.index_spec import Generation
+from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Verdict, Write, WriteOutcome
 from services.opensearch.client import Call
 from services.opensearch.stored_document import EncodedWindow, StoredDocument, build_search_fields, build_talk_members
@@ -31,6 +32,8 @@ from services.talk.model import Chaptering
 _EXCLUDED_VECTORS = "windows,dense"
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON_CHARACTERS = 2000
+# Generations in one answer of `backlog_call`.
+MAX_GENERATIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,52 @@ def overdue_documents_call(physical: str, before: int, limit: int) -> Call:
 def read_stored_hits(answer: Mapping[str, Any]) -> list[StoredDocument]:
     """Read the documents from the answer to a search with versions."""
     return [StoredDocument(hit["_id"], hit["_version"], hit["_source"]) for hit in answer["hits"]["hits"]]
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogCounts:
+    """Counts of one generation. `oldest`: when the longest waiting pending document was ingested (ms since 1970)."""
+
+    pending: int
+    dead: int
+    oldest: int | None
+
+
+EMPTY_BACKLOG: Final = BacklogCounts(0, 0, None)
+
+
+def backlog_call(names: IndexNames, seconds: float) -> Call:
+    """Count pending documents and dead letters by generation. OpenSearch answers within `seconds` or not at all."""
+    pending = {"term": {"state": PENDING}}
+    body = {
+        "size": 0,
+        "query": {"terms": {"state": [PENDING, DEAD]}},
+        "aggs": {
+            "generations": {
+                "terms": {"field": "_index", "size": MAX_GENERATIONS},
+                "aggs": {"pending": {"filter": pending, "aggs": {"oldest": {"min": {"field": "ingested_at"}}}}},
+            }
+        },
+    }
+    params = {
+        "filter_path": "_shards.failed,aggregations.generations.buckets",
+        "allow_no_indices": "true",
+        "ignore_unavailable": "true",
+        "allow_partial_search_results": "false",
+    }
+    return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params, timeout=seconds)
+
+
+def read_backlog(answer: Mapping[str, Any]) -> dict[str, BacklogCounts]:
+    """Read the counts by physical name. A generation without pending documents and dead letters is absent."""
+    counts = {}
+    for bucket in answer.get("aggregations", {}).get("generations", {}).get("buckets", []):
+        pending = bucket["pending"]["doc_count"]
+        oldest = bucket["pending"]["oldest"]["value"]
+        counts[bucket["key"]] = BacklogCounts(
+            pending, bucket["doc_count"] - pending, None if oldest is None else int(oldest)
+        )
+    return counts
 
 
 @dataclass(frozen=True, slots=True)

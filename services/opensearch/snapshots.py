@@ -155,24 +155,6 @@ def verify_repository_call(repository: str) -> Call:
     return Call("POST", f"{_snapshot_path(repository)}/_verify", timeout=SNAPSHOT_TIMEOUT_SECONDS)
 
 
-def system_indexes_call(names: IndexNames) -> Call:
-    """Ask for the existing system indexes and their aliases, without the reindex records (docs/decisions/0207)."""
-    patterns = ",".join((names.jobs, *(f"{name}.*" for name in (names.curation, names.queries, names.keys))))
-    return Call("GET", f"/{patterns}", params={"ignore_unavailable": "true", "filter_path": "*.aliases"})
-
-
-def read_system_indexes(answer: Mapping[str, Any], names: IndexNames) -> dict[str, str]:
-    """Return the physical name of each system index by its name.
-
-    An index without its alias is omitted: its creation was interrupted, so it was never read.
-    """
-    aliases = {physical: content.get("aliases", {}) for physical, content in (answer or {}).items()}
-    named = {
-        physical.partition(".")[0]: physical for physical in aliases if physical.partition(".")[0] in aliases[physical]
-    }
-    return named | ({names.jobs: names.jobs} if names.jobs in aliases else {})
-
-
 def restore_index_call(repository: str, name: str, physical: str, target: str) -> Call:
     """Begin to restore one index under the name `target`, without an alias, so that it is not searched yet.
 

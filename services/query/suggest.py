@@ -1,6 +1,5 @@
-"""Suggestions: spelling corrections, completions of typed text and the popularity of queries. No I/O.
+"""Query suggestions: completions of typed text, and the popularity of queries. No I/O.
 
-- Corrections propose terms of the index for query words that it lacks (optimal string alignment distance).
 - Completions locate the typed words in a suggested text, independent of case and accents.
 - Popularity counts learned queries. A count halves every `HALF_LIFE_DAYS` without any write: the stored rank is the
   logarithm of the count at a fixed moment (forward decay), so ranks of different ages can be compared directly.
@@ -10,16 +9,10 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from services.errors import InvalidInput
-
-# Shorter words are not corrected: too many terms are close to them.
-MIN_WORD_CHARACTERS: Final = 4
-# Words of at least this length may differ by two edits, shorter ones by one.
-_TWO_EDITS_CHARACTERS: Final = 6
 
 MAX_TYPED_CHARACTERS: Final = 100
 
@@ -34,72 +27,6 @@ _PERSONAL: Final = re.compile(r"@|(?:\d[\W_]*){6,}")
 # Letters that OpenSearch's `asciifolding` replaces and Unicode does not decompose.
 _FOLDED: Final = {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "’": "'"}
 _WORD: Final = re.compile(r"[^\W_]+")
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownWord:
-    """A query word that the index may lack, at characters `start` to `end` (exclusive), with similar terms of the
-    index.
-    """
-
-    term: str
-    start: int
-    end: int
-    similar_terms: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A stretch of the query, characters `start` to `end` (exclusive), and its suggested replacement."""
-
-    typed: str
-    suggested: str
-    start: int
-    end: int
-
-
-def find_corrections(query: str, unknown: Iterable[UnknownWord], documents: Mapping[str, int]) -> list[Correction]:
-    """Return the closest term for each misspelt word that has one; at equal distance the term of most documents.
-
-    `documents` maps a term to the number of visible documents that hold it. A word that occurs is not corrected.
-    """
-    corrections = []
-    for word in unknown:
-        if documents.get(word.term):
-            continue
-        max_edits = 2 if len(word.term) >= _TWO_EDITS_CHARACTERS else 1
-        candidates = [
-            (edit_distance(word.term, term), -documents[term], term)
-            for term in word.similar_terms
-            if documents.get(term)
-        ]
-        best = min(candidates, default=None)
-        if best is not None and best[0] <= max_edits:
-            corrections.append(Correction(query[word.start : word.end], best[2], word.start, word.end))
-    return corrections
-
-
-def apply_corrections(query: str, corrections: Sequence[Correction]) -> str:
-    """Return the query with the corrections in place."""
-    parts, at = [], 0
-    for correction in corrections:
-        parts += [query[at : correction.start], correction.suggested]
-        at = correction.end
-    return "".join([*parts, query[at:]])
-
-
-def edit_distance(first: str, second: str) -> int:
-    """Count the letters deleted, inserted, substituted or swapped with a neighbour (optimal string alignment)."""
-    previous: list[int] = []
-    row = list(range(len(second) + 1))
-    for i, letter in enumerate(first, 1):
-        before_previous, previous, row = previous, row, [i]
-        for j, other in enumerate(second, 1):
-            distance = min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (letter != other))
-            if i > 1 and j > 1 and letter == second[j - 2] and first[i - 2] == other:
-                distance = min(distance, before_previous[j - 2] + 1)
-            row.append(distance)
-    return row[-1]
 
 
 class TextSpan(NamedTuple):

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from cli.relevance.collection import CorpusDocument, JudgedCollection, open_collection
+from cli.relevance.exact_search import ExactIndex, encode_documents, rank_queries
 from cli.relevance.live import LiveIndex, ask_queries, ingest_collection
-from cli.relevance.metrics import ExactIndex, encode_documents, measure_rankings, rank_queries
+from cli.relevance.metrics import measure_rankings
 from infra.processes import ChildProcess
 from models.registry import load_encoder
 from query_api.schemas.search_request import FusionWeights

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from tests.docker import bare_image
 from tests.docker import dockerfile_text as dockerfile
 from tests.docker.test_compose_file import OURS, REPOSITORY, interpolated

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra import health
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.stack import settings_environment
 from services.settings import Settings
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from infra.licences import find_refused_packages
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from tests.docker import bare_image
 from tests.docker import dockerfile_text as dockerfile
 

@@ -17,7 +17,8 @@ import redis
 from infra import processes
 from infra.local_servers import LocalSettings
 from infra.opensearch.node import Node, NodeConfig, start_node
-from infra.processes import ChildProcess, find_free_port, is_port_taken
+from infra.ports import find_free_port, is_port_taken
+from infra.processes import ChildProcess
 from infra.redis import redis_command
 from services.directories import child_account, make_directory
 from tests.preloaded import start_program

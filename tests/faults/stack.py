@@ -11,7 +11,7 @@ import httpx
 import orjson
 from redis import Redis
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.stack import settings_environment
 from models.registry import load_encoder
 from services.encoders.manifest import WindowSettings

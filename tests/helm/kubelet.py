@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from infra.helm.rendering import KubernetesObject
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from tests.helm import policies
 
 BIN = Path(sys.executable).parent

@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from indexer.sweeper import MappingUpgrade, RetentionCleanup, Sweeper
+from indexer.retention import RetentionCleanup
+from indexer.sweeper import MappingUpgrade, Sweeper
 from infra import processes
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.stack import ServiceProcess, service_processes, settings_environment, wait_until_ready
 from services.errors import BackendUnavailable
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk

@@ -14,7 +14,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from infra import processes
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.stack import service_processes, settings_environment, wait_until_ready
 from models.dense import load_dense_encoder
 from models.serving import ModelPool, create_model_app

@@ -138,7 +138,7 @@ def test_lines_without_an_end_stop_at_the_limit(
 
 @pytest.fixture
 def free() -> int:
-    from infra.processes import find_free_port
+    from infra.ports import find_free_port
 
     return find_free_port()
 

@@ -238,7 +238,7 @@ def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
 
     from query_api.app import create_app
     from services.access.api_keys import ApiKey, KeySecret, digest_key
-    from services.opensearch.system_indexes import StoredKey
+    from services.opensearch.key_records import StoredKey
 
     app = create_app(settings.model_copy(update={"opensearch_url": "http://127.0.0.1:9"}))
     text = generate_key("c" * 16)
@@ -260,6 +260,6 @@ def admin_text(settings: Settings) -> str:
 
 @pytest.fixture
 def free() -> int:
-    from infra.processes import find_free_port
+    from infra.ports import find_free_port
 
     return find_free_port()

@@ -17,7 +17,8 @@ from cli.main import app
 from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import temporary_config
 from infra.opensearch.node import Node, NodeConfig, start_node
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.stack import settings_environment
 from services.directories import child_account, make_directory
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, SparsewellError

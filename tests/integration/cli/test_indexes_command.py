@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.indexes import app
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.stack import settings_environment
 from services.errors import BackendUnavailable, ConfigurationError
 from services.settings import Settings

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from services.settings import Settings
 from sparsewell_client import (
     AsyncClient,

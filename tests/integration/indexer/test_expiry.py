@@ -11,7 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from indexer.sweeper import MappingUpgrade, RetentionCleanup
+from indexer.retention import (
+    RetentionCleanup,
+    expired_jobs_call,
+    expired_tombstones_call,
+    read_expired,
+    read_removal_counts,
+    remove_expired_call,
+)
+from indexer.sweeper import MappingUpgrade
 from infra.processes import ChildProcess
 from services.dates import now_ms
 from services.errors import NotFound
@@ -21,13 +29,6 @@ from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import LATER_FIELDS, create_generation_call
 from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import dead_write, tombstone_write
-from services.opensearch.maintenance import (
-    expired_jobs_call,
-    expired_tombstones_call,
-    read_expired,
-    read_removal_counts,
-    remove_expired_call,
-)
 from services.settings import Settings
 from tests.integration.indexer import journalled
 from tests.integration.indexer.journalled import Journal, log_of
@@ -144,7 +145,7 @@ def test_writes_beside_a_running_sweeper_are_never_lost(
 def test_of_two_at_once_each_tombstone_is_removed_by_one(
     journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.sweeper.EXPIRY_PAGE_RECORDS", 50)  # and more than a page in one pass
+    monkeypatch.setattr("indexer.retention.EXPIRY_PAGE_RECORDS", 50)  # and more than a page in one pass
     delete(journal, search, *[f"d{n}" for n in range(220)], version=1)
     journal.put({"alive": "words"})
     with ThreadPoolExecutor(2) as pool:

@@ -10,8 +10,8 @@ import pytest
 from indexer.reindex.follower import Follower, make_local_dispatch
 from indexer.reindex.plan import GenerationChanges, plan_generation
 from indexer.reindex.run import Reindexing, decide_swap, finish_abandoned_swaps, finish_swap
+from indexer.retention import RetentionCleanup
 from indexer.runtime import Runtime, WorkerSettings
-from indexer.sweeper import RetentionCleanup
 from models.encoder import Encoder
 from services.encoders.manifest import read_manifest, resolve_model_directory
 from services.errors import Conflict, NotFound

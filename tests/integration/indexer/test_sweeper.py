@@ -20,7 +20,8 @@ from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
 from indexer.sweeper import QueueHead, Sweeper
 from infra.local_servers import LocalSettings
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.redis import RedisConfig, start_redis
 from models.encoder import Encoder
 from services.dates import now_ms

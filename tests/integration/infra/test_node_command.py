@@ -12,7 +12,7 @@ import pytest
 
 from infra.local_servers import LocalSettings
 from infra.opensearch.node import resolve_data_directory
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from services.directories import child_account, temporary_state_directory
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

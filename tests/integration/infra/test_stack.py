@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from infra.local_servers import LocalSettings
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.redis import RedisConfig, start_redis
 from infra.stack import Stack, running_stack
 from services.directories import child_account, temporary_state_directory

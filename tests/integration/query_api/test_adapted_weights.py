@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from cli.relevance.collection import CorpusDocument
-from cli.relevance.metrics import encode_documents
+from cli.relevance.exact_search import encode_documents
 from indexer import piece_frequencies
 from indexer.piece_frequencies import FrequencyUpdate
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from models.export.package import write_reference
 from models.registry import load_encoder
 from services.encoders.catalogue import load_known_encoders

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from cli.loading.destinations import QueueDestination
 from cli.loading.source import SourceBatch, SourcePosition
 from infra.local_servers import LocalSettings
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.redis import temporary_redis
 from query_api.app import create_app
 from services.errors import Overloaded

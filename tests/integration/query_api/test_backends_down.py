@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from query_api.app import create_app
 from services.errors import ConfigurationError
 from services.settings import Settings

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from services.errors import NotFound
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.errors import BackendUnavailable
 from services.model_client import ModelClient

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from services.errors import BackendUnavailable
 from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
 from services.opensearch.transport import CONNECT_SECONDS

@@ -15,7 +15,7 @@ from indexer.celery_app import celery_configuration
 from indexer.runtime import WorkerSettings
 from indexer.worker import wait_for_redis
 from infra import processes
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 from infra.redis import redis_command
 from services.errors import BackendUnavailable, ConfigurationError
 from services.queue.messages import EncodeMessage, Publisher, encode_queue

@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.processes import ChildProcess, find_free_port
+from infra.ports import find_free_port
+from infra.processes import ChildProcess
 from infra.stack import service_processes, wait_until_ready
 from services.settings import Settings
 from tests import conftest as shared

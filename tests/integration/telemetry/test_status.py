@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import redis
 
-from infra.processes import find_free_port, stop_child
+from infra.ports import find_free_port
+from infra.processes import stop_child
 from services.queue.worker_registry import WORKERS_KEY, WorkerRegistry
 from services.settings import Settings
 

@@ -1,8 +1,7 @@
-"""Child processes in the background, and ports."""
+"""Tests of child processes in the background."""
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from infra import processes
-from infra.processes import ChildProcess, find_free_port, is_port_taken, require_free_port
+from infra.processes import ChildProcess
 from services.directories import Account, child_account
 from services.errors import ConfigurationError
 
@@ -146,36 +145,3 @@ def test_a_closed_root_directory_without_setpriv_is_an_error(tmp_path: Path, mon
     locked_out = Account("nobody", 65534, 65534, enters_all=True)
     with pytest.raises(ConfigurationError, match="chmod 755 /"):
         processes.start_child("x", ["x"], tmp_path / "log", environment={}, directory=tmp_path, account=locked_out)
-
-
-def test_the_error_of_a_taken_port_names_the_process() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(ConfigurationError) as caught:
-            require_free_port(port, "the test", "SPARSEWELL_SOME_PORT")
-    assert caught.value.code == "port_in_use"
-    for part in (str(port), f"process {os.getpid()}", "SPARSEWELL_SOME_PORT"):
-        assert part in caught.value.detail
-
-
-def test_a_free_port_is_free() -> None:
-    port = find_free_port()
-    assert not is_port_taken(port)
-    require_free_port(port, "the test", "X")
-
-
-def test_free_ports_differ_and_no_connection_gets_them() -> None:
-    ports = [find_free_port() for _ in range(200)]
-    assert len(set(ports)) == 200
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert max(ports) < server.getsockname()[1]
-
-
-@pytest.mark.parametrize("text", ["", "x y", "1024 65000"])
-def test_without_a_usable_range_connections_begin_at_iana_s(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "range"
-    file.write_text(text)
-    monkeypatch.setattr("infra.processes.CONNECTION_PORTS_FILE", file)
-    assert processes.FIRST_FREE_PORT <= find_free_port() < processes.IANA_CONNECTION_PORT

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.processes import find_free_port
+from infra.ports import find_free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HASH = f"--hash=sha256:{0:064}"

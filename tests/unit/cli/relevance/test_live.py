@@ -14,7 +14,7 @@ from cli.relevance.live import (
     parse_modes,
     parse_weights,
 )
-from cli.relevance.metrics import collect_provenance, measure_rankings
+from cli.relevance.metrics import measure_rankings
 from services.errors import InvalidInput
 
 
@@ -59,10 +59,3 @@ def test_every_fact_that_limits_a_figure_is_a_warning() -> None:
     clean = IngestedCollection(LoadOutcome(1), states | {"dead": 0}, {"a", "gone"}, [], 1.0)
     whole = JudgedCollection("c", Path("corpus.jsonl"), {"1": "first"}, {"1": judgements["1"]})
     assert find_warnings(whole, clean, {"sparse": ModeResult(ModeAnswers(), result.quality)}, 100) == []
-
-
-def test_provenance_names_no_person_and_no_path() -> None:
-    found = collect_provenance(("sparsewell", "no-such-package"))
-    assert set(found) == {"made_at", "commit", "machine", "versions"}
-    assert set(found["versions"]) == {"python", "sparsewell"}
-    assert str(Path.home()) not in str(found)

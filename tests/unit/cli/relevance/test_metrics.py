@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.relevance.live import percentiles
-from cli.relevance.metrics import measure_rankings, write_run
+from cli.relevance.metrics import measure_rankings, percentiles, write_run
 
 
 def test_metrics_of_one_query_computed_by_hand() -> None:

@@ -14,10 +14,7 @@ from services.access.api_keys import ApiKey, KeySecret
 from services.errors import BackendUnavailable
 from services.index_spec import IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.system_indexes import (
-    StoredKey,
-    read_stored_keys,
-)
+from services.opensearch.key_records import StoredKey, read_stored_keys
 
 KEY = ApiKey("a" * 16, "shop", ("search",), ("*",), None, 1, (KeySecret("d", 1),))
 

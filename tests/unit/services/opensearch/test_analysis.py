@@ -9,6 +9,7 @@ from services.opensearch.analysis import (
     MAX_UNKNOWN_WORDS,
     AnalysedTerm,
     TextWord,
+    UnknownWord,
     limit_words,
     max_terms,
     merge_unknown_words,
@@ -17,7 +18,6 @@ from services.opensearch.analysis import (
     similar_terms_body,
     split_on_white_space,
 )
-from services.query.suggest import UnknownWord
 
 
 def test_words_lose_surrounding_punctuation_but_no_joining_characters() -> None:

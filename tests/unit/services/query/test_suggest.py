@@ -1,4 +1,4 @@
-"""Tests of query suggestions: typed text, frequent queries, and spelling."""
+"""Tests of query suggestions: typed text and frequent queries."""
 
 from itertools import pairwise
 
@@ -10,14 +10,9 @@ from services.errors import InvalidInput
 from services.query.suggest import (
     HALF_LIFE_DAYS,
     MAX_TYPED_CHARACTERS,
-    Correction,
     QueryCounter,
-    UnknownWord,
-    apply_corrections,
     clean_typed_text,
     decayed_count,
-    edit_distance,
-    find_corrections,
     fold_text,
     learnable_query,
     locate_typed_words,
@@ -137,46 +132,3 @@ def test_a_full_counter_takes_no_new_queries() -> None:
     counts.count("films", "m", "a")
     counts.forget("books", None)
     assert counts.drain() == {("films", "m", "a"): 1}
-
-
-LETTERS = st.text("abc", max_size=8)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ("", "", 0),
-        ("a", "", 1),
-        ("whale", "whale", 0),
-        ("whlae", "whale", 1),
-        ("wale", "whale", 1),
-        ("whhale", "whale", 1),
-        ("wgale", "whale", 1),
-        ("hwlae", "whale", 2),
-        ("kitten", "sitting", 3),
-    ],
-)
-def test_edit_distances(one: str, other: str, expected: int) -> None:
-    assert edit_distance(one, other) == edit_distance(other, one) == expected
-
-
-@given(LETTERS, LETTERS)
-def test_an_edit_distance_is_between_the_length_difference_and_the_length(one: str, other: str) -> None:
-    assert abs(len(one) - len(other)) <= edit_distance(one, other) <= max(len(one), len(other))
-    assert (edit_distance(one, other) == 0) == (one == other)
-
-
-def test_corrections_prefer_the_nearest_then_the_most_frequent_word() -> None:
-    words = [UnknownWord("whle", 2, 6, ("while", "whale", "whole", "wheels")), UnknownWord("sae", 7, 10, ("sea",))]
-    documents = {"while": 2, "whale": 5, "whole": 0, "wheels": 9, "sea": 3, "sae": 1}
-    found = find_corrections("a Whle sae", words, documents)
-    assert found == [Correction("Whle", "whale", 2, 6)]
-    assert apply_corrections("a Whle sae", found) == "a whale sae"
-    assert find_corrections("a Whle sae", words, {}) == []
-
-
-def test_short_words_may_differ_by_one_edit() -> None:
-    near = {"whale": 1, "experiment": 1}
-    assert find_corrections("hwlae", [UnknownWord("hwlae", 0, 5, ("whale",))], near) == []
-    (found,) = find_corrections("expreimnt", [UnknownWord("expreimnt", 0, 9, ("experiment",))], near)
-    assert found.suggested == "experiment"
