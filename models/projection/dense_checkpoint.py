@@ -8,7 +8,7 @@ the states of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.encoder import PieceTokeniser
 from models.export.checkpoint import FloatArray, Transformer, TransformerLayer
-from models.export.transformer_graph import TransformerGraph
+from models.export.transformer_graph import Precision, TransformerGraph
 from models.onnx_encoder import CPU_PROVIDER, make_session_options, pad_rows
 from services.errors import ConfigurationError
 
@@ -50,7 +50,8 @@ def read_dense_checkpoint(directory: Path) -> Transformer:
     if not layers:
         raise tensors.unsupported("it has no layers")
     types = tensors.get("embeddings.token_type_embeddings.weight")
-    states = _run_graph(path, model, directory)
+    probe = _probe(directory)
+    states = _run_graph(path, model, probe)
     for heads in _possible_heads(words.shape[1]):
         transformer = Transformer(
             "BertModel",
@@ -61,7 +62,7 @@ def read_dense_checkpoint(directory: Path) -> Transformer:
             tensors.norm("embeddings.LayerNorm"),
             tuple(layers),
         )
-        if _least_cosine(_run_transformer(transformer, directory), states) >= _LEAST_COSINE:
+        if _least_cosine(make_state_encoder(transformer, "fp32", 1)([probe])[0], states) >= _LEAST_COSINE:
             return transformer
     raise tensors.unsupported("its states cannot be reproduced from its weights")
 
@@ -139,9 +140,9 @@ def _probe(directory: Path) -> list[int]:
     return [pieces.id_of("[CLS]"), *pieces.ids([_PROBE])[0], pieces.id_of("[SEP]")]
 
 
-def _run_graph(path: Path, model: onnx.ModelProto, directory: Path) -> FloatArray:
+def _run_graph(path: Path, model: onnx.ModelProto, probe: Sequence[int]) -> FloatArray:
     """Return the states [length, width] of the probe, by the graph itself."""
-    row = np.array([_probe(directory)], dtype=np.int64)
+    row = np.array([probe], dtype=np.int64)
     feed = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
     try:
         session = onnxruntime.InferenceSession(str(path), make_session_options(1), providers=[CPU_PROVIDER])
@@ -155,16 +156,23 @@ def _run_graph(path: Path, model: onnx.ModelProto, directory: Path) -> FloatArra
     return np.asarray(output[0], dtype=np.float32)
 
 
-def _run_transformer(transformer: Transformer, directory: Path) -> FloatArray:
-    """Return the states [length, width] of the probe, by the rebuilt transformer in float32."""
-    graph = TransformerGraph(transformer, "fp32")
+def make_state_encoder(
+    transformer: Transformer, precision: Precision, threads: int = 0
+) -> Callable[[Sequence[Sequence[int]]], list[FloatArray]]:
+    """Return a function from rows of piece ids, with special pieces, to the states [length, width] of each row."""
+    graph = TransformerGraph(transformer, precision)
     graph.g.op("Identity", graph.states(), output="states")
     value = helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "length", transformer.width])
     session = onnxruntime.InferenceSession(
-        graph.finish("states", [value]).SerializeToString(), make_session_options(1), providers=[CPU_PROVIDER]
+        graph.finish("states", [value]).SerializeToString(), make_session_options(threads), providers=[CPU_PROVIDER]
     )
-    input_ids, mask = pad_rows([_probe(directory)])
-    return np.asarray(session.run(None, {"input_ids": input_ids, "attention_mask": mask})[0][0], dtype=np.float32)
+
+    def encode(rows: Sequence[Sequence[int]]) -> list[FloatArray]:
+        input_ids, mask = pad_rows(rows)
+        states = session.run(None, {"input_ids": input_ids, "attention_mask": mask})[0]
+        return [states[number, : len(row)] for number, row in enumerate(rows)]
+
+    return encode
 
 
 def _least_cosine(states: FloatArray, others: FloatArray) -> float:

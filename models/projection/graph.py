@@ -3,11 +3,12 @@
 A piece's weight is the sum of two parts (docs/decisions/0242):
 
 - Own pieces: BM25's saturated count of the piece in the window (Robertson and Zaragoza 2009, equation 3.13, without
-  idf, which the query table has).
+  idf, which the query table has). A linear read-out of the state decides what an occurrence counts
+  (`models.projection.readout`).
 - Projected expansions: the dense vector, minus the mean of passages' vectors, times the piece's row of the dense query
   table, divided by the spread of that product over passages. The largest positive products are kept.
 
-The graph returns the k pieces with the largest weight x query weight, and the dense vector.
+The graph returns the k heaviest pieces and the dense vector.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ from models.export.transformer_graph import CONTRIB_DOMAIN, Precision, Transform
 from services.encoders.manifest import Pooling
 
 K1, B = 1.2, 0.75
+_POSITIVE = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readout:
+    """What an occurrence of a piece counts: softplus(`weight` [width] x state + `bias`)."""
+
+    weight: FloatArray
+    bias: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +46,7 @@ class ProjectionHead:
     projected pieces, of those with a query weight of at least `least_query_weight`, and own pieces with a query weight
     of at least `least_own_weight`. `average_length` is BM25's, in pieces of a window. `prefix` holds the pieces of the
     dense encoder's prefix of passages: the transformer reads them before the window, and they count as no own pieces.
+    Without a `readout` each occurrence counts 1.
     """
 
     table: FloatArray
@@ -49,6 +60,7 @@ class ProjectionHead:
     least_query_weight: float
     least_own_weight: float
     prefix: tuple[int, ...] = ()
+    readout: Readout | None = None
 
 
 def build_projected_graph(
@@ -57,8 +69,8 @@ def build_projected_graph(
     """Build the encoder as one ONNX model.
 
     Inputs are `input_ids` and `attention_mask`, int32 [batch, length], with one special piece at each end. Outputs are
-    `ids` int32 and `weights` float32, both [batch, top_k], by descending weight x query weight, then zeros; and
-    `dense` float32 [batch, width] of length 1. The same arguments give the same bytes.
+    `ids` int32 and `weights` float32, both [batch, top_k], by descending weight, then zeros; and `dense` float32
+    [batch, width] of length 1. The same arguments give the same bytes.
     """
     return _ProjectedGraph(transformer, head, precision).build(top_k)
 
@@ -100,7 +112,7 @@ class _ProjectedGraph(TransformerGraph):
     def expansions(self, dense: str) -> str:
         """Return [batch, vocabulary]: the projected weights, 0 for those that are not kept."""
         g, head = self.g, self.head
-        allowed = head.query_weights >= max(head.least_query_weight, np.finfo(np.float32).tiny)
+        allowed = head.query_weights >= max(head.least_query_weight, _POSITIVE)
         factors = (head.scale * allowed / head.spread).astype(np.float32)
         weight = np.ascontiguousarray((head.table * factors[:, None]).T)
         centred = g.op("Sub", dense, g.const("mean", head.mean))
@@ -125,7 +137,26 @@ class _ProjectedGraph(TransformerGraph):
         smallest = g.op("Slice", largest, g.ints(kept - 1), g.ints(kept), g.ints(1))
         return g.op("Where", g.op("GreaterOrEqual", positive, smallest), positive, g.const("zero", np.float32(0)))
 
-    def own_pieces(self) -> str:
+    def occurrences(self, states: str) -> str:
+        """Return [batch, length]: what each position counts as an occurrence of its piece, 0 for padding."""
+        g, readout = self.g, self.head.readout
+        real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
+        if readout is None:
+            return real
+        if self.fp16:
+            states = g.op("Cast", states, to=TensorProto.FLOAT)
+        column = g.const("readout.weight", readout.weight[:, None])
+        values = g.op("Add", g.op("MatMul", states, column), g.const("readout.bias", np.float32(readout.bias)))
+        counted = g.op("Squeeze", g.op("Softplus", values), g.ints(-1))
+        if self.head.prefix:
+            first = g.op("Slice", counted, g.ints(0), g.ints(1), g.ints(1))
+            start = g.ints(1 + len(self.head.prefix))
+            counted = g.op(
+                "Concat", first, g.op("Slice", counted, start, g.ints(np.iinfo(np.int64).max), g.ints(1)), axis=1
+            )
+        return g.op("Mul", counted, real)
+
+    def own_pieces(self, states: str) -> str:
         """Return [batch, vocabulary]: BM25's saturated counts of the window's pieces."""
         g, head = self.g, self.head
         batch = g.op("Shape", "input_ids", start=0, end=1)
@@ -133,8 +164,8 @@ class _ProjectedGraph(TransformerGraph):
         nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
         real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
         ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
-        counts = g.op("ScatterElements", nowhere, ids, real, axis=1, reduction="add")
-        allowed = (head.query_weights >= max(head.least_own_weight, np.finfo(np.float32).tiny)).astype(np.float32)
+        counts = g.op("ScatterElements", nowhere, ids, self.occurrences(states), axis=1, reduction="add")
+        allowed = (head.query_weights >= max(head.least_own_weight, _POSITIVE)).astype(np.float32)
         counts = g.op("Mul", counts, g.const("allowed", allowed))
         # The two special pieces are not part of the window.
         length = g.op("Sub", g.op("ReduceSum", real, g.ints(1), keepdims=1), g.const("special", np.float32(2)))
@@ -144,12 +175,11 @@ class _ProjectedGraph(TransformerGraph):
         return g.op("Div", raised, g.op("Add", counts, norm))
 
     def build(self, top_k: int) -> onnx.ModelProto:
-        g, head = self.g, self.head
-        dense = self.dense(self.states())
-        weights = g.op("Add", self.own_pieces(), self.expansions(dense))
-        scores = g.op("Mul", weights, g.const("query_weights", head.query_weights))
-        _, ids = g.ops("TopK", scores, g.ints(top_k), outputs=2, axis=-1, largest=1, sorted=1)
-        g.op("GatherElements", weights, ids, axis=1, output="weights")
+        g = self.g
+        states = self.states()
+        dense = self.dense(states)
+        weights = g.op("Add", self.own_pieces(states), self.expansions(dense))
+        _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
         g.op("Cast", ids, to=TensorProto.INT32, output="ids")
         value = helper.make_tensor_value_info
         return self.finish(

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from models.export.checkpoint import FloatArray
 
@@ -21,6 +23,25 @@ MAX_QUERY_PIECES = 128
 # Twice and half of it changed no figure by more than .002 (docs/decisions/0242).
 RIDGE = 1.0
 ITERATIONS = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPairs:
+    """Queries and passages with the dense encoder's states and vectors.
+
+    Passage n has the pieces `ids[starts[n]:starts[n + 1]]`, with the `states` float16 [pieces, width] of the same rows.
+    `vectors` and `query_vectors` are float32 [pairs, width], `queries` the distinct pieces of each query.
+    """
+
+    starts: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    states: NDArray[np.float16]
+    vectors: FloatArray
+    query_vectors: FloatArray
+    queries: Sequence[Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
 
 
 def count_pieces(rows: Sequence[Sequence[int]], vocabulary: int) -> sp.csr_matrix:
@@ -68,3 +89,15 @@ def fit_query_table(
         square = after
         done(iteration + 1, ITERATIONS)
     return table
+
+
+def measure_spread(centred: FloatArray, table: FloatArray) -> FloatArray:
+    """Return the standard deviation [vocabulary] of each piece's product with centred vectors [passages, width].
+
+    Frequent pieces have short rows and so small products. Division by the spread makes pieces comparable; it was worth
+    .7 points of NDCG@10 (docs/decisions/0242).
+    """
+    covariance = centred.T @ centred / len(centred)
+    variance = ((table @ covariance) * table).sum(axis=1)
+    spread: FloatArray = np.sqrt(np.maximum(variance, 0.0)).astype(np.float32) + np.float32(1e-3)
+    return spread

@@ -1,9 +1,11 @@
-"""Command `sparsewell train project`: a projected encoder from a dense encoder and pairs, in closed form.
+"""Command `sparsewell train project`: a projected encoder from a dense encoder and pairs, without a GPU.
 
 The stages: read the dense encoder's transformer; count the pieces of passages, which gives the query table and the
 reference frequencies; encode queries and single pieces with the dense encoder, and fit the dense query table
-(`models.projection.query_table`); encode a sample of passages for the mean and the spread of projections; write the
-graph (`models.projection.graph`) and the manifest. Vectors are kept in the run's directory, so a stopped run resumes.
+(`models.projection.query_table`); encode a sample of passages, whose vectors give the mean and the spread of
+projections, and whose states give the read-out (`models.projection.readout`); write the graph
+(`models.projection.graph`) and the manifest. The vectors of queries are kept, so a stopped run does not encode them
+again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from models.dense import DenseEncoder, DenseVectors
+from models.dense import DenseEncoder
 from models.download import MessageReporter, fetch_model
 from models.encoder import PieceTokeniser
 from models.export.checkpoint import FloatArray, Transformer
@@ -36,15 +39,16 @@ from models.export.package import (
 )
 from models.export.throughput import cpu_name
 from models.export.transformer_graph import Precision
-from models.projection.dense_checkpoint import read_dense_checkpoint
+from models.onnx_encoder import batch_by_length
+from models.projection.dense_checkpoint import make_state_encoder, read_dense_checkpoint
 from models.projection.graph import ProjectionHead, build_projected_graph
-from models.projection.query_table import count_pieces, fit_query_table
-from models.training.pairs import read_pairs, texts_fingerprint
+from models.projection.query_table import EncodedPairs, count_pieces, fit_query_table, measure_spread
+from models.training.pairs import Pair, read_pairs, texts_fingerprint
 from models.training.storage import load_or_make_rows
 from models.verification import verify_directory
 from services.directories import replace_directory
 from services.encoders.catalogue import load_fetchable_models, read_dense_directory
-from services.encoders.manifest import DenseForm, WindowSettings, expand_path
+from services.encoders.manifest import DenseForm, Pooling, WindowSettings, expand_path
 from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
 
@@ -59,7 +63,9 @@ MIN_QUERIES = 1000
 DEFAULT_WINDOW = WindowSettings(pieces=254, overlap=31)
 # Queries are titles, headings and questions. A longer one has its question at the end.
 _QUERY_WORDS = 40
+_QUERY_PIECES = 64
 _BLOCK_TEXTS = 4096
+_BATCH_PIECES = 2048
 _SEED = 17
 
 
@@ -68,7 +74,8 @@ class ProjectionOptions:
     """Options of a run.
 
     `queries` and `passages` are the most texts that the dense encoder encodes, `reference` the most passages whose
-    pieces are counted. `window` is the encoder's. The others are those of `models.projection.graph.ProjectionHead`;
+    pieces are counted. `window` is the encoder's. `steps` train the read-out and the scale; 0 leaves plain counts and
+    `scale`. The others are those of `models.projection.graph.ProjectionHead`;
     docs/decisions/0242 has their measurements.
     """
 
@@ -76,11 +83,12 @@ class ProjectionOptions:
     passages: int = 10_000
     reference: int = 40_000
     window: WindowSettings = DEFAULT_WINDOW
-    scale: float = 0.2
+    scale: float = 0.45
     expansions: int = 128
     least_query_weight: float = 1.5
-    least_own_weight: float = 0.5
-    top_k: int = 192
+    least_own_weight: float = 1.0
+    top_k: int = 128
+    steps: int = 300
     precision: Precision = "int8"
     licence: str = "unstated"
 
@@ -116,11 +124,11 @@ def open_dense_source(name: str, cache: Path, report: MessageReporter) -> DenseS
 
 
 def project_encoder(
-    source: DenseSource, pairs: Sequence[Path], out: Path, options: ProjectionOptions, *, show: ProgressReporter
+    source: DenseSource, files: Sequence[Path], out: Path, options: ProjectionOptions, *, show: ProgressReporter
 ) -> Path:
     """Fit a projected encoder, and write it to the directory OUT, whose name becomes the encoder's.
 
-    Vectors are kept in the directory OUT.vectors beside it, so a stopped run goes on there. Raises ConfigurationError
+    The directory OUT.vectors beside it keeps the vectors of queries. Raises ConfigurationError
     (`bad_name`, `encoder_exists`, `bad_tokenizer`, and those of `read_dense_checkpoint`) and InvalidInput
     (`too_few_queries`, `too_few_passages`, `not_finite_scores`, and those of `read_pairs`).
     """
@@ -129,39 +137,44 @@ def project_encoder(
     transformer = read_dense_checkpoint(source.directory)
     vocabulary = read_vocabulary(source.directory / "tokenizer.json")
     _require_one_vocabulary(source.directory, transformer, vocabulary)
-    queries, by_file = _sample_queries(pairs, options.queries, show)
-    passages = list(sample_passages(pairs, options.reference))
+    pairs, by_file = _sample_pairs(files, options.queries, show)
     pieces = PieceTokeniser.load(source.directory / "tokenizer.json")
+    passages = sample_passages(files, options.reference)
     reference, reference_files = count_reference(lambda text: pieces.ids([text])[0], passages)
-    show.report(
-        f"{len(queries):,} queries and {len(passages):,} passages of {len(pairs):,} files. The fit takes up to "
-        f"{_memory_bytes(len(queries), transformer) / 1e9:.1f} GB of memory."
-    )
-    fit = _Fit(source, transformer, vocabulary, out.with_name(f"{out.name}.vectors"), show)
-    table = fit.query_table(queries)
-    shuffled = random.Random(_SEED).sample(passages, min(options.passages, len(passages)))  # noqa: S311 (not a secret)
-    sample = [text for _, text in shuffled]
-    vectors = fit.passage_vectors(sample, options.window)
-    mean = vectors.mean(axis=0)
+    fit = _Fit(source, transformer, vocabulary, options.window, out.with_name(f"{out.name}.vectors"), show)
+    fit.report_memory(pairs, options.passages)
+    table = fit.query_table([pair.query for pair in pairs])
+    sample = fit.encode_pairs(pairs[: options.passages])
+    mean = sample.vectors.mean(axis=0)
     head = ProjectionHead(
         table=table,
         mean=mean,
-        spread=_spread(vectors - mean, table),
+        spread=measure_spread(sample.vectors - mean, table),
         query_weights=_query_weights(reference, transformer.vocabulary, excluded_piece_ids(vocabulary)),
         pooling=source.form.pooling,
-        average_length=float(np.mean([min(len(ids), options.window.pieces) for ids in pieces.ids(sample)])),
+        average_length=float(np.diff(sample.starts).mean()),
         scale=options.scale,
         expansions=options.expansions,
         least_query_weight=options.least_query_weight,
         least_own_weight=options.least_own_weight,
         prefix=tuple(pieces.ids([source.form.passage_prefix])[0]),
     )
+    if options.steps:
+        from models.projection.readout import fit_readout
+
+        head = fit_readout(
+            sample,
+            head,
+            steps=options.steps,
+            done=lambda step, steps, loss: show.step("Fitting the read-out", step, steps, f"loss {loss:.3f}"),
+        )
     description = {
         "licence": options.licence,
         "training": {
             "dense": source.name,
             "queries": by_file,
             "passages": len(sample),
+            "scale": round(head.scale, 4),
             "options": asdict(options) | {"window": options.window.model_dump()},
             "seconds": round(time.monotonic() - began),
             "machine": cpu_name(),
@@ -187,51 +200,68 @@ def _require_one_vocabulary(directory: Path, transformer: Transformer, vocabular
         )
 
 
-def _memory_bytes(queries: int, transformer: Transformer) -> int:
-    """Return the memory of the fit: the vectors of queries, and seven matrices of the table's size, in float32."""
-    return 4 * transformer.width * (queries + 7 * transformer.vocabulary)
+def _sample_pairs(files: Sequence[Path], most: int, show: ProgressReporter) -> tuple[list[Pair], dict[str, int]]:
+    """Return at most `most` pairs of distinct queries in random order, and their number by file.
 
-
-def _sample_queries(files: Sequence[Path], most: int, show: ProgressReporter) -> tuple[list[str], dict[str, int]]:
-    """Return at most `most` distinct queries, and their number by file.
-
-    Each file gives the same number, drawn at random. A file with fewer gives all of its own, and the others more.
+    Each file gives the same number, drawn at random. A file with fewer queries gives all of its own, and the others
+    give more.
     """
-    queries: dict[str, list[str]] = {}
+    by_file: dict[str, list[Pair]] = {}
     for number, file in enumerate(files):
-        texts = {" ".join(pair.query.split()[-_QUERY_WORDS:]) for pair in read_pairs(file)}
-        queries[file.name] = random.Random(_SEED).sample(sorted(texts), len(texts))  # noqa: S311 (not a secret)
+        pairs: dict[str, Pair] = {}
+        for pair in read_pairs(file):
+            query = " ".join(pair.query.split()[-_QUERY_WORDS:])
+            pairs.setdefault(query, Pair(query, pair.passage, file.name))
+        by_file[file.name] = _shuffled(list(pairs.values()))
         show.step("Reading pairs", number + 1, len(files))
-    chosen: dict[str, list[str]] = {}
-    for name in sorted(queries, key=lambda name: len(queries[name])):
-        share = (most - sum(map(len, chosen.values()))) // (len(queries) - len(chosen))
-        chosen[name] = queries[name][:share]
-    distinct = list(dict.fromkeys(query for name in queries for query in chosen[name]))
-    if len(distinct) < MIN_QUERIES:
+    chosen: dict[str, Pair] = {}
+    for taken, name in enumerate(sorted(by_file, key=lambda name: len(by_file[name]))):
+        share = (most - len(chosen)) // (len(by_file) - taken)
+        chosen |= {pair.query: pair for pair in by_file[name][:share] if pair.query not in chosen}
+    if len(chosen) < MIN_QUERIES:
         raise InvalidInput(
             "too_few_queries",
-            f"The files have {len(distinct):,} distinct queries; a fit needs at least {MIN_QUERIES:,}.",
+            f"The files have {len(chosen):,} distinct queries; a fit needs at least {MIN_QUERIES:,}.",
         )
-    return distinct, {name: len(texts) for name, texts in chosen.items()}
+    return _shuffled(list(chosen.values())), dict(Counter(pair.origin for pair in chosen.values()))
+
+
+def _shuffled(pairs: list[Pair]) -> list[Pair]:
+    return random.Random(_SEED).sample(pairs, len(pairs))  # noqa: S311 (not a secret)
 
 
 class _Fit:
-    """The dense encoder's vectors, kept in a directory, and the table that is fitted to them."""
+    """The dense encoder's vectors of texts, and the table that is fitted to them."""
 
     def __init__(
         self,
         source: DenseSource,
         transformer: Transformer,
         vocabulary: Mapping[str, int],
+        window: WindowSettings,
         directory: Path,
         show: ProgressReporter,
     ) -> None:
-        self._dense = DenseEncoder(source.directory, source.form, name=source.name)
+        """`directory` keeps the vectors of queries."""
+        self._dense = DenseEncoder(source.directory, source.form.cut(_QUERY_PIECES), name=source.name)
+        self._form = source.form
         self._transformer = transformer
         self._vocabulary = vocabulary
+        self._window = window
         self._pieces = PieceTokeniser.load(source.directory / "tokenizer.json")
         self._directory = directory
         self._show = show
+
+    def report_memory(self, pairs: Sequence[Pair], passages: int) -> None:
+        """Report the numbers of pairs and the memory that the fit takes at most."""
+        width, vocabulary = self._transformer.width, self._transformer.vocabulary
+        # The vectors of queries and seven matrices of the table's size in float32; then the states in float16.
+        table = 4 * width * (len(pairs) + 7 * vocabulary)
+        states = 4 * width * vocabulary + 2 * width * self._window.pieces * min(passages, len(pairs))
+        self._show.report(
+            f"{len(pairs):,} queries, {min(passages, len(pairs)):,} passages. The fit takes at most "
+            f"{max(table, states) / 1e9:.1f} GB of memory."
+        )
 
     def query_table(self, queries: Sequence[str]) -> FloatArray:
         """Return the dense query table [vocabulary, width]."""
@@ -240,38 +270,53 @@ class _Fit:
         for piece, piece_id in self._vocabulary.items():
             if piece_id not in excluded:
                 words[piece_id] = piece.removeprefix("##")
-        start = self._vectors("Single pieces", words, self._dense.encode_queries)
-        vectors = self._vectors("Queries", queries, self._dense.encode_queries)
+        start = self._query_vectors("Single pieces", words)
+        vectors = self._query_vectors("Queries", queries)
         counts = count_pieces(self._pieces.ids(queries), self._transformer.vocabulary)
         return fit_query_table(counts, vectors, start, done=lambda at, of: self._show.step("Fitting the table", at, of))
 
-    def passage_vectors(self, passages: Sequence[str], window: WindowSettings) -> FloatArray:
-        """Return the vectors of passages' first windows, float32 [passages, width]."""
+    def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
+        """Encode the first windows of passages with the int8 transformer, which the encoder will have."""
+        rows = [row[: self._window.pieces] for row in self._pieces.ids([pair.passage for pair in pairs])]
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+        width = self._transformer.width
+        states, vectors = np.empty((int(starts[-1]), width), np.float16), np.empty((len(rows), width), np.float32)
+        encode = make_state_encoder(self._transformer, "int8")
+        prefix = self._pieces.ids([self._form.passage_prefix])[0]
+        first, last = self._pieces.id_of("[CLS]"), self._pieces.id_of("[SEP]")
+        done = 0
+        for batch in batch_by_length([len(row) for row in rows], _BATCH_PIECES):
+            framed = [(first, *prefix, *rows[row], last) for row in batch]
+            for row, positions in zip(batch, encode(framed), strict=True):
+                pooled = positions[0] if self._form.pooling is Pooling.first else positions.mean(axis=0)
+                vectors[row] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
+                states[starts[row] : starts[row + 1]] = positions[1 + len(prefix) : -1]
+            done += len(batch)
+            self._show.step("Passages", done, len(rows))
+        if not np.isfinite(vectors).all():
+            raise InvalidInput("not_finite_scores", f"The dense encoder {self._dense.name} gave NaN or infinity.")
+        queries = [pair.query for pair in pairs]
+        return EncodedPairs(
+            starts,
+            np.concatenate([np.array(row, np.int32) for row in rows]),
+            states,
+            vectors,
+            self._query_vectors("Queries of the passages", queries),
+            [sorted(set(row)) for row in self._pieces.ids(queries)],
+        )
 
-        def encode(texts: Sequence[str]) -> DenseVectors:
-            return self._dense.encode_windows([self._dense.windows(text, window)[0] for text in texts])
-
-        return self._vectors("Passages", passages, encode)
-
-    def _vectors(self, title: str, texts: Sequence[str], encode: Callable[[Sequence[str]], DenseVectors]) -> FloatArray:
+    def _query_vectors(self, title: str, texts: Sequence[str]) -> FloatArray:
+        """Return the vectors [texts, width]; the directory keeps them."""
         fingerprint = texts_fingerprint([self._dense.fingerprint, title, texts_fingerprint(texts)])
         arrays = load_or_make_rows(
             self._directory / f"{title.lower().replace(' ', '-')}-{fingerprint}",
             len(texts),
             _BLOCK_TEXTS,
-            lambda start, end: {"vectors": encode(texts[start:end])},
+            lambda start, end: {"vectors": self._dense.encode_queries(texts[start:end])},
             about={"dense": self._dense.name, "texts": title},
             done=lambda rows: self._show.step(title, rows, len(texts)),
         )
         return np.asarray(arrays["vectors"], dtype=np.float32)
-
-
-def _spread(centred: FloatArray, table: FloatArray) -> FloatArray:
-    """Return the standard deviation [vocabulary] of each piece's product with centred vectors [passages, width]."""
-    covariance = centred.T @ centred / len(centred)
-    variance = ((table @ covariance) * table).sum(axis=1)
-    spread: FloatArray = np.sqrt(np.maximum(variance, 0.0)).astype(np.float32) + np.float32(1e-3)
-    return spread
 
 
 def _query_weights(reference: PieceFrequencies, vocabulary: int, excluded: set[int]) -> FloatArray:
