@@ -22,7 +22,7 @@ from pathlib import Path
 
 PACKAGES = ("services", "indexer", "query_api", "models", "infra", "cli", "benchmarks", "examples", "clients")
 MAX_FOLDER_FILES = 22
-MAX_PRODUCT_FILES = 345
+MAX_PRODUCT_FILES = 350
 MIN_LINES, MAX_LINES = 80, 400
 # Modules that may be shorter than MIN_LINES.
 SHORT_MODULES = frozenset(

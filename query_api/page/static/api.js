@@ -56,7 +56,10 @@
  * @property {Why[] | null} [why]
  * @property {Record<string, { share: number, scaled: number, contribution: number }> | null} [fusion] by list
  */
-/** @typedef {{ piece: string, weight: number, pruned: boolean, origins: Record<string, number> }} QueryPiece */
+/**
+ * A piece of the query. In an index with adapted weights, `weight` is `encoder_weight` times `factor`.
+ * @typedef {{ piece: string, weight: number, pruned: boolean, origins: Record<string, number>, encoder_weight?: number, factor?: number }} QueryPiece
+ */
 /** @typedef {{ value?: string | number | boolean, range?: Record<string, string>, count: number }} Bucket */
 /** @typedef {{ kind: string, matched: string }} AppliedRule */
 /** @typedef {{ applied: AppliedRule[], hidden?: number | null, skipped?: { what: string, reason: string }[] | null }} Curation */

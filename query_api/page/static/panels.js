@@ -46,18 +46,27 @@ function renderPieces(pieces) {
 }
 
 /** @type {(entry: QueryPiece, strongest: number) => HTMLElement} */
-function renderPiece({ piece, weight, pruned, origins }, strongest) {
+function renderPiece({ piece, weight, pruned, origins, encoder_weight, factor }, strongest) {
   const added = origins && !origins.query; // by examples, earlier turns or rules, not by words of the query
+  const adapted =
+    factor != null
+      ? `The encoder’s weight ${formatWeight(encoder_weight)} × ${formatWeight(factor)} for this index`
+      : null;
   return h(
     "li",
     {
       class: pruned ? "pruned" : added ? "added" : "",
       data: { piece },
-      title: pruned ? "Pruned: it adds to no score" : null,
+      title: pruned ? "Pruned: it adds to no score" : adapted,
     },
     h("span", { class: "piece" }, piece, pruned && h("span", { class: "visually-hidden" }, " (pruned)")),
     h("span", { class: "bar", fraction: weight / strongest, "aria-hidden": "true" }),
-    h("span", { class: "product" }, h("b", {}, formatWeight(weight))),
+    h(
+      "span",
+      { class: "product" },
+      adapted && `× ${formatWeight(factor)} = `,
+      h("b", {}, formatWeight(weight)),
+    ),
   );
 }
 
