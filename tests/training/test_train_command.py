@@ -27,6 +27,7 @@ from services.encoders.manifest import WEIGHTS_ROOT
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
 from services.settings import Settings
+from tests.training.tiny_bert import write_bert
 from tests.training.toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,3 +242,19 @@ def test_teachers_are_listed_with_their_licences(run: Run) -> None:
     assert found.returncode == 0
     assert "bge-small-en-v1.5: 33M" in found.stdout
     assert "MIT" in found.stdout
+
+
+def test_a_projected_encoder_is_fitted_by_the_command(run: Run, tmp_path: Path) -> None:
+    dense = write_bert(tmp_path / "dense")
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{"query": f"wing number {n}", "passage": f"The wing number {n} lifts."} for n in range(1100)]
+    pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sizes = ("--queries", "1000", "--passages", "1000", "--window", "32", "--steps", "2")
+    fitted = run("project", dense, pairs, "--out", tmp_path / "mine", *sizes, "--licence", "CC0-1.0")
+    assert fitted.returncode == 0, fitted.stderr
+    assert "1,000 queries, 1,000 passages" in fitted.stderr
+    encoder = load_encoder(str(tmp_path / "mine"), threads=1)
+    assert (encoder.manifest.name, encoder.manifest.licence) == ("mine", "CC0-1.0")
+    refused = run("project", dense, pairs, "--out", tmp_path / "mine", *sizes)
+    assert refused.returncode == 1
+    assert "[encoder_exists]" in refused.stderr
