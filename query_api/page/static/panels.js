@@ -61,12 +61,7 @@ function renderPiece({ piece, weight, pruned, origins, encoder_weight, factor },
     },
     h("span", { class: "piece" }, piece, pruned && h("span", { class: "visually-hidden" }, " (pruned)")),
     h("span", { class: "bar", fraction: weight / strongest, "aria-hidden": "true" }),
-    h(
-      "span",
-      { class: "product" },
-      adapted && `× ${formatWeight(factor)} = `,
-      h("b", {}, formatWeight(weight)),
-    ),
+    h("span", { class: "product" }, adapted && `× ${formatWeight(factor)} = `, h("b", {}, formatWeight(weight))),
   );
 }
 
