@@ -90,9 +90,7 @@ def project(  # noqa: PLR0913, PLR0917 (each argument is an option of the comman
     window: Annotated[int, typer.Option(min=16, max=8190, help="pieces of a window")] = 254,
     top_k: Annotated[int, typer.Option(min=1, max=4096, help="weights of a window")] = 128,
     steps: Annotated[int, typer.Option(min=0, help="training steps of the read-out; 0: plain counts")] = 300,
-    scale: Annotated[
-        float, typer.Option(min=0.001, max=100.0, help="factor of projected weights; steps change it")
-    ] = 0.45,
+    scale: Annotated[float, typer.Option(min=0.0, max=100.0, help="factor of projected weights")] = 0.4,
     precision: Annotated[Literal["int8", "int7", "fp16", "fp32"], typer.Option(help="of the model's weights")] = "int8",
     licence: Annotated[str | None, typer.Option(help="licence of the new encoder; default: of the dense one")] = None,
 ) -> None:

@@ -74,16 +74,15 @@ class ProjectionOptions:
     """Options of a run.
 
     `queries` and `passages` are the most texts that the dense encoder encodes, `reference` the most passages whose
-    pieces are counted. `window` is the encoder's. `steps` train the read-out and the scale; 0 leaves plain counts and
-    `scale`. The others are those of `models.projection.graph.ProjectionHead`;
-    docs/decisions/0242 has their measurements.
+    pieces are counted. `window` is the encoder's. `steps` train the read-out; 0 leaves plain counts. The others are
+    those of `models.projection.graph.ProjectionHead`; docs/decisions/0242 has their measurements.
     """
 
     queries: int = 100_000
     passages: int = 10_000
     reference: int = 40_000
     window: WindowSettings = DEFAULT_WINDOW
-    scale: float = 0.45
+    scale: float = 0.4
     expansions: int = 128
     least_query_weight: float = 1.5
     least_own_weight: float = 1.0
@@ -174,7 +173,6 @@ def project_encoder(
             "dense": source.name,
             "queries": by_file,
             "passages": len(sample),
-            "scale": round(head.scale, 4),
             "options": asdict(options) | {"window": options.window.model_dump()},
             "seconds": round(time.monotonic() - began),
             "machine": cpu_name(),
