@@ -3,12 +3,11 @@
 A piece's weight is the sum of two parts (docs/decisions/0242):
 
 - Own pieces: BM25's saturated count of the piece in the window (Robertson and Zaragoza 2009, equation 3.13, without
-  idf, which the query table has). A linear read-out of the state decides what an occurrence counts
-  (`models.projection.readout`).
+  idf, which the query table has).
 - Projected expansions: the dense vector, minus the mean of passages' vectors, times the piece's row of the dense query
   table, divided by the spread of that product over passages. The largest positive products are kept.
 
-The graph returns the k heaviest pieces and the dense vector.
+The graph returns all own pieces and the kept expansions, and the dense vector.
 """
 
 from __future__ import annotations
@@ -29,14 +28,6 @@ _POSITIVE = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Readout:
-    """What an occurrence of a piece counts: softplus(`weight` [width] x state + `bias`)."""
-
-    weight: FloatArray
-    bias: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ProjectionHead:
     """Constants of the head.
 
@@ -46,7 +37,6 @@ class ProjectionHead:
     projected pieces, of those with a query weight of at least `least_query_weight`, and own pieces with a query weight
     of at least `least_own_weight`. `average_length` is BM25's, in pieces of a window. `prefix` holds the pieces of the
     dense encoder's prefix of passages: the transformer reads them before the window, and they count as no own pieces.
-    Without a `readout` each occurrence counts 1.
     """
 
     table: FloatArray
@@ -60,7 +50,6 @@ class ProjectionHead:
     least_query_weight: float
     least_own_weight: float
     prefix: tuple[int, ...] = ()
-    readout: Readout | None = None
 
 
 def build_projected_graph(
@@ -137,26 +126,7 @@ class _ProjectedGraph(TransformerGraph):
         smallest = g.op("Slice", largest, g.ints(kept - 1), g.ints(kept), g.ints(1))
         return g.op("Where", g.op("GreaterOrEqual", positive, smallest), positive, g.const("zero", np.float32(0)))
 
-    def occurrences(self, states: str) -> str:
-        """Return [batch, length]: what each position counts as an occurrence of its piece, 0 for padding."""
-        g, readout = self.g, self.head.readout
-        real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
-        if readout is None:
-            return real
-        if self.fp16:
-            states = g.op("Cast", states, to=TensorProto.FLOAT)
-        column = g.const("readout.weight", readout.weight[:, None])
-        values = g.op("Add", g.op("MatMul", states, column), g.const("readout.bias", np.float32(readout.bias)))
-        counted = g.op("Squeeze", g.op("Softplus", values), g.ints(-1))
-        if self.head.prefix:
-            first = g.op("Slice", counted, g.ints(0), g.ints(1), g.ints(1))
-            start = g.ints(1 + len(self.head.prefix))
-            counted = g.op(
-                "Concat", first, g.op("Slice", counted, start, g.ints(np.iinfo(np.int64).max), g.ints(1)), axis=1
-            )
-        return g.op("Mul", counted, real)
-
-    def own_pieces(self, states: str) -> str:
+    def own_pieces(self) -> str:
         """Return [batch, vocabulary]: BM25's saturated counts of the window's pieces."""
         g, head = self.g, self.head
         batch = g.op("Shape", "input_ids", start=0, end=1)
@@ -164,7 +134,7 @@ class _ProjectedGraph(TransformerGraph):
         nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
         real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
         ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
-        counts = g.op("ScatterElements", nowhere, ids, self.occurrences(states), axis=1, reduction="add")
+        counts = g.op("ScatterElements", nowhere, ids, real, axis=1, reduction="add")
         allowed = (head.query_weights >= max(head.least_own_weight, _POSITIVE)).astype(np.float32)
         counts = g.op("Mul", counts, g.const("allowed", allowed))
         # The two special pieces are not part of the window.
@@ -176,9 +146,8 @@ class _ProjectedGraph(TransformerGraph):
 
     def build(self, top_k: int) -> onnx.ModelProto:
         g = self.g
-        states = self.states()
-        dense = self.dense(states)
-        weights = g.op("Add", self.own_pieces(states), self.expansions(dense))
+        dense = self.dense(self.states())
+        weights = g.op("Add", self.own_pieces(), self.expansions(dense))
         _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
         g.op("Cast", ids, to=TensorProto.INT32, output="ids")
         value = helper.make_tensor_value_info

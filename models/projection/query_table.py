@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from models.export.checkpoint import FloatArray
 
@@ -23,25 +21,6 @@ MAX_QUERY_PIECES = 128
 # Twice and half of it changed no figure by more than .002 (docs/decisions/0242).
 RIDGE = 1.0
 ITERATIONS = 30
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedPairs:
-    """Queries and passages with the dense encoder's states and vectors.
-
-    Passage n has the pieces `ids[starts[n]:starts[n + 1]]`, with the `states` float16 [pieces, width] of the same rows.
-    `vectors` and `query_vectors` are float32 [pairs, width], `queries` the distinct pieces of each query.
-    """
-
-    starts: NDArray[np.int64]
-    ids: NDArray[np.int32]
-    states: NDArray[np.float16]
-    vectors: FloatArray
-    query_vectors: FloatArray
-    queries: Sequence[Sequence[int]]
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
 
 
 def count_pieces(rows: Sequence[Sequence[int]], vocabulary: int) -> sp.csr_matrix:

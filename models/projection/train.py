@@ -3,9 +3,8 @@
 The stages: read the dense encoder's transformer; count the pieces of passages, which gives the query table and the
 reference frequencies; encode queries and single pieces with the dense encoder, and fit the dense query table
 (`models.projection.query_table`); encode a sample of passages, whose vectors give the mean and the spread of
-projections, and whose states give the read-out (`models.projection.readout`); write the graph
-(`models.projection.graph`) and the manifest. The vectors of queries are kept, so a stopped run does not encode them
-again.
+projections; write the graph (`models.projection.graph`) and the manifest. The vectors of queries are kept, so a stopped
+run does not encode them again.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from models.export.transformer_graph import Precision
 from models.onnx_encoder import batch_by_length
 from models.projection.dense_checkpoint import make_state_encoder, read_dense_checkpoint
 from models.projection.graph import ProjectionHead, build_projected_graph
-from models.projection.query_table import EncodedPairs, count_pieces, fit_query_table, measure_spread
+from models.projection.query_table import count_pieces, fit_query_table, measure_spread
 from models.training.pairs import Pair, read_pairs, texts_fingerprint
 from models.training.storage import load_or_make_rows
 from models.verification import verify_directory
@@ -74,8 +73,8 @@ class ProjectionOptions:
     """Options of a run.
 
     `queries` and `passages` are the most texts that the dense encoder encodes, `reference` the most passages whose
-    pieces are counted. `window` is the encoder's. `steps` train the read-out; 0 leaves plain counts. The others are
-    those of `models.projection.graph.ProjectionHead`; docs/decisions/0242 has their measurements.
+    pieces are counted. `window` is the encoder's. The others are those of
+    `models.projection.graph.ProjectionHead`; docs/decisions/0242 has their measurements.
     """
 
     queries: int = 100_000
@@ -83,13 +82,16 @@ class ProjectionOptions:
     reference: int = 40_000
     window: WindowSettings = DEFAULT_WINDOW
     scale: float = 0.4
-    expansions: int = 128
+    expansions: int = 64
     least_query_weight: float = 1.5
     least_own_weight: float = 1.0
-    top_k: int = 128
-    steps: int = 300
     precision: Precision = "int8"
     licence: str = "unstated"
+
+    @property
+    def top_k(self) -> int:
+        """Return the most weights of a window: its own pieces, which are never cut, and the expansions."""
+        return self.window.pieces + self.expansions
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,36 +145,29 @@ def project_encoder(
     fit = _Fit(source, transformer, vocabulary, options.window, out.with_name(f"{out.name}.vectors"), show)
     fit.report_memory(pairs, options.passages)
     table = fit.query_table([pair.query for pair in pairs])
-    sample = fit.encode_pairs(pairs[: options.passages])
-    mean = sample.vectors.mean(axis=0)
+    sample = pieces.ids([pair.passage for pair in pairs[: options.passages]])
+    rows = [row[: options.window.pieces] for row in sample]
+    vectors = fit.passage_vectors(rows)
+    mean = vectors.mean(axis=0)
     head = ProjectionHead(
         table=table,
         mean=mean,
-        spread=measure_spread(sample.vectors - mean, table),
+        spread=measure_spread(vectors - mean, table),
         query_weights=_query_weights(reference, transformer.vocabulary, excluded_piece_ids(vocabulary)),
         pooling=source.form.pooling,
-        average_length=float(np.diff(sample.starts).mean()),
+        average_length=float(np.mean([len(row) for row in rows])),
         scale=options.scale,
         expansions=options.expansions,
         least_query_weight=options.least_query_weight,
         least_own_weight=options.least_own_weight,
         prefix=tuple(pieces.ids([source.form.passage_prefix])[0]),
     )
-    if options.steps:
-        from models.projection.readout import fit_readout
-
-        head = fit_readout(
-            sample,
-            head,
-            steps=options.steps,
-            done=lambda step, steps, loss: show.step("Fitting the read-out", step, steps, f"loss {loss:.3f}"),
-        )
     description = {
         "licence": options.licence,
         "training": {
             "dense": source.name,
             "queries": by_file,
-            "passages": len(sample),
+            "passages": len(rows),
             "options": asdict(options) | {"window": options.window.model_dump()},
             "seconds": round(time.monotonic() - began),
             "machine": cpu_name(),
@@ -253,12 +248,11 @@ class _Fit:
     def report_memory(self, pairs: Sequence[Pair], passages: int) -> None:
         """Report the numbers of pairs and the memory that the fit takes at most."""
         width, vocabulary = self._transformer.width, self._transformer.vocabulary
-        # The vectors of queries and seven matrices of the table's size in float32; then the states in float16.
-        table = 4 * width * (len(pairs) + 7 * vocabulary)
-        states = 4 * width * vocabulary + 2 * width * self._window.pieces * min(passages, len(pairs))
+        # The vectors of queries and seven matrices of the table's size, in float32.
+        memory = 4 * width * (len(pairs) + 7 * vocabulary)
         self._show.report(
-            f"{len(pairs):,} queries, {min(passages, len(pairs)):,} passages. The fit takes at most "
-            f"{max(table, states) / 1e9:.1f} GB of memory."
+            f"{len(pairs):,} queries, {min(passages, len(pairs)):,} passages. The fit takes about "
+            f"{memory / 1e9:.1f} GB of memory."
         )
 
     def query_table(self, queries: Sequence[str]) -> FloatArray:
@@ -273,35 +267,26 @@ class _Fit:
         counts = count_pieces(self._pieces.ids(queries), self._transformer.vocabulary)
         return fit_query_table(counts, vectors, start, done=lambda at, of: self._show.step("Fitting the table", at, of))
 
-    def encode_pairs(self, pairs: Sequence[Pair]) -> EncodedPairs:
-        """Encode the first windows of passages with the int8 transformer, which the encoder will have."""
-        rows = [row[: self._window.pieces] for row in self._pieces.ids([pair.passage for pair in pairs])]
-        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        width = self._transformer.width
-        states, vectors = np.empty((int(starts[-1]), width), np.float16), np.empty((len(rows), width), np.float32)
+    def passage_vectors(self, rows: Sequence[Sequence[int]]) -> FloatArray:
+        """Return the vectors [rows, width] of rows of piece ids, by the int8 transformer that the encoder will have.
+
+        Raises InvalidInput (`not_finite_scores`).
+        """
+        vectors = np.empty((len(rows), self._transformer.width), np.float32)
         encode = make_state_encoder(self._transformer, "int8")
         prefix = self._pieces.ids([self._form.passage_prefix])[0]
         first, last = self._pieces.id_of("[CLS]"), self._pieces.id_of("[SEP]")
         done = 0
         for batch in batch_by_length([len(row) for row in rows], _BATCH_PIECES):
             framed = [(first, *prefix, *rows[row], last) for row in batch]
-            for row, positions in zip(batch, encode(framed), strict=True):
-                pooled = positions[0] if self._form.pooling is Pooling.first else positions.mean(axis=0)
+            for row, states in zip(batch, encode(framed), strict=True):
+                pooled = states[0] if self._form.pooling is Pooling.first else states.mean(axis=0)
                 vectors[row] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
-                states[starts[row] : starts[row + 1]] = positions[1 + len(prefix) : -1]
             done += len(batch)
             self._show.step("Passages", done, len(rows))
         if not np.isfinite(vectors).all():
             raise InvalidInput("not_finite_scores", f"The dense encoder {self._dense.name} gave NaN or infinity.")
-        queries = [pair.query for pair in pairs]
-        return EncodedPairs(
-            starts,
-            np.concatenate([np.array(row, np.int32) for row in rows]),
-            states,
-            vectors,
-            self._query_vectors("Queries of the passages", queries),
-            [sorted(set(row)) for row in self._pieces.ids(queries)],
-        )
+        return vectors
 
     def _query_vectors(self, title: str, texts: Sequence[str]) -> FloatArray:
         """Return the vectors [texts, width]; the directory keeps them."""

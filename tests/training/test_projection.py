@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ onnx = pytest.importorskip("onnx", reason=REASON)
 
 from models.dense import DenseEncoder  # noqa: E402
 from models.onnx_encoder import pad_rows  # noqa: E402
-from models.projection.dense_checkpoint import make_state_encoder, read_dense_checkpoint  # noqa: E402
-from models.projection.graph import K1, B, ProjectionHead, Readout, build_projected_graph  # noqa: E402
+from models.projection.dense_checkpoint import read_dense_checkpoint  # noqa: E402
+from models.projection.graph import K1, B, ProjectionHead, build_projected_graph  # noqa: E402
 from models.projection.query_table import RIDGE, count_pieces, fit_query_table  # noqa: E402
 from models.projection.train import ProjectionOptions, open_dense_source, project_encoder  # noqa: E402
 from models.registry import load_encoder  # noqa: E402
@@ -59,18 +58,14 @@ def make_head(pooling: Pooling = Pooling.mean, prefix: tuple[int, ...] = ()) -> 
     )
 
 
-def expected_weights(head: ProjectionHead, row: tuple[int, ...], dense: np.ndarray, states: np.ndarray) -> np.ndarray:
+def expected_weights(head: ProjectionHead, row: tuple[int, ...], dense: np.ndarray) -> np.ndarray:
     """Compute the weights of all pieces by the formulas of the module's docstring."""
     projected = head.table @ (dense - head.mean) / head.spread * head.scale
     projected[(head.query_weights < head.least_query_weight) | (projected < 0)] = 0.0
     projected[np.argsort(-projected)[head.expansions :]] = 0.0
     own = np.zeros(VOCABULARY)
     length = len(row) - 2
-    counts: Counter[int] = Counter()
-    for piece, state in zip(row[1:-1], states[1:-1], strict=True):
-        value = 1.0 if head.readout is None else np.log1p(np.exp(state @ head.readout.weight + head.readout.bias))
-        counts[piece] += value
-    for piece, count in counts.items():
+    for piece, count in Counter(row[1:-1]).items():
         if head.query_weights[piece] >= head.least_own_weight:
             norm = K1 * (1 - B + B * length / head.average_length)
             own[piece] = count * (K1 + 1) / (count + norm)
@@ -79,22 +74,13 @@ def expected_weights(head: ProjectionHead, row: tuple[int, ...], dense: np.ndarr
 
 @pytest.mark.parametrize("pooling", list(Pooling))
 @pytest.mark.parametrize("prefix", [(), (6019, 1024)])
-@pytest.mark.parametrize("reads_out", [False, True])
 def test_the_graph_gives_own_pieces_projections_and_the_dense_vector(
-    bert: Path, pooling: Pooling, prefix: tuple[int, ...], reads_out: bool
+    bert: Path, pooling: Pooling, prefix: tuple[int, ...]
 ) -> None:
     import onnxruntime
 
     head = make_head(pooling, prefix)
-    if reads_out:
-        head = replace(head, readout=Readout(np.linspace(-1, 1, WIDTH, dtype=np.float32), 0.3))
     transformer = read_dense_checkpoint(bert)
-    encode_states = make_state_encoder(transformer, "fp32", 1)
-
-    def states(row: tuple[int, ...]) -> np.ndarray:
-        whole = encode_states([(row[0], *prefix, *row[1:])])[0]
-        return np.delete(whole, range(1, 1 + len(prefix)), axis=0)
-
     model = build_projected_graph(transformer, head, precision="fp32", top_k=24)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = rows_of(bert, TEXTS)
@@ -104,7 +90,7 @@ def test_the_graph_gives_own_pieces_projections_and_the_dense_vector(
     wanted = DenseEncoder(bert, DenseForm(pooling=pooling, max_pieces=POSITIONS, passage_prefix=text), threads=1)
     np.testing.assert_allclose(dense, wanted.encode_passages(TEXTS), atol=2e-3)
     for row, row_ids, row_weights, vector in zip(rows, ids, weights, dense, strict=True):
-        whole = expected_weights(head, row, vector, states(row))
+        whole = expected_weights(head, row, vector)
         # Pieces of the same weight may come in any order.
         np.testing.assert_allclose(row_weights, -np.sort(-whole)[:24], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(row_weights, whole[row_ids], rtol=1e-3, atol=1e-4)
@@ -179,9 +165,8 @@ def test_an_encoder_is_fitted_verified_and_loads(bert: Path, tmp_path: Path) -> 
     options = ProjectionOptions(
         queries=1000,
         passages=200,
-        steps=4,
         window=WindowSettings(pieces=32, overlap=4),
-        top_k=160,
+        expansions=20,
         licence=source.licence,
     )
     out = project_encoder(source, [pairs], tmp_path / "projected", options, show=SilentReporter())

@@ -249,7 +249,7 @@ def test_a_projected_encoder_is_fitted_by_the_command(run: Run, tmp_path: Path) 
     pairs = tmp_path / "pairs.jsonl"
     lines = [{"query": f"wing number {n}", "passage": f"The wing number {n} lifts."} for n in range(1100)]
     pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    sizes = ("--queries", "1000", "--passages", "1000", "--window", "32", "--steps", "2")
+    sizes = ("--queries", "1000", "--passages", "1000", "--window", "32", "--expansions", "20")
     fitted = run("project", dense, pairs, "--out", tmp_path / "mine", *sizes, "--licence", "CC0-1.0")
     assert fitted.returncode == 0, fitted.stderr
     assert "1,000 queries, 1,000 passages" in fitted.stderr
