@@ -101,8 +101,10 @@ def project(  # noqa: PLR0913, PLR0917 (each argument is an option of the comman
         from models.projection.train import ProjectionOptions, open_dense_source, project_encoder
         from services.directories import DirectorySettings, resolve_cache_directory
         from services.encoders.manifest import WindowSettings
+        from services.settings import Settings
 
-        source = open_dense_source(dense, resolve_cache_directory(DirectorySettings.read()), show.report)
+        cache = resolve_cache_directory(DirectorySettings.read())
+        source = open_dense_source(dense, Settings.read(), cache, show.report)
         options = ProjectionOptions(
             queries=queries,
             passages=passages,

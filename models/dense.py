@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from models.download import MessageReporter, fetch_model
 from models.encoder import PieceTokeniser, TextWindow
-from models.onnx_encoder import MODEL_FILE, batch_by_length, make_session_options
+from models.onnx_encoder import MODEL_FILE, batch_by_length, make_session_options, pad_rows
 from services.encoders.catalogue import STANDIN_NAME, KnownDenseEncoder, load_fetchable_models
 from services.encoders.manifest import (
     WEIGHTS_ROOT,
@@ -160,11 +160,7 @@ class DenseEncoder:
 
     def _run(self, rows: Sequence[Sequence[int]]) -> HalfVectors:
         """Return unit vectors of rows of piece ids with special pieces."""
-        ids = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
+        ids, mask = (array.astype(np.int64) for array in pad_rows(rows))
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         output = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
         if not np.isfinite(output).all():

@@ -7,9 +7,10 @@ and untied heads are refused, because their export would give wrong weights with
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from services.errors import ConfigurationError
 
 FloatArray = NDArray[np.float32]
 # Names of the same tensors in the two families, relative to a block.
-_BERT_BLOCK = {
+BERT_BLOCK = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -118,7 +119,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             positions=positions + tensors.get("bert.embeddings.token_type_embeddings.weight")[0],
             embedding_norm=tensors.norm("bert.embeddings.LayerNorm"),
             layers=tuple(
-                _read_layer(tensors, f"bert.encoder.layer.{index}", _BERT_BLOCK)
+                read_layer(tensors, f"bert.encoder.layer.{index}", BERT_BLOCK)
                 for index in range(_read_integer(config, "num_hidden_layers"))
             ),
             transform=tensors.linear("cls.predictions.transform.dense")[0],
@@ -135,7 +136,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         positions=tensors.get("distilbert.embeddings.position_embeddings.weight"),
         embedding_norm=tensors.norm("distilbert.embeddings.LayerNorm"),
         layers=tuple(
-            _read_layer(tensors, f"distilbert.transformer.layer.{index}", _DISTILBERT_BLOCK)
+            read_layer(tensors, f"distilbert.transformer.layer.{index}", _DISTILBERT_BLOCK)
             for index in range(_read_integer(config, "n_layers"))
         ),
         transform=tensors.linear("vocab_transform")[0],
@@ -170,7 +171,20 @@ def _require_value(config: dict[str, Any], key: str, supported: tuple[Any, ...])
         )
 
 
-def _read_layer(tensors: _Tensors, prefix: str, names: dict[str, str]) -> TransformerLayer:
+class NamedTensors(Protocol):
+    """Tensors of a checkpoint by name, as float32."""
+
+    def linear(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Return weight [in, out] and bias [out]."""
+        ...
+
+    def norm(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Return scale and bias."""
+        ...
+
+
+def read_layer(tensors: NamedTensors, prefix: str, names: Mapping[str, str]) -> TransformerLayer:
+    """Read a block. `names` has the names of its tensors, relative to `prefix`."""
     parts = [tensors.linear(f"{prefix}.{names[part]}") for part in ("query", "key", "value")]
     attention_out, attention_out_bias = tensors.linear(f"{prefix}.{names['attention_out']}")
     inner, inner_bias = tensors.linear(f"{prefix}.{names['inner']}")

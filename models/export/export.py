@@ -26,14 +26,16 @@ from models.export.package import (
     copy_tokenizer,
     excluded_piece_ids,
     read_vocabulary,
+    require_one_vocabulary,
     require_output_place,
+    require_window,
     write_manifest,
 )
 from models.export.transformer_graph import Precision
 from models.training.recipe import Activation, EncoderRecipe
 from models.verification import verify_directory
 from services.directories import replace_directory
-from services.encoders.manifest import MANIFEST_FILE, MAX_VOCABULARY, Manifest, expand_path, has_manifest, read_manifest
+from services.encoders.manifest import MANIFEST_FILE, Manifest, expand_path, has_manifest, read_manifest
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.export")
@@ -157,7 +159,7 @@ def _write_model(order: ExportOptions, source: ExportSource, extra: dict[str, An
     vocabulary = read_vocabulary(directory / "tokenizer.json")
     excluded = excluded_piece_ids(vocabulary)
     checkpoint = load_checkpoint(directory)
-    _require_one_vocabulary(directory, checkpoint, vocabulary)
+    require_one_vocabulary(directory, checkpoint, vocabulary)
     window = _choose_window(order, checkpoint, source.longest)
     model = build_graph(
         checkpoint,
@@ -187,33 +189,13 @@ def _write_model(order: ExportOptions, source: ExportSource, extra: dict[str, An
     write_manifest(out, {**description, **{k: v for k, v in extra.items() if k not in description}}, MODEL_FILES)
 
 
-def _require_one_vocabulary(directory: Path, checkpoint: Checkpoint, vocabulary: dict[str, int]) -> None:
-    if checkpoint.vocabulary > MAX_VOCABULARY:
-        raise ConfigurationError(
-            "vocabulary_too_large",
-            f"{directory} has a vocabulary of {checkpoint.vocabulary:,} pieces. Vectors store an id in two bytes, so "
-            f"{MAX_VOCABULARY:,} is the most: the multilingual encoder of the OpenSearch family cannot be used.",
-        )
-    if (last := max(vocabulary.values(), default=0)) >= checkpoint.vocabulary:
-        raise ConfigurationError(
-            "bad_tokenizer",
-            f"{directory / 'tokenizer.json'} has piece ids up to {last:,}, and the model has a vocabulary of "
-            f"{checkpoint.vocabulary:,}: the tokeniser belongs to another model.",
-        )
-
-
 def _choose_window(order: ExportOptions, checkpoint: Checkpoint, longest: int | None) -> dict[str, int]:
     # [CLS] and [SEP] take two positions of a window.
     room = checkpoint.max_pieces - 2
     trained = room if longest is None else min(room, longest - 2)
     pieces = min(DEFAULT_WINDOW_PIECES, trained) if order.window is None else order.window
     overlap = round(pieces / 8) if order.overlap is None else order.overlap
-    if not 16 <= pieces <= room or not 0 <= overlap <= pieces // 2:
-        raise ConfigurationError(
-            "bad_window",
-            f"Windows of {pieces} pieces with an overlap of {overlap} are not possible: the model takes 16 to {room} "
-            "pieces, and neighbours share at most half.",
-        )
+    require_window(pieces, overlap, room)
     return {"pieces": pieces, "overlap": overlap}
 
 

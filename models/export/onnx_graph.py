@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from models.export.checkpoint import Checkpoint
 from models.export.transformer_graph import Precision, TransformerGraph
@@ -95,29 +95,14 @@ class _EncoderGraph(TransformerGraph):
 
     def present(self) -> str:
         """Return [batch, vocabulary]: 1 for each piece of the document, 0 for all others."""
-        g = self.g
-        batch = g.op("Shape", "input_ids", start=0, end=1)
-        size = g.op("Concat", batch, g.ints(self.checkpoint.vocabulary), axis=0)
-        nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
-        real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
-        ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
-        return g.op("ScatterElements", nowhere, ids, real, axis=1, reduction="max")
+        return self.scatter_positions(self.g.op("Cast", "attention_mask", to=TensorProto.FLOAT), "max")
 
     def build(self, top_k: int, excluded: Collection[int], activation: Activation, expansion: bool) -> onnx.ModelProto:
         g = self.g
         weights = self.activated(self.pooled_logits(self.states(), excluded), activation)
         if not expansion:
             weights = g.op("Mul", weights, self.present())
-        _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
-        g.op("Cast", ids, to=TensorProto.INT32, output="ids")
-        value = helper.make_tensor_value_info
-        return self.finish(
-            "sparse_encoder",
-            [
-                value("ids", TensorProto.INT32, ["batch", top_k]),
-                value("weights", TensorProto.FLOAT, ["batch", top_k]),
-            ],
-        )
+        return self.finish_sparse("sparse_encoder", weights, top_k)
 
 
 def make_graph_encoder(model: onnx.ModelProto, threads: int = 0) -> RowEncoder:

@@ -20,9 +20,11 @@ from typing import Any
 
 import orjson
 
+from models.export.checkpoint import Transformer
 from models.training.pairs import read_pairs
 from services.encoders.manifest import (
     MANIFEST_FILE,
+    MAX_VOCABULARY,
     NAME_PATTERN,
     compute_fingerprint,
     describe_file,
@@ -101,6 +103,35 @@ def excluded_piece_ids(vocabulary: dict[str, int]) -> set[int]:
     return {index for piece, index in vocabulary.items() if piece in SPECIAL_PIECES or piece.startswith("[unused")}
 
 
+def require_one_vocabulary(directory: Path, transformer: Transformer, vocabulary: Mapping[str, int]) -> None:
+    """Check that tokeniser and model belong together, and that stored vectors can hold the vocabulary's ids.
+
+    Raises ConfigurationError (`vocabulary_too_large`, `bad_tokenizer`).
+    """
+    if transformer.vocabulary > MAX_VOCABULARY:
+        raise ConfigurationError(
+            "vocabulary_too_large",
+            f"{directory} has a vocabulary of {transformer.vocabulary:,} pieces. Vectors store an id in two bytes, so "
+            f"{MAX_VOCABULARY:,} is the most: the multilingual encoder of the OpenSearch family cannot be used.",
+        )
+    if (last := max(vocabulary.values(), default=0)) >= transformer.vocabulary:
+        raise ConfigurationError(
+            "bad_tokenizer",
+            f"{directory / 'tokenizer.json'} has piece ids up to {last:,}, and the model has a vocabulary of "
+            f"{transformer.vocabulary:,}: the tokeniser belongs to another model.",
+        )
+
+
+def require_window(pieces: int, overlap: int, room: int) -> None:
+    """Check that a model that takes `room` pieces can have these windows. Raises ConfigurationError (`bad_window`)."""
+    if not 16 <= pieces <= room or not 0 <= overlap <= pieces // 2:
+        raise ConfigurationError(
+            "bad_window",
+            f"Windows of {pieces} pieces with an overlap of {overlap} are not possible: the model takes 16 to {room} "
+            "pieces, and neighbours share at most half.",
+        )
+
+
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy a tokenizer.json; switch truncation and padding off. Without them, the copy has the same bytes."""
     content = json.loads(source.read_bytes())
@@ -125,10 +156,15 @@ def copy_query_weights(source: Path, target: Path, vocabulary: dict[str, int], e
             "belongs to another model.",
         )
     kept = {piece: weight for piece, weight in table.items() if vocabulary[piece] not in excluded}
-    ordered = sorted(kept, key=vocabulary.__getitem__)
-    lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {kept[piece]!r}" for piece in ordered)
-    target.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    write_query_weights(target, kept, vocabulary)
     return len(table) - len(kept)
+
+
+def write_query_weights(target: Path, weights: Mapping[str, float], vocabulary: Mapping[str, int]) -> None:
+    """Write a query table by id, one piece a line."""
+    ordered = sorted(weights, key=vocabulary.__getitem__)
+    lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {weights[piece]!r}" for piece in ordered)
+    target.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
 def sample_passages(files: Sequence[Path], most: int) -> Iterator[tuple[str, str]]:

@@ -83,10 +83,14 @@ class TransformerGraph:
         return self.g.const("zero_point", np.uint8(128))
 
     def linear(self, x: str, weight: FloatArray, bias: FloatArray, name: str) -> str:
+        bias_name = self.g.const(f"{name}.bias", self.stored(bias))
+        return self.g.op("Add", self.product(x, self.stored(weight), name), bias_name)
+
+    def product(self, x: str, weight: NDArray[np.floating[Any]], name: str) -> str:
+        """Return `x` @ `weight` [in, out]. At int8 and int7 both are quantised, `x` by slices along the last axis."""
         g = self.g
-        bias_name = g.const(f"{name}.bias", self.stored(bias))
         if self.bits is None:
-            return g.op("Add", g.op("MatMul", x, g.const(f"{name}.weight", self.stored(weight))), bias_name)
+            return g.op("MatMul", x, g.const(f"{name}.weight", weight))
         values, scales = quantise_weight(weight, self.bits)
         rows, row_scale = self.to_uint8(x, [-1])
         product = g.op(
@@ -98,7 +102,16 @@ class TransformerGraph:
             self.zero(),
             domain=CONTRIB_DOMAIN,
         )
-        return g.op("Add", g.op("Mul", product, row_scale), bias_name)
+        return g.op("Mul", product, row_scale)
+
+    def scatter_positions(self, values: str, reduction: Literal["add", "max"]) -> str:
+        """Return [batch, vocabulary]: the `values` [batch, length] of each piece's positions, reduced; 0 for others."""
+        g = self.g
+        batch = g.op("Shape", "input_ids", start=0, end=1)
+        size = g.op("Concat", batch, g.ints(self.c.vocabulary), axis=0)
+        nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
+        ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
+        return g.op("ScatterElements", nowhere, ids, values, axis=1, reduction=reduction)
 
     def embeddings(self) -> str:
         g, c = self.g, self.c
@@ -144,6 +157,23 @@ class TransformerGraph:
             producer_name="sparsewell",
             opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(CONTRIB_DOMAIN, 1)],
             ir_version=10,
+        )
+
+    def finish_sparse(
+        self, name: str, weights: str, top_k: int, others: Sequence[onnx.ValueInfoProto] = ()
+    ) -> onnx.ModelProto:
+        """Return the model whose outputs are the `top_k` heaviest of `weights` [batch, vocabulary], and `others`."""
+        g = self.g
+        _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
+        g.op("Cast", ids, to=TensorProto.INT32, output="ids")
+        value = helper.make_tensor_value_info
+        return self.finish(
+            name,
+            [
+                value("ids", TensorProto.INT32, ["batch", top_k]),
+                value("weights", TensorProto.FLOAT, ["batch", top_k]),
+                *others,
+            ],
         )
 
 

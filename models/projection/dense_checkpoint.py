@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from models.encoder import PieceTokeniser
-from models.export.checkpoint import FloatArray, Transformer, TransformerLayer
+from models.export.checkpoint import BERT_BLOCK, FloatArray, Transformer, TransformerLayer, read_layer
 from models.export.transformer_graph import Precision, TransformerGraph
 from models.onnx_encoder import CPU_PROVIDER, make_session_options, pad_rows
 from services.errors import ConfigurationError
@@ -46,7 +46,7 @@ def read_dense_checkpoint(directory: Path) -> Transformer:
     positions = tensors.get("embeddings.position_embeddings.weight")
     layers: list[TransformerLayer] = []
     while tensors.has(f"encoder.layer.{len(layers)}.output.dense.bias"):
-        layers.append(_read_layer(tensors, f"encoder.layer.{len(layers)}"))
+        layers.append(read_layer(tensors, f"encoder.layer.{len(layers)}", BERT_BLOCK))
     if not layers:
         raise tensors.unsupported("it has no layers")
     types = tensors.get("embeddings.token_type_embeddings.weight")
@@ -69,25 +69,6 @@ def read_dense_checkpoint(directory: Path) -> Transformer:
 
 def _possible_heads(width: int) -> Iterator[int]:
     return (width // size for size in _HEAD_WIDTHS if width % size == 0)
-
-
-def _read_layer(tensors: _Tensors, prefix: str) -> TransformerLayer:
-    parts = [tensors.linear(f"{prefix}.attention.self.{part}") for part in ("query", "key", "value")]
-    attention_out, attention_out_bias = tensors.linear(f"{prefix}.attention.output.dense")
-    inner, inner_bias = tensors.linear(f"{prefix}.intermediate.dense")
-    outer, outer_bias = tensors.linear(f"{prefix}.output.dense")
-    return TransformerLayer(
-        qkv=np.concatenate([weight for weight, _ in parts], axis=1),
-        qkv_bias=np.concatenate([bias for _, bias in parts]),
-        attention_out=attention_out,
-        attention_out_bias=attention_out_bias,
-        attention_norm=tensors.norm(f"{prefix}.attention.output.LayerNorm"),
-        inner=inner,
-        inner_bias=inner_bias,
-        outer=outer,
-        outer_bias=outer_bias,
-        outer_norm=tensors.norm(f"{prefix}.output.LayerNorm"),
-    )
 
 
 class _Tensors:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from models.export.checkpoint import FloatArray, Transformer
-from models.export.transformer_graph import CONTRIB_DOMAIN, Precision, TransformerGraph, quantise_weight
+from models.export.transformer_graph import Precision, TransformerGraph
 from services.encoders.manifest import Pooling
 
 K1, B = 1.2, 0.75
@@ -105,21 +105,7 @@ class _ProjectedGraph(TransformerGraph):
         factors = (head.scale * allowed / head.spread).astype(np.float32)
         weight = np.ascontiguousarray((head.table * factors[:, None]).T)
         centred = g.op("Sub", dense, g.const("mean", head.mean))
-        if self.bits is None:
-            projected = g.op("MatMul", centred, g.const("projection", weight))
-        else:
-            values, scales = quantise_weight(weight, self.bits)
-            rows, row_scale = self.to_uint8(centred, [-1])
-            product = g.op(
-                "MatMulIntegerToFloat",
-                rows,
-                g.const("projection", values),
-                g.const("unit", np.float32(1)),
-                g.const("projection.scale", scales),
-                self.zero(),
-                domain=CONTRIB_DOMAIN,
-            )
-            projected = g.op("Mul", product, row_scale)
+        projected = self.product(centred, weight, "projection")
         positive = g.op("Relu", projected)
         kept = min(head.expansions, int(allowed.sum()))
         largest, _ = g.ops("TopK", positive, g.ints(kept), outputs=2, axis=-1, largest=1, sorted=1)
@@ -129,12 +115,8 @@ class _ProjectedGraph(TransformerGraph):
     def own_pieces(self) -> str:
         """Return [batch, vocabulary]: BM25's saturated counts of the window's pieces."""
         g, head = self.g, self.head
-        batch = g.op("Shape", "input_ids", start=0, end=1)
-        size = g.op("Concat", batch, g.ints(self.c.vocabulary), axis=0)
-        nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
         real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
-        ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
-        counts = g.op("ScatterElements", nowhere, ids, real, axis=1, reduction="add")
+        counts = self.scatter_positions(real, "add")
         allowed = (head.query_weights >= max(head.least_own_weight, _POSITIVE)).astype(np.float32)
         counts = g.op("Mul", counts, g.const("allowed", allowed))
         # The two special pieces are not part of the window.
@@ -148,14 +130,5 @@ class _ProjectedGraph(TransformerGraph):
         g = self.g
         dense = self.dense(self.states())
         weights = g.op("Add", self.own_pieces(), self.expansions(dense))
-        _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
-        g.op("Cast", ids, to=TensorProto.INT32, output="ids")
-        value = helper.make_tensor_value_info
-        return self.finish(
-            "projected_encoder",
-            [
-                value("ids", TensorProto.INT32, ["batch", top_k]),
-                value("weights", TensorProto.FLOAT, ["batch", top_k]),
-                value("dense", TensorProto.FLOAT, ["batch", self.c.width]),
-            ],
-        )
+        vector = helper.make_tensor_value_info("dense", TensorProto.FLOAT, ["batch", self.c.width])
+        return self.finish_sparse("projected_encoder", weights, top_k, [vector])

@@ -9,7 +9,6 @@ run does not encode them again.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import Counter
@@ -17,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
-from models.dense import DenseEncoder
+from models.dense import DenseEncoder, pool_positions
 from models.download import MessageReporter, fetch_model
 from models.encoder import PieceTokeniser
 from models.export.checkpoint import FloatArray, Transformer
@@ -31,9 +30,12 @@ from models.export.package import (
     count_reference,
     excluded_piece_ids,
     read_vocabulary,
+    require_one_vocabulary,
     require_output_place,
+    require_window,
     sample_passages,
     write_manifest,
+    write_query_weights,
     write_reference,
 )
 from models.export.throughput import cpu_name
@@ -46,10 +48,11 @@ from models.training.pairs import Pair, read_pairs, texts_fingerprint
 from models.training.storage import load_or_make_rows
 from models.verification import verify_directory
 from services.directories import replace_directory
-from services.encoders.catalogue import load_fetchable_models, read_dense_directory
-from services.encoders.manifest import DenseForm, Pooling, WindowSettings, expand_path
+from services.encoders.catalogue import list_dense_encoders, read_dense_directory
+from services.encoders.manifest import DenseForm, WindowSettings, expand_path
 from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
+from services.settings import Settings
 
 if TYPE_CHECKING:
     from models.training.train import ProgressReporter
@@ -104,24 +107,22 @@ class DenseSource:
     licence: str
 
 
-def open_dense_source(name: str, cache: Path, report: MessageReporter) -> DenseSource:
+def open_dense_source(name: str, settings: Settings, cache: Path, report: MessageReporter) -> DenseSource:
     """Return a dense encoder of the catalogue, fetched into `cache` if needed, or of a directory with a dense.json.
 
-    Raises ConfigurationError: `unknown_model`, `not_dense`, `bad_dense_encoder`, and those of `fetch_model`.
+    Raises ConfigurationError: `unknown_model`, `bad_dense_encoder`, and those of `fetch_model`.
     """
-    known = load_fetchable_models().get(name)
-    if known is None:
+    known = list_dense_encoders(settings)
+    encoder = known.get(name)
+    if encoder is None:
         directory = expand_path(name)
         if not directory.is_dir():
-            names = ", ".join(sorted(key for key, model in load_fetchable_models().items() if model.form is not None))
             raise ConfigurationError(
-                "unknown_model", f"{name!r} is neither a dense encoder that can be fetched ({names}) nor a directory."
+                "unknown_model", f"{name!r} is neither a dense encoder ({', '.join(sorted(known))}) nor a directory."
             )
-        described = read_dense_directory(directory)
-        return DenseSource(described.identity.name, directory, described.form, described.licence)
-    if known.form is None:
-        raise ConfigurationError("not_dense", f"{name} is not a dense encoder: {known.what}.")
-    return DenseSource(name, fetch_model(name, cache, report), known.form, known.licence)
+        encoder = read_dense_directory(directory)
+    directory = encoder.directory or fetch_model(encoder.identity.name, cache, report)
+    return DenseSource(encoder.identity.name, directory, encoder.form, encoder.licence)
 
 
 def project_encoder(
@@ -130,24 +131,27 @@ def project_encoder(
     """Fit a projected encoder, and write it to the directory OUT, whose name becomes the encoder's.
 
     The directory OUT.vectors beside it keeps the vectors of queries. Raises ConfigurationError
-    (`bad_name`, `encoder_exists`, `bad_tokenizer`, and those of `read_dense_checkpoint`) and InvalidInput
+    (`bad_name`, `encoder_exists`, `bad_tokenizer`, `bad_window`, and those of `read_dense_checkpoint`) and InvalidInput
     (`too_few_queries`, `too_few_passages`, `not_finite_scores`, and those of `read_pairs`).
     """
     began = time.monotonic()
     require_output_place(out, replace=False)
     transformer = read_dense_checkpoint(source.directory)
     vocabulary = read_vocabulary(source.directory / "tokenizer.json")
-    _require_one_vocabulary(source.directory, transformer, vocabulary)
-    pairs, by_file = _sample_pairs(files, options.queries, show)
+    require_one_vocabulary(source.directory, transformer, vocabulary)
     pieces = PieceTokeniser.load(source.directory / "tokenizer.json")
+    prefix = tuple(pieces.ids([source.form.passage_prefix])[0])
+    longest = transformer.max_pieces - len(prefix)
+    require_window(options.window.pieces, options.window.overlap, longest - 2)
+    pairs, by_file = _sample_pairs(files, options.queries, show)
     passages = sample_passages(files, options.reference)
     reference, reference_files = count_reference(lambda text: pieces.ids([text])[0], passages)
-    fit = _Fit(source, transformer, vocabulary, options.window, out.with_name(f"{out.name}.vectors"), show)
-    fit.report_memory(pairs, options.passages)
+    _report_memory(len(pairs), min(options.passages, len(pairs)), transformer, show)
+    fit = _Fit(source, transformer, vocabulary, pieces, out.with_name(f"{out.name}.vectors"), show)
     table = fit.query_table([pair.query for pair in pairs])
     sample = pieces.ids([pair.passage for pair in pairs[: options.passages]])
     rows = [row[: options.window.pieces] for row in sample]
-    vectors = fit.passage_vectors(rows)
+    vectors = fit.passage_vectors(rows, prefix)
     mean = vectors.mean(axis=0)
     head = ProjectionHead(
         table=table,
@@ -160,9 +164,15 @@ def project_encoder(
         expansions=options.expansions,
         least_query_weight=options.least_query_weight,
         least_own_weight=options.least_own_weight,
-        prefix=tuple(pieces.ids([source.form.passage_prefix])[0]),
+        prefix=prefix,
     )
     description = {
+        "architecture": ARCHITECTURE,
+        "vocabulary": transformer.vocabulary,
+        "window": options.window.model_dump(),
+        "top_k": options.top_k,
+        "precision": options.precision,
+        "dense": {"width": transformer.width, "form": source.form.model_dump(mode="json")},
         "licence": options.licence,
         "training": {
             "dense": source.name,
@@ -175,22 +185,13 @@ def project_encoder(
         },
     }
     with replace_directory(out) as fresh:
-        _write_encoder(fresh, out.resolve().name, source, transformer, head, options, description)
+        _write_encoder(fresh, source, transformer, vocabulary, head, options)
+        write_manifest(fresh, {"name": out.resolve().name, "max_pieces": longest, **description}, MODEL_FILES)
         write_reference(fresh, reference, reference_files)
         for problem in verify_directory(fresh).problems:
             raise problem
     show.report(f"Fitted in {time.monotonic() - began:,.0f} s.")
     return out
-
-
-def _require_one_vocabulary(directory: Path, transformer: Transformer, vocabulary: Mapping[str, int]) -> None:
-    last = max(vocabulary.values(), default=0)
-    if last >= transformer.vocabulary:
-        raise ConfigurationError(
-            "bad_tokenizer",
-            f"{directory / 'tokenizer.json'} has piece ids up to {last:,}, and the model has a vocabulary of "
-            f"{transformer.vocabulary:,}: the tokeniser belongs to another model.",
-        )
 
 
 def _sample_pairs(files: Sequence[Path], most: int, show: ProgressReporter) -> tuple[list[Pair], dict[str, int]]:
@@ -199,18 +200,18 @@ def _sample_pairs(files: Sequence[Path], most: int, show: ProgressReporter) -> t
     Each file gives the same number, drawn at random. A file with fewer queries gives all of its own, and the others
     give more.
     """
-    by_file: dict[str, list[Pair]] = {}
+    by_file: dict[Path, list[Pair]] = {}
     for number, file in enumerate(files):
         pairs: dict[str, Pair] = {}
         for pair in read_pairs(file):
             query = " ".join(pair.query.split()[-_QUERY_WORDS:])
             pairs.setdefault(query, Pair(query, pair.passage, file.name))
-        by_file[file.name] = _shuffled(list(pairs.values()))
+        by_file[file] = _shuffled(list(pairs.values()))
         show.step("Reading pairs", number + 1, len(files))
     chosen: dict[str, Pair] = {}
-    for taken, name in enumerate(sorted(by_file, key=lambda name: len(by_file[name]))):
+    for taken, file in enumerate(sorted(by_file, key=lambda file: len(by_file[file]))):
         share = (most - len(chosen)) // (len(by_file) - taken)
-        chosen |= {pair.query: pair for pair in by_file[name][:share] if pair.query not in chosen}
+        chosen |= {pair.query: pair for pair in by_file[file][:share] if pair.query not in chosen}
     if len(chosen) < MIN_QUERIES:
         raise InvalidInput(
             "too_few_queries",
@@ -223,6 +224,12 @@ def _shuffled(pairs: list[Pair]) -> list[Pair]:
     return random.Random(_SEED).sample(pairs, len(pairs))  # noqa: S311 (not a secret)
 
 
+def _report_memory(queries: int, passages: int, transformer: Transformer, show: ProgressReporter) -> None:
+    # The vectors of queries and seven matrices of the table's size, in float32.
+    memory = 4 * transformer.width * (queries + 7 * transformer.vocabulary)
+    show.report(f"{queries:,} queries, {passages:,} passages. The fit takes about {memory / 1e9:.1f} GB of memory.")
+
+
 class _Fit:
     """The dense encoder's vectors of texts, and the table that is fitted to them."""
 
@@ -230,35 +237,24 @@ class _Fit:
         self,
         source: DenseSource,
         transformer: Transformer,
-        vocabulary: Mapping[str, int],
-        window: WindowSettings,
+        vocabulary: dict[str, int],
+        pieces: PieceTokeniser,
         directory: Path,
         show: ProgressReporter,
     ) -> None:
         """`directory` keeps the vectors of queries."""
         self._dense = DenseEncoder(source.directory, source.form.cut(_QUERY_PIECES), name=source.name)
-        self._form = source.form
+        self._pooling = source.form.pooling
         self._transformer = transformer
         self._vocabulary = vocabulary
-        self._window = window
-        self._pieces = PieceTokeniser.load(source.directory / "tokenizer.json")
+        self._pieces = pieces
         self._directory = directory
         self._show = show
-
-    def report_memory(self, pairs: Sequence[Pair], passages: int) -> None:
-        """Report the numbers of pairs and the memory that the fit takes at most."""
-        width, vocabulary = self._transformer.width, self._transformer.vocabulary
-        # The vectors of queries and seven matrices of the table's size, in float32.
-        memory = 4 * width * (len(pairs) + 7 * vocabulary)
-        self._show.report(
-            f"{len(pairs):,} queries, {min(passages, len(pairs)):,} passages. The fit takes about "
-            f"{memory / 1e9:.1f} GB of memory."
-        )
 
     def query_table(self, queries: Sequence[str]) -> FloatArray:
         """Return the dense query table [vocabulary, width]."""
         words = [""] * self._transformer.vocabulary
-        excluded = excluded_piece_ids(dict(self._vocabulary))
+        excluded = excluded_piece_ids(self._vocabulary)
         for piece, piece_id in self._vocabulary.items():
             if piece_id not in excluded:
                 words[piece_id] = piece.removeprefix("##")
@@ -267,20 +263,21 @@ class _Fit:
         counts = count_pieces(self._pieces.ids(queries), self._transformer.vocabulary)
         return fit_query_table(counts, vectors, start, done=lambda at, of: self._show.step("Fitting the table", at, of))
 
-    def passage_vectors(self, rows: Sequence[Sequence[int]]) -> FloatArray:
+    def passage_vectors(self, rows: Sequence[Sequence[int]], prefix: Sequence[int]) -> FloatArray:
         """Return the vectors [rows, width] of rows of piece ids, by the int8 transformer that the encoder will have.
+
+        `prefix` precedes the pieces of each row.
 
         Raises InvalidInput (`not_finite_scores`).
         """
         vectors = np.empty((len(rows), self._transformer.width), np.float32)
         encode = make_state_encoder(self._transformer, "int8")
-        prefix = self._pieces.ids([self._form.passage_prefix])[0]
         first, last = self._pieces.id_of("[CLS]"), self._pieces.id_of("[SEP]")
         done = 0
         for batch in batch_by_length([len(row) for row in rows], _BATCH_PIECES):
             framed = [(first, *prefix, *rows[row], last) for row in batch]
             for row, states in zip(batch, encode(framed), strict=True):
-                pooled = states[0] if self._form.pooling is Pooling.first else states.mean(axis=0)
+                (pooled,) = pool_positions(states[None], np.ones((1, len(states)), np.int64), self._pooling)
                 vectors[row] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
             done += len(batch)
             self._show.step("Passages", done, len(rows))
@@ -311,38 +308,17 @@ def _query_weights(reference: PieceFrequencies, vocabulary: int, excluded: set[i
 
 def _write_encoder(
     directory: Path,
-    name: str,
     source: DenseSource,
     transformer: Transformer,
+    vocabulary: Mapping[str, int],
     head: ProjectionHead,
     options: ProjectionOptions,
-    description: Mapping[str, Any],
 ) -> None:
-    """Write graph, tokeniser, query table and manifest."""
+    """Write graph, tokeniser and query table."""
     model = build_projected_graph(transformer, head, precision=options.precision, top_k=options.top_k)
     onnx.checker.check_model(model)
     (directory / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     copy_tokenizer(source.directory / "tokenizer.json", directory / "tokenizer.json")
-    vocabulary = read_vocabulary(directory / "tokenizer.json")
     weights = {piece: round(float(head.query_weights[piece_id]), 5) for piece, piece_id in vocabulary.items()}
-    lines = ",\n".join(
-        f"{json.dumps(piece, ensure_ascii=False)}: {weights[piece]!r}"
-        for piece in sorted(vocabulary, key=vocabulary.__getitem__)
-        if weights[piece] > 0
-    )
-    (directory / "query_weights.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    write_manifest(
-        directory,
-        {
-            "name": name,
-            "architecture": ARCHITECTURE,
-            "vocabulary": transformer.vocabulary,
-            "max_pieces": transformer.max_pieces - len(head.prefix),
-            "window": options.window.model_dump(),
-            "top_k": options.top_k,
-            "precision": options.precision,
-            "dense": {"width": transformer.width, "form": source.form.model_dump(mode="json")},
-            **description,
-        },
-        MODEL_FILES,
-    )
+    weighted = {piece: weight for piece, weight in weights.items() if weight > 0}
+    write_query_weights(directory / "query_weights.json", weighted, vocabulary)

@@ -22,6 +22,7 @@ from models.training.train import SilentReporter  # noqa: E402
 from services.encoders.manifest import DenseForm, Pooling, WindowSettings, read_manifest  # noqa: E402
 from services.encoders.query_table import QueryTable  # noqa: E402
 from services.errors import ConfigurationError, InvalidInput  # noqa: E402
+from services.settings import Settings  # noqa: E402
 from tests.training.tiny_bert import HEADS, LAYERS, POSITIONS, VOCABULARY, WIDTH, write_bert  # noqa: E402
 from tests.training.tiny_dense import write_model  # noqa: E402
 
@@ -96,6 +97,20 @@ def test_the_graph_gives_own_pieces_projections_and_the_dense_vector(
         np.testing.assert_allclose(row_weights, whole[row_ids], rtol=1e-3, atol=1e-4)
 
 
+def test_half_precision_gives_nearly_the_same_vectors(bert: Path) -> None:
+    import onnxruntime
+
+    transformer, head = read_dense_checkpoint(bert), make_head()
+    input_ids, mask = pad_rows(rows_of(bert, TEXTS))
+    found = []
+    for precision in ("fp32", "fp16"):
+        model = build_projected_graph(transformer, head, precision=precision, top_k=24)  # type: ignore[arg-type]
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found.append(session.run(None, {"input_ids": input_ids, "attention_mask": mask}))
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=0.05)
+    assert (found[0][2] * found[1][2]).sum(axis=1).min() > 0.999
+
+
 def test_int8_vectors_are_close_and_the_same_in_every_batch(bert: Path) -> None:
     import onnxruntime
 
@@ -161,7 +176,7 @@ def write_pair_file(path: Path, count: int) -> Path:
 
 def test_an_encoder_is_fitted_verified_and_loads(bert: Path, tmp_path: Path) -> None:
     pairs = write_pair_file(tmp_path / "pairs.jsonl", 1200)
-    source = open_dense_source(str(bert), tmp_path, lambda message: None)
+    source = open_dense_source(str(bert), Settings(), tmp_path, lambda message: None)
     options = ProjectionOptions(
         queries=1000,
         passages=200,
@@ -187,19 +202,32 @@ def test_an_encoder_is_fitted_verified_and_loads(bert: Path, tmp_path: Path) -> 
     assert caught.value.code == "encoder_exists"
 
 
-def test_too_few_pairs_are_refused(bert: Path, tmp_path: Path) -> None:
-    source = open_dense_source(str(bert), tmp_path, lambda message: None)
+def test_too_few_pairs_and_long_windows_are_refused(bert: Path, tmp_path: Path) -> None:
+    source = open_dense_source(str(bert), Settings(), tmp_path, lambda message: None)
+    pairs, short = write_pair_file(tmp_path / "one.jsonl", 1), WindowSettings(pieces=32, overlap=4)
     with pytest.raises(InvalidInput) as caught:
-        project_encoder(
-            source, [write_pair_file(tmp_path / "one.jsonl", 1)], tmp_path / "out", ProjectionOptions(),
-            show=SilentReporter(),
-        )  # fmt: skip
+        project_encoder(source, [pairs], tmp_path / "out", ProjectionOptions(window=short), show=SilentReporter())
     assert caught.value.code == "too_few_queries"
+    long = WindowSettings(pieces=POSITIONS - 1, overlap=4)
+    with pytest.raises(ConfigurationError) as too_long:
+        project_encoder(source, [pairs], tmp_path / "out", ProjectionOptions(window=long), show=SilentReporter())
+    assert too_long.value.code == "bad_window"
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_one_name_are_both_read(bert: Path, tmp_path: Path) -> None:
+    source = open_dense_source(str(bert), Settings(), tmp_path, lambda message: None)
+    files = [write_pair_file(tmp_path / "a.jsonl", 600), tmp_path / "more" / "a.jsonl"]
+    files[1].parent.mkdir()
+    files[1].write_text(files[0].read_text().replace('"query": "', '"query": "other '))
+    options = ProjectionOptions(passages=100, window=WindowSettings(pieces=32, overlap=4), licence="MIT")
+    manifest = read_manifest(project_encoder(source, files, tmp_path / "out", options, show=SilentReporter()))
+    assert manifest.model_extra is not None
+    assert manifest.model_extra["training"]["queries"] == {"a.jsonl": 1200}
 
 
 def test_an_unknown_dense_encoder_is_refused(tmp_path: Path) -> None:
     for name, code in (("no-such-model", "unknown_model"), (str(tmp_path), "bad_dense_encoder")):
         with pytest.raises(ConfigurationError) as caught:
-            open_dense_source(name, tmp_path, lambda message: None)
+            open_dense_source(name, Settings(), tmp_path, lambda message: None)
         assert caught.value.code == code

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.export import export as orders
+from models.export import package
 from models.export import parity as parities
 from models.export.export import ExportOptions, export_encoder
 from models.export.onnx_graph import build_graph
@@ -116,7 +116,7 @@ def test_the_old_encoder_stays_when_measuring_fails(
 def test_a_model_with_another_vocabulary_is_measured(
     source: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "MAX_VOCABULARY", 40)
+    monkeypatch.setattr(package, "MAX_VOCABULARY", 40)
     err = export(source, tmp_path / "tiny")[2]
     assert err.endswith("[vocabulary_too_large]\n")
     assert "multilingual" in err
