@@ -23,7 +23,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest coverage page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 checks lint types pytest coverage page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,10 +51,12 @@ down: ## Stop the processes that `make up` or `make demo KEEP=1` left running
 status: ## Show the running processes, their addresses and their logs
 	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so no process of sparsewell runs."; fi
 
-# The checks use one core each, so they run at once.
 test: setup ## Check style, types, contracts and links of documents, run the tests on real services
-	@$(MAKE) --jobs=4 --output-sync=target lint types docs page-test
+	@$(MAKE) --jobs=4 --output-sync=target checks
 	$(MAKE) pytest
+
+# make --jobs runs them at once.
+checks: lint types docs page-test
 
 lint: .venv/.dev page-lint ## Style, formatting, imports between packages, widths of folders, import cycles
 	@echo "Style:"
