@@ -46,6 +46,7 @@ BENCHMARKS = {
     "podtile_cost": "ingest.talk_cost",
     "pruning": "latency.sparse_queries",
     "adapted_weights": "quality.adapted_weights",
+    "relevance": "quality.relevance",
     "pruning_quality": "quality.pruning",
     "query_encoding": "latency.query_side",
     "several_indexes": "quality.score_comparison",

@@ -32,6 +32,7 @@ from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import delete_generations_call, refresh_call
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, msearch_call
 from services.opensearch.stored_document import EncodedWindow
+from services.query.stop_words import blank_stop_words
 from services.settings import Settings
 
 COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
@@ -91,7 +92,7 @@ def judged_arguments(name: str, description: str | None) -> argparse.ArgumentPar
     parser = make_parser(name, description)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--encoder", default="projected-minilm-l6")
     parser.add_argument("--threads", type=int, default=0, help="threads of the encoder; 0: all cores")
     parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
     return parser
@@ -286,7 +287,9 @@ def search_lexical_lists(
 ) -> LexicalLists:
     """Return the best `size` documents of each judged query."""
     with open_lexical_index(search, settings, collection) as index:
-        return index.lists({query: lexical_query(text) for query, text in collection.judged.items()}, size)
+        return index.lists(
+            {query: lexical_query(blank_stop_words(text)) for query, text in collection.judged.items()}, size
+        )
 
 
 def save_vectors(path: Path, vectors: Sequence[SparseVector]) -> None:

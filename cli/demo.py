@@ -64,7 +64,9 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
     """Run the demonstration on the running service, add the seconds of each stage, and return the figures."""
     from examples.service import ServiceIndex
     from examples.stdlib.corpus import DECLARED_FIELDS, read_documents
-    from examples.stdlib.results import ask_questions, make_searcher, read_questions, results_as_json
+    from examples.stdlib.results import MODES, RERANKED, ask_questions, make_searcher, read_questions, results_as_json
+    from services.encoders.catalogue import list_dense_encoders
+    from services.settings import Settings
 
     print_heading(console, "2. Index the documentation of Python's standard library")
     began = time.perf_counter()
@@ -79,13 +81,16 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
     )
     with open_client(api_url) as client:
         service = ServiceIndex(client, STDLIB_INDEX)
-        service.recreate({"fields": DECLARED_FIELDS})
+        encoder = client.get("/readyz").json()["encoder"]
+        # An encoder that gives dense vectors in the same pass also has the table that reranks by them.
+        reranked = encoder in list_dense_encoders(Settings.read())
+        service.recreate({"fields": DECLARED_FIELDS, "dense": encoder if reranked else None})
         index_documents(console, service, corpus, seconds)
         print_heading(console, "3. Ask everyday questions")
         began = time.perf_counter()
-        rankings = ask_questions(make_searcher(service), read_questions())
+        modes = (*MODES, RERANKED) if reranked else MODES
+        rankings = ask_questions(make_searcher(service), read_questions(), modes)
         seconds["ask"] = time.perf_counter() - began
-        encoder = client.get("/readyz").json()["encoder"]
     show_results(console, rankings)
     show_contrasts(console, rankings)
     rate = round(len(corpus) / seconds["encode"], 1)
@@ -100,7 +105,7 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
 
 def show_results(console: "Console", rankings: Sequence["QuestionRankings"]) -> None:
     """Print how many questions each mode answered."""
-    from examples.stdlib.results import MAX_RANK, measure_modes
+    from examples.stdlib.results import MAX_RANK, RERANKED, measure_modes
 
     console.print(
         f"{len(rankings)} questions of a user who does not know Python's names, written before any search was run.\n"
@@ -111,29 +116,34 @@ def show_results(console: "Console", rankings: Sequence["QuestionRankings"]) -> 
         first, within = _format_share(row.first, row.questions), _format_share(row.within, row.questions)
         times = f"{row.median_ms:9.1f} ms{row.p90_ms:15.1f} ms"
         console.print(f"  {row.mode:10}{first:>12}{within:>16}{times}")
+    if RERANKED in rankings[0].rankings:
+        console.print(
+            "\nreranked: hybrid, its best 100 documents scored again by a dense query table. No search runs a model."
+        )
 
 
 def show_contrasts(console: "Console", rankings: Sequence["QuestionRankings"]) -> None:
     """Print the first question of each pattern of answering modes, with the first three names of each mode."""
     from rich.text import Text
 
-    from examples.stdlib.results import MODES, find_contrasts
+    from examples.stdlib.results import find_contrasts, modes_of
 
     console.print(
         "\nSide by side: one question for each combination of modes that answer within the\n"
         "first five (an asterisk marks the names that answer it)."
     )
-    width = max((min(console.width, 120) - 4) // len(MODES), 24)
+    names = modes_of(rankings)
+    width = max((min(console.width, 120) - 4) // len(names), 24)
     for pattern, count, item in find_contrasts(rankings):
-        modes = [mode for mode, answered in zip(MODES, pattern, strict=True) if answered]
+        modes = [mode for mode, answered in zip(names, pattern, strict=True) if answered]
         head = f"answered by {' and '.join(modes)}" if modes else "answered by no mode"
         console.print(
             Text.assemble(f"\n  {item.question.text}", (f"\n  {head} ({count} of {len(rankings)} questions)", "dim"))
         )
-        console.print(Text("  " + "".join(f"{'  ' + mode:{width}}" for mode in MODES).rstrip(), "dim"))
+        console.print(Text("  " + "".join(f"{'  ' + mode:{width}}" for mode in names).rstrip(), "dim"))
         for place in range(SHOWN_RANKS):
             console.print(_format_row(item, place, width))
-        ranks = [(mode, item.rank(mode) or 0) for mode in MODES]
+        ranks = [(mode, item.rank(mode) or 0) for mode in names]
         lower = [f"{mode} at {rank}" for mode, rank in ranks if rank > SHOWN_RANKS]
         if lower:
             console.print(Text(f"  Further down: {', '.join(lower)}.", "dim"))
@@ -143,11 +153,9 @@ def _format_row(item: "QuestionRankings", place: int, width: int) -> "Text":
     """Return a line with the name at a place, counted from 0, for each mode."""
     from rich.text import Text
 
-    from examples.stdlib.results import MODES
-
     line = Text("  ")
-    for mode in MODES:
-        ids = item.rankings[mode].ids[place : place + 1]
+    for ranking in item.rankings.values():
+        ids = ranking.ids[place : place + 1]
         right = item.question.rank(list(ids)) is not None
         cell = f"{'*' if right else ' '} {shorten_name(ids[0], width - 4)}" if ids else "  -"
         line.append(f"{cell:{width}}", "green" if right else "")

@@ -65,7 +65,7 @@ def show(
 ) -> None:
     """Show an encoder's manifest and both ends of its query table, or its vectors of a text and a query.
 
-    Example: sparsewell encoders show bootstrap-minilm-l6 --query "revenge at sea"
+    Example: sparsewell encoders show projected-minilm-l6 --query "revenge at sea"
     """
     from cli.api_client import require_utf8
     from cli.encoder_inspection import describe_encoder, weigh_document, weigh_query

@@ -88,7 +88,7 @@ def project(  # noqa: PLR0913, PLR0917 (each argument is an option of the comman
     queries: Annotated[int, typer.Option(min=1000, help="most queries that the table is fitted to")] = 100_000,
     passages: Annotated[int, typer.Option(min=1000, help="most passages that are encoded")] = 10_000,
     window: Annotated[int, typer.Option(min=16, max=8190, help="pieces of a window")] = 254,
-    expansions: Annotated[int, typer.Option(min=1, max=4096, help="projected pieces of a window")] = 64,
+    expansions: Annotated[int, typer.Option(min=1, max=4096, help="projected pieces of a window")] = 48,
     scale: Annotated[float, typer.Option(min=0.0, max=100.0, help="factor of projected weights")] = 0.4,
     precision: Annotated[Literal["int8", "int7", "fp16", "fp32"], typer.Option(help="of the model's weights")] = "int8",
     licence: Annotated[str | None, typer.Option(help="licence of the new encoder; default: of the dense one")] = None,
@@ -127,7 +127,9 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     ],
     out: OutOption,
     judgements: Annotated[Path | None, typer.Option(help="judged collection (BEIR layout) for the report only")] = None,
-    start: Annotated[str | None, typer.Option(help="encoder to start from; default: from the settings")] = None,
+    start: Annotated[
+        str, typer.Option(help="encoder to start from; a projected encoder has no head that is trained")
+    ] = "bootstrap-minilm-l6",
     teacher: Annotated[
         str, typer.Option(help="dense teacher, see sparsewell train teachers; none: learn from BM25 and the start only")
     ] = "bge-small-en-v1.5-int8",
@@ -151,9 +153,7 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     with _training_session() as show:
         from cli.training import make_question_generator
         from models.training.own.run import OwnCorpusOptions, train_own_encoder
-        from services.settings import Settings
 
-        start = start or Settings.read().encoder
         dense = [] if teacher == "none" else [("dense", teacher, 0.5)]
         options = OwnCorpusOptions(
             start,

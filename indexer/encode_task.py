@@ -31,6 +31,7 @@ from indexer.encoding import (
     encode_run,
     group_into_runs,
     make_chaptering,
+    store_dense_vectors,
 )
 from indexer.runtime import Runtime
 from services.documents.document import is_talk
@@ -204,7 +205,9 @@ class EncodeRun:
             (stored,) = counted
         windowed = self._cut(stored)
         outcome = (
-            encode_long_document(self.runtime.encoder, windowed) if isinstance(windowed, WindowedDocument) else windowed
+            encode_long_document(self.runtime.encoder, windowed, jointly=self.runtime.is_joint(self.generation))
+            if isinstance(windowed, WindowedDocument)
+            else windowed
         )
         if isinstance(outcome, EncodingFailure):
             self._record_failures([outcome])
@@ -229,7 +232,7 @@ class EncodeRun:
                     left += [windowed.stored for windowed in group]
                     continue
                 self.runs += 1
-                outcomes = encode_run(self.runtime.encoder, group)
+                outcomes = encode_run(self.runtime.encoder, group, jointly=self.runtime.is_joint(self.generation))
                 failures += [outcome for outcome in outcomes if isinstance(outcome, EncodingFailure)]
                 encoded = [outcome for outcome in outcomes if isinstance(outcome, EncodedDocument)]
                 writes = self._encoded_writes(encoded)
@@ -241,13 +244,17 @@ class EncodeRun:
 
     def _encoded_writes(self, encoded: Sequence[EncodedDocument]) -> list[Write]:
         """Return the writes of encoded documents, with dense vectors when the generation declares them."""
-        model, identity = self.runtime.dense(self.generation), self.generation.dense
-        if model is None or identity is None:
+        identity = self.generation.dense
+        if identity is None:
             return [
                 encoded_write(self.generation, document.stored, document.windows, chaptering=document.chaptering)
                 for document in encoded
             ]
-        dense = encode_dense_vectors(model, identity, [document.stored for document in encoded])
+        model = self.runtime.dense(self.generation)
+        if model is None:
+            dense = [store_dense_vectors(document.dense) for document in encoded if document.dense is not None]
+        else:
+            dense = encode_dense_vectors(model, identity, [document.stored for document in encoded])
         self.counts["without dense vectors"] += sum(bool(outcome.error) for outcome in dense)
         return [
             encoded_write(self.generation, document.stored, document.windows, outcome, document.chaptering)

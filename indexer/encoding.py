@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from models.chapters.engine import Episode
 from models.dense import DenseModel
-from models.encoder import Encoder, TextWindow
+from models.encoder import Encoder, JointEncoder, TextWindow
 from services.documents.document import joined_text
 from services.encoders.manifest import DenseIdentity, WindowSettings
-from services.encoders.vectors import SparseVector, merge_neighbouring_windows, pack_dense_vectors
+from services.encoders.vectors import DenseArray, SparseVector, merge_neighbouring_windows, pack_dense_vectors
 from services.errors import SparsewellError
 from services.index_spec import TalkSettings
 from services.opensearch.journal import MAX_REASON_CHARACTERS, DenseOutcome
@@ -57,11 +58,15 @@ class WindowedDocument:
 
 @dataclass(frozen=True, slots=True)
 class EncodedDocument:
-    """A document and the vectors of its windows."""
+    """A document and the vectors of its windows.
+
+    `dense` [windows, width]: the dense vectors of the same pass; None: the pass did not give them.
+    """
 
     stored: StoredDocument
     windows: list[EncodedWindow]
     chaptering: Chaptering | None = None
+    dense: DenseArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +96,23 @@ def cut_windows(encoder: Encoder, window: WindowSettings, stored: StoredDocument
 
 
 def encode_long_document(
-    encoder: Encoder, document: WindowedDocument, max_windows: int = MAX_RUN_WINDOWS
+    encoder: Encoder, document: WindowedDocument, max_windows: int = MAX_RUN_WINDOWS, *, jointly: bool = False
 ) -> EncodedDocument | EncodingFailure:
-    """Encode a document that may have thousands of windows, in runs of at most `max_windows`."""
+    """Encode a document that may have thousands of windows, in runs of at most `max_windows`.
+
+    `jointly`: see `encode_run`.
+    """
     encoded: list[EncodedWindow] = []
+    dense: list[DenseArray] = []
     for at in range(0, len(document.windows), max_windows):
-        (outcome,) = encode_run(encoder, [replace(document, windows=document.windows[at : at + max_windows])])
+        part = replace(document, windows=document.windows[at : at + max_windows])
+        (outcome,) = encode_run(encoder, [part], jointly=jointly)
         if isinstance(outcome, EncodingFailure):
             return outcome
         encoded += outcome.windows
-    return EncodedDocument(document.stored, encoded, document.chaptering)
+        if outcome.dense is not None:
+            dense.append(outcome.dense)
+    return EncodedDocument(document.stored, encoded, document.chaptering, np.concatenate(dense) if dense else None)
 
 
 def group_into_runs(
@@ -126,10 +138,13 @@ def _longest_window(document: WindowedDocument) -> int:
     return max((len(window.piece_ids) for window in document.windows), default=0)
 
 
-def encode_run(encoder: Encoder, group: Sequence[WindowedDocument]) -> list[EncodedDocument | EncodingFailure]:
+def encode_run(
+    encoder: Encoder, group: Sequence[WindowedDocument], *, jointly: bool = False
+) -> list[EncodedDocument | EncodingFailure]:
     """Encode all windows of a group in one run. The encoder sorts them by length.
 
-    When the run raises, each document is encoded by itself, so that only the faulty one fails.
+    `jointly`: the documents also get the dense vectors of the encoder's pass, if it gives any. When the run raises,
+    each document is encoded by itself, so that only the faulty one fails.
     """
     windows = [window for document in group for window in document.windows]
     pieces = sum(len(window.piece_ids) for window in windows)
@@ -141,20 +156,27 @@ def encode_run(encoder: Encoder, group: Sequence[WindowedDocument]) -> list[Enco
             "encoder": encoder.manifest.name,
         }
         with tracing.open_span("encode", attributes=attributes):
-            vectors = encoder.encode(windows)
+            if jointly and isinstance(encoder, JointEncoder):
+                vectors, dense = encoder.encode_jointly(windows)
+            else:
+                vectors, dense = encoder.encode(windows), None
     except Exception as error:
         if len(group) == 1:
             return [EncodingFailure.from_error(group[0].stored, error)]
-        return [outcome for document in group for outcome in encode_run(encoder, [document])]
+        return [outcome for document in group for outcome in encode_run(encoder, [document], jointly=jointly)]
     name = encoder.manifest.name
     ENCODE_DURATION.labels(name).observe(time.perf_counter() - began)
     ENCODE_PIECES.labels(name).observe(pieces)
-    remaining = iter(vectors)
-    return [_check_posting_count(encoder, document, [next(remaining) for _ in document.windows]) for document in group]
+    outcomes, at = [], 0
+    for document in group:
+        rows = slice(at, at + len(document.windows))
+        outcomes.append(_check_posting_count(encoder, document, vectors[rows], None if dense is None else dense[rows]))
+        at = rows.stop
+    return outcomes
 
 
 def _check_posting_count(
-    encoder: Encoder, document: WindowedDocument, vectors: Sequence[SparseVector]
+    encoder: Encoder, document: WindowedDocument, vectors: Sequence[SparseVector], dense: DenseArray | None
 ) -> EncodedDocument | EncodingFailure:
     """Return the encoded document, or a failure when a vector has more weights than the encoder's manifest allows.
 
@@ -166,7 +188,7 @@ def _check_posting_count(
         return EncodingFailure(document.stored, "too_many_weights", reason, final=True)
     pairs = zip(document.windows, vectors, strict=True)
     encoded = [EncodedWindow(window.start, window.end, vector) for window, vector in pairs]
-    return EncodedDocument(document.stored, encoded, document.chaptering)
+    return EncodedDocument(document.stored, encoded, document.chaptering, dense)
 
 
 def cut_talk_windows(
@@ -282,10 +304,7 @@ def encode_dense_vectors(
         cuts = [_dense_windows(model, identity, stored) for stored in documents]
         vectors = model.encode_windows([window for windows in cuts for window in windows])
         ends = np.cumsum([len(windows) for windows in cuts])[:-1]
-        return [
-            DenseOutcome(pack_dense_vectors(merge_neighbouring_windows(document_vectors)))
-            for document_vectors in np.split(vectors, ends)
-        ]
+        return [store_dense_vectors(document_vectors) for document_vectors in np.split(vectors, ends)]
     except Exception as error:
         if len(documents) > 1:
             return [outcome for stored in documents for outcome in encode_dense_vectors(model, identity, [stored])]
@@ -293,6 +312,11 @@ def encode_dense_vectors(
         log.warning("document %r has no dense vectors: %s", documents[0].id, error)
         DENSE_FAILURES.labels(code).inc()
         return [DenseOutcome(error=code) for _ in documents]
+
+
+def store_dense_vectors(vectors: npt.NDArray[np.floating]) -> DenseOutcome:
+    """Return the stored form of a document's dense vectors [windows, width]. Raises InvalidInput (`bad_vector`)."""
+    return DenseOutcome(pack_dense_vectors(merge_neighbouring_windows(vectors)))
 
 
 def _dense_windows(model: DenseModel, identity: DenseIdentity, stored: StoredDocument) -> list[TextWindow]:

@@ -147,14 +147,18 @@ class Runtime:
         """The encoder, loaded at the first use."""
         return self._load(self.settings)
 
+    def is_joint(self, generation: Generation) -> bool:
+        """Return whether one pass of the encoder gives both the sparse and the dense vectors of a generation."""
+        return generation.dense is not None and generation.dense.fingerprint == self.encoder.fingerprint
+
     def dense(self, generation: Generation) -> DenseModel | None:
-        """Return the dense encoder of a generation, None when it declares none.
+        """Return the dense encoder of a generation; None when it declares none, or when its encoder `is_joint`.
 
         Raises EncoderMismatch when this worker cannot load it. The documents then wait: without their dense vectors
         they would rank lower, and no error would show it.
         """
         identity = generation.dense
-        if identity is None:
+        if identity is None or self.is_joint(generation):
             return None
         if identity.fingerprint not in self._dense:
             try:

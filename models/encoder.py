@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from services.encoders.manifest import Manifest, verify_file
 from services.encoders.query_table import make_piece_formatter
-from services.encoders.vectors import SparseVector
+from services.encoders.vectors import DenseArray, SparseVector
 from services.errors import ConfigurationError, InvalidInput
 
 PieceOffsets = Sequence[tuple[int, int]]
@@ -50,6 +50,18 @@ class Encoder(Protocol):
 
     def piece(self, piece_id: int) -> str:
         """Return the piece of a vocabulary id."""
+        ...
+
+
+@runtime_checkable
+class JointEncoder(Encoder, Protocol):
+    """A document encoder whose pass also gives dense vectors (`models.projection.encoder`)."""
+
+    def encode_jointly(self, windows: Sequence[TextWindow]) -> tuple[list[SparseVector], DenseArray]:
+        """Return one sparse vector and one dense unit vector a window, in order: a list and [windows, width].
+
+        Raises InvalidInput as `encode`, and `not_finite_scores` for a dense vector of NaN or infinity.
+        """
         ...
 
 

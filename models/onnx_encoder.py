@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from services.encoders.vectors import EMPTY_VECTOR, SparseVector
 from services.errors import ConfigurationError, Overloaded
 
 log = logging.getLogger("sparsewell.encoder")
+# Runs a model on rows of piece ids, and returns arrays with one row for each.
+RunModel = Callable[[Sequence[Sequence[int]]], Sequence[np.ndarray]]
 MODEL_FILE = "model.onnx"
 CPU_PROVIDER = "CPUExecutionProvider"
 # Padded pieces of one model run. The widest tensor takes 4 x 30,522 bytes a piece, 125 MB at this size. Larger batches
@@ -63,28 +65,38 @@ class BatchedEncoder(WordPieceEncoder, ABC):
 
         Raises Overloaded (`out_of_memory`) when a single window does not fit: other processes may hold the memory.
         """
-        vectors = [EMPTY_VECTOR] * len(windows)
+        return self.sparse_vectors(windows, self.outputs(windows, self.run))
+
+    def outputs(self, windows: Sequence[TextWindow], run: RunModel) -> dict[int, tuple[np.ndarray, ...]]:
+        """Run the model in batches. Return the outputs of each window that has pieces, by its position."""
+        found: dict[int, tuple[np.ndarray, ...]] = {}
         waiting = [position for position, window in enumerate(windows) if window.piece_ids]
         while waiting:
             lengths = [self._length(len(windows[position].piece_ids)) for position in waiting]
-            done: set[int] = set()
             for batch in batch_by_length(lengths, self.batch_pieces):
                 rows = [waiting[row] for row in batch]
-                output = self._run_or_halve([windows[position].piece_ids for position in rows], lengths[batch[0]])
-                if output is None:
+                pieces = [windows[position].piece_ids for position in rows]
+                outputs = self._run_or_halve(run, pieces, lengths[batch[0]])
+                if outputs is None:
                     break
-                for position, ids, weights in zip(rows, *output, strict=True):
-                    vectors[position] = make_finite_vector(
-                        ids, weights, self.manifest.name, position, windows[position]
-                    )
-                done.update(rows)
-            waiting = [position for position in waiting if position not in done]
+                found |= zip(rows, zip(*outputs, strict=True), strict=True)
+            waiting = [position for position in waiting if position not in found]
+        return found
+
+    def sparse_vectors(
+        self, windows: Sequence[TextWindow], outputs: Mapping[int, Sequence[np.ndarray]]
+    ) -> list[SparseVector]:
+        """Return one vector a window from its ids and weights. Raises InvalidInput (`not_finite_weights`)."""
+        vectors = [EMPTY_VECTOR] * len(windows)
+        for position in sorted(outputs):
+            ids, weights = outputs[position]
+            vectors[position] = make_finite_vector(ids, weights, self.manifest.name, position, windows[position])
         return vectors
 
-    def _run_or_halve(self, rows: Sequence[Sequence[int]], longest: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def _run_or_halve(self, run: RunModel, rows: Sequence[Sequence[int]], longest: int) -> Sequence[np.ndarray] | None:
         """Run the model; on lack of memory halve the batch size and return None."""
         try:
-            return self.run(rows)
+            return run(rows)
         except Exception as error:  # the runtimes' errors share no base but Exception
             if not self._is_out_of_memory(error):
                 raise
@@ -154,9 +166,16 @@ class OnnxSparseEncoder(BatchedEncoder):
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Run the model on piece ids without special pieces. Returns int32 ids and float32 weights, both [rows, k]."""
-        input_ids, mask = pad_rows([(self._first, *row, self._last) for row in rows])
-        ids, weights = self._session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
+        ids, weights = self.run_for(("ids", "weights"), rows)
         return ids, weights
+
+    def run_for(self, outputs: Sequence[str], rows: Sequence[Sequence[int]]) -> Sequence[np.ndarray]:
+        """Run the model on piece ids without special pieces, for the named outputs alone."""
+        input_ids, mask = pad_rows([(self._first, *row, self._last) for row in rows])
+        arrays: Sequence[np.ndarray] = self._session.run(
+            list(outputs), {"input_ids": input_ids, "attention_mask": mask}
+        )
+        return arrays
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

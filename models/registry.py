@@ -19,6 +19,7 @@ from services.errors import ConfigurationError
 
 STANDIN_ARCHITECTURE = "standin"
 DECODER_ARCHITECTURE = "MistralForSparseEncoding"
+PROJECTED_ARCHITECTURE = "BertForProjectedExpansion"
 # Weight of the plural of a word (or of its singular), as a share of the word's weight.
 EXPANSION_WEIGHT = 0.25
 
@@ -46,6 +47,10 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
         return DecoderEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces)
     from models.onnx_encoder import MAX_BATCH_PIECES, OnnxSparseEncoder
 
+    if manifest.architecture == PROJECTED_ARCHITECTURE:
+        from models.projection.encoder import ProjectedEncoder
+
+        return ProjectedEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or MAX_BATCH_PIECES)
     return OnnxSparseEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or MAX_BATCH_PIECES)
 
 

@@ -24,6 +24,7 @@ from services.encoders.checks import (
     find_refused_files,
     measure_query_table,
 )
+from services.encoders.dense_query_table import DenseQueryTable
 from services.encoders.manifest import MANIFEST_FILE, Manifest, has_manifest, read_manifest
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, SparsewellError
@@ -80,6 +81,7 @@ def verify_directory(directory: Path) -> VerificationResult:
         return VerificationResult(problems)
     try:
         table = QueryTable.load(directory)
+        DenseQueryTable.load(directory, manifest)
         statistics = measure_query_table(table)
         problems += check_query_table(directory, statistics)
         if "model.onnx" in manifest.files:
@@ -113,8 +115,7 @@ def find_graph_problems(directory: Path, manifest: Manifest) -> Iterator[Configu
     except Exception as error:  # onnxruntime's errors share no base but Exception
         yield _bad_graph(path, f"it cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]})")
         return
-    dense = (manifest.model_extra or {}).get("dense")
-    outputs = _OUTPUTS | (_DENSE_OUTPUT if dense else {})
+    outputs = _OUTPUTS | ({} if manifest.dense is None else _DENSE_OUTPUT)
     for kind, expected, actual in (
         ("inputs", _INPUTS, {tensor.name: tensor.type for tensor in session.get_inputs()}),
         ("outputs", outputs, {tensor.name: tensor.type for tensor in session.get_outputs()}),
@@ -123,8 +124,8 @@ def find_graph_problems(directory: Path, manifest: Manifest) -> Iterator[Configu
             yield _bad_graph(path, f"its {kind} are {_join_names(actual)}, and a worker needs {_join_names(expected)}")
             return
     widths = {tensor.name: tensor.shape[-1] for tensor in session.get_outputs()}
-    if dense and widths.pop("dense") != dense.get("width"):
-        yield _bad_graph(path, f"its dense vectors do not have the manifest's {dense.get('width')} numbers")
+    if manifest.dense is not None and widths.pop("dense") != manifest.dense.width:
+        yield _bad_graph(path, f"its dense vectors do not have the manifest's {manifest.dense.width} numbers")
     if set(widths.values()) != {manifest.top_k}:
         yield _bad_graph(path, f"it gives {widths['weights']} weights a window, and the manifest says {manifest.top_k}")
     # The shapes do not show vocabulary and longest input: the graph must accept the last id and refuse the next one.

@@ -4,6 +4,7 @@ The curation rules are read in parallel with the index's generation and cached a
 search fails rather than show documents that the rules hide.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
 from services.encoders.catalogue import load_known_encoders
+from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import Manifest
 from services.encoders.piece_frequencies import PieceFrequencies
 from services.encoders.query_table import QueryTable
@@ -37,6 +39,8 @@ from services.opensearch.curation_records import (
 from services.opensearch.frequency_records import FrequencyRecord, read_records_call, require_record
 from services.settings import Settings
 
+log = logging.getLogger(__name__)
+
 # An adapted table has 120 kilobytes for a vocabulary of 30,000 pieces, and its record about as many.
 MAX_ADAPTED_TABLES: Final = 300
 RecordKey = tuple[str, str, int]
@@ -57,6 +61,9 @@ class QueryTableCache:
         # The first of two encoders with the same name is used.
         self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
         self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
+        self._dense: dict[str, DenseQueryEncoder | None] = {}
+        # Read before the first search, because the check of its file takes milliseconds.
+        self._dense_encoder(self.default.fingerprint)
         self._records: OrderedDict[RecordKey, FrequencyRecord] = OrderedDict()
         self._adapted: OrderedDict[tuple[RecordKey, ...], QueryTable] = OrderedDict()
 
@@ -138,6 +145,23 @@ class QueryTableCache:
             raise EncoderMismatch("encoder_mismatch", error.detail) from error
         self._tables[fingerprint] = table
         return table
+
+    def dense(self, generation: Generation) -> DenseQueryEncoder | None:
+        """Return the encoder of queries for a generation's dense vectors; None: it has no table or no vectors."""
+        return None if generation.dense is None else self._dense_encoder(generation.dense.fingerprint)
+
+    def _dense_encoder(self, fingerprint: str) -> DenseQueryEncoder | None:
+        """Return the dense query table of an encoder. A table that cannot be read costs no search."""
+        if fingerprint in self._dense or fingerprint not in self._directories:
+            return self._dense.get(fingerprint)
+        directory = self._directories[fingerprint]
+        try:
+            pieces = self._tables.get(fingerprint) or QueryTable.load(directory)
+            self._dense[fingerprint] = DenseQueryEncoder.load(directory, pieces)
+        except ConfigurationError as error:
+            log.warning("searches do not rerank by the table of %s: %s", directory, error)
+            self._dense[fingerprint] = None
+        return self._dense[fingerprint]
 
     def serves(self, fingerprint: str) -> bool:
         """Return whether the service has the query table of an encoder."""

@@ -273,7 +273,7 @@ class Settings(ConnectionSettings):
     suggest_after: int = Field(3, ge=1, description="a query is suggested from this count on")
     max_learned_queries: int = Field(5000, ge=1, le=9999, description="learned queries kept per index")
 
-    encoder: str = Field("bootstrap-minilm-l6", description="name of shipped weights, or path of a model directory")
+    encoder: str = Field("projected-minilm-l6", description="name of shipped weights, or path of a model directory")
     more_encoders: str = Field("", description="further names or paths that the API serves, by commas")
     dense_encoders: str = Field("", description="directories with a dense.json, separated by commas")
     model_url: str = Field("", pattern=r"^(https?://.+)?$", description="address of the model process; empty: none")

@@ -51,7 +51,7 @@ def talk_encoding(argv: list[str] | None = None) -> None:
     parser = make_parser("talk_encoding", talk_encoding.__doc__)
     parser.add_argument("data", type=Path, help="folder of chapters/syntax_fm.jsonl.gz")
     parser.add_argument("--hours", default="1,10")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--encoder", default="projected-minilm-l6")
     parser.add_argument("--threads", type=int, default=2)
     run_benchmark("talk_encoding", parser, measure_talk_encoding, argv)
 

@@ -56,7 +56,7 @@ def chapter_cost(argv: list[str] | None = None) -> None:
 
 def measure_tiling(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the best of some rounds of an hour, and one round of ten hours."""
-    encoder = load_encoder("bootstrap-minilm-l6", threads=2)
+    encoder = load_encoder("projected-minilm-l6", threads=2)
     path = arguments.data / "chapters" / "syntax_fm.jsonl.gz"
     episodes = [annotated.episode for annotated in read_episodes(path) if annotated.held_out]
     hour = choose_hour(episodes)
@@ -164,7 +164,7 @@ def podtile_cost(argv: list[str] | None = None) -> None:
 
 def measure_generator(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the costs of both engines for an hour and for ten hours."""
-    encoder = load_encoder("bootstrap-minilm-l6", threads=1)
+    encoder = load_encoder("projected-minilm-l6", threads=1)
     makers = {"tiling": EngineChapterMaker(open_chapter_engine("tiling", encoder))}
     makers["podtile"] = EngineChapterMaker(open_chapter_engine("podtile", encoder, arguments.model, threads=1))
     path = arguments.data / "chapters" / "syntax_fm.jsonl.gz"

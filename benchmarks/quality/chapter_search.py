@@ -70,7 +70,7 @@ def chapter_search(argv: list[str] | None = None) -> None:
     parser.add_argument("--queries", type=int, default=150, help="queries of each set, at most")
     parser.add_argument("--left-out", default="", help="name of a side to skip")
     parser.add_argument("--engine", default="tiling")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--encoder", default="projected-minilm-l6")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="keep vectors and chapters there")
     run_benchmark("chapter_search", parser, measure_chapter_search, argv)

@@ -76,7 +76,7 @@ def chapters(argv: list[str] | None = None) -> None:
 
 def measure_chapters(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Measure one half of both sets."""
-    encoder = load_encoder("bootstrap-minilm-l6", threads=1)
+    encoder = load_encoder("projected-minilm-l6", threads=1)
     sets = {
         name: list(
             encode_episodes(

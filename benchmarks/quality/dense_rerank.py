@@ -44,7 +44,7 @@ from services.encoders.vectors import (
     pack_dense_vectors,
 )
 from services.opensearch.client import SyncSearchClient
-from services.query.fusion import DEFAULT_INTERPOLATION_WEIGHT, DEFAULT_WEIGHTS, fuse_lists, interpolate_scores
+from services.query.fusion import DEFAULT_MODEL_WEIGHT, DEFAULT_WEIGHTS, fuse_lists, interpolate_scores
 from services.settings import Settings
 
 COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
@@ -167,7 +167,7 @@ def dense_rerank(argv: list[str] | None = None) -> None:
     parser = make_parser("dense_rerank", dense_rerank.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--encoder", default="projected-minilm-l6")
     parser.add_argument("--dense", default="bge-small-en-v1.5-int8")
     parser.add_argument("--live", default="", help="collections that are measured live as well")
     parser.add_argument("--threads", type=int, default=0, help="threads of the encoders; 0: all cores")
@@ -198,7 +198,7 @@ def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
         "dense": known.identity.model_dump(),
         "top": RERANK_DEPTH,
-        "default_weight": DEFAULT_INTERPOLATION_WEIGHT,
+        "default_weight": DEFAULT_MODEL_WEIGHT,
         "summary": summarise_figures(results),
         "by_collection": results,
     }
@@ -216,9 +216,9 @@ def rerank_figures(bench: RerankBench) -> dict[str, Any]:
         "hybrid": bench.ndcg(bench.hybrid),
         "dense alone": bench.ndcg(bench.dense_alone()),
         "by_weight": {f"{weight:.1f}": bench.ndcg(bench.reranked(weight)) for weight in WEIGHTS},
-        "by_form": {form: bench.ndcg(bench.reranked(DEFAULT_INTERPOLATION_WEIGHT, form)) for form in STORED_FORMS},
+        "by_form": {form: bench.ndcg(bench.reranked(DEFAULT_MODEL_WEIGHT, form)) for form in STORED_FORMS},
         "feedback": {
-            f"{n} x {w}": bench.ndcg(bench.reranked(DEFAULT_INTERPOLATION_WEIGHT, feedback=(n, w)))
+            f"{n} x {w}": bench.ndcg(bench.reranked(DEFAULT_MODEL_WEIGHT, feedback=(n, w)))
             for n, w in FEEDBACK_SETTINGS
         },
     }
@@ -233,7 +233,7 @@ def summarise_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 
     hybrid = round(float(np.mean([figures["hybrid"] for figures in results.values()])), 5)
     by_weight = means("by_weight")
-    default = f"{DEFAULT_INTERPOLATION_WEIGHT:.1f}"
+    default = f"{DEFAULT_MODEL_WEIGHT:.1f}"
     return {
         "hybrid": hybrid,
         "by_weight": by_weight,

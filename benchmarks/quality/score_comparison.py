@@ -68,7 +68,7 @@ def live_against_memory(argv: list[str] | None = None) -> None:
     parser = make_parser("live_against_memory", live_against_memory.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default="cranfield,cosqa")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--encoder", default="projected-minilm-l6")
     parser.add_argument("--cache", type=Path, help="keep the vectors there")
     run_benchmark("live_against_memory", parser, compare_with_memory, argv)
 
@@ -167,7 +167,7 @@ def several_indexes(argv: list[str] | None = None) -> None:
     parser = make_parser("several_indexes", several_indexes.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default="adi,cisi,cosqa,cranfield,medline")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--encoder", default="projected-minilm-l6")
     parser.add_argument("--second", default="standin", help="encoder of some of the indexes")
     parser.add_argument("--cache", type=Path, help="keep the vectors there")
     run_benchmark("several_indexes", parser, measure_several_indexes, argv)

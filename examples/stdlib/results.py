@@ -14,6 +14,8 @@ from examples.service import ServiceIndex
 
 QUESTIONS_FILE = Path(__file__).with_name("questions.jsonl")
 MODES = ("lexical", "sparse", "hybrid")
+# Hybrid search whose best documents are reranked by the encoder's dense query table.
+RERANKED = "reranked"
 MAX_RANK = 5
 HIT_COUNT = 10  # hits of each search
 WARM_UP_QUERIES = 10  # questions before the timed ones, because a new Java process interprets its code at first
@@ -62,22 +64,30 @@ class QuestionRankings(NamedTuple):
         return rank is not None and rank <= MAX_RANK
 
 
-def ask_questions(search: Callable[[str, str], TimedRanking], questions: Sequence[Question]) -> list[QuestionRankings]:
+def ask_questions(
+    search: Callable[[str, str], TimedRanking], questions: Sequence[Question], modes: Sequence[str] = MODES
+) -> list[QuestionRankings]:
     """Search for each question in each mode. The modes take turns, so that none has warmer caches."""
     for question in questions[:WARM_UP_QUERIES]:
-        for mode in MODES:
+        for mode in modes:
             search(question.text, mode)
-    return [QuestionRankings(question, {mode: search(question.text, mode) for mode in MODES}) for question in questions]
+    return [QuestionRankings(question, {mode: search(question.text, mode) for mode in modes}) for question in questions]
 
 
 def make_searcher(service: ServiceIndex) -> Callable[[str, str], TimedRanking]:
-    """Make a function that searches for a question in a mode."""
+    """Make a function that searches for a question in a mode, or reranked."""
 
     def search(query: str, mode: str) -> TimedRanking:
-        answer, elapsed = service.search(query, mode, size=HIT_COUNT)
+        options: dict[str, Any] = {"rerank": {}} if mode == RERANKED else {}
+        answer, elapsed = service.search(query, "hybrid" if mode == RERANKED else mode, size=HIT_COUNT, **options)
         return TimedRanking(tuple(hit["id"] for hit in answer["hits"]), elapsed, answer["timings_ms"]["total"])
 
     return search
+
+
+def modes_of(rankings: Sequence[QuestionRankings]) -> tuple[str, ...]:
+    """Return the modes in which the questions were asked, in their order."""
+    return tuple(rankings[0].rankings)
 
 
 class ModeResults(NamedTuple):
@@ -94,7 +104,7 @@ class ModeResults(NamedTuple):
 def measure_modes(rankings: Sequence[QuestionRankings]) -> list[ModeResults]:
     """Count the answers of each mode."""
     rows = []
-    for mode in MODES:
+    for mode in modes_of(rankings):
         times = [item.rankings[mode].client_ms for item in rankings]
         first = sum(item.rank(mode) == 1 for item in rankings)
         within = sum(item.answered(mode) for item in rankings)
@@ -104,14 +114,14 @@ def measure_modes(rankings: Sequence[QuestionRankings]) -> list[ModeResults]:
 
 
 def find_contrasts(rankings: Sequence[QuestionRankings]) -> list[tuple[tuple[bool, ...], int, QuestionRankings]]:
-    """Return (pattern, number of questions, example) for each pattern of modes that answered, in the order of MODES.
+    """Return (pattern, number of questions, example) for each pattern of modes that answered, in their order.
 
     The example is the first question of the file with the pattern, so it is not picked by hand. Patterns with more
     modes come first, then the more frequent ones.
     """
     groups: dict[tuple[bool, ...], list[QuestionRankings]] = {}
     for item in rankings:
-        groups.setdefault(tuple(item.answered(mode) for mode in MODES), []).append(item)
+        groups.setdefault(tuple(item.answered(mode) for mode in modes_of(rankings)), []).append(item)
     ordered = sorted(groups.items(), key=lambda group: (-sum(group[0]), -len(group[1])))
     return [(pattern, len(items), items[0]) for pattern, items in ordered]
 
@@ -126,5 +136,5 @@ def results_as_json(rankings: Sequence[QuestionRankings]) -> dict[str, Any]:
         }
         for row in measure_modes(rankings)
     }
-    ranks = [{"question": item.question.text} | {mode: item.rank(mode) for mode in MODES} for item in rankings]
+    ranks = [{"question": item.question.text} | {mode: item.rank(mode) for mode in item.rankings} for item in rankings]
     return {"questions": len(rankings), "modes": modes, "ranks": ranks}

@@ -44,11 +44,13 @@ from models.onnx_encoder import batch_by_length
 from models.projection.dense_checkpoint import make_state_encoder, read_dense_checkpoint
 from models.projection.graph import ProjectionHead, build_projected_graph
 from models.projection.query_table import count_pieces, fit_query_table, measure_spread
+from models.registry import PROJECTED_ARCHITECTURE
 from models.training.pairs import Pair, read_pairs, texts_fingerprint
 from models.training.storage import load_or_make_rows
 from models.verification import verify_directory
 from services.directories import replace_directory
 from services.encoders.catalogue import list_dense_encoders, read_dense_directory
+from services.encoders.dense_query_table import DENSE_TABLE_FILE, write_dense_table
 from services.encoders.manifest import DenseForm, WindowSettings, expand_path
 from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
@@ -57,8 +59,7 @@ from services.settings import Settings
 if TYPE_CHECKING:
     from models.training.train import ProgressReporter
 
-ARCHITECTURE = "BertForProjectedExpansion"
-MODEL_FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
+MODEL_FILES = ("model.onnx", "tokenizer.json", "query_weights.json", DENSE_TABLE_FILE)
 RECORDED_PACKAGES = ("onnx", "onnxruntime", "tokenizers", "numpy", "scipy")
 MIN_QUERIES = 1000
 # all-MiniLM-L6-v2 was trained on at most 256 pieces, with the special ones.
@@ -85,7 +86,7 @@ class ProjectionOptions:
     reference: int = 40_000
     window: WindowSettings = DEFAULT_WINDOW
     scale: float = 0.4
-    expansions: int = 64
+    expansions: int = 48
     least_query_weight: float = 1.5
     least_own_weight: float = 1.0
     precision: Precision = "int8"
@@ -167,7 +168,7 @@ def project_encoder(
         prefix=prefix,
     )
     description = {
-        "architecture": ARCHITECTURE,
+        "architecture": PROJECTED_ARCHITECTURE,
         "vocabulary": transformer.vocabulary,
         "window": options.window.model_dump(),
         "top_k": options.top_k,
@@ -261,7 +262,12 @@ class _Fit:
         start = self._query_vectors("Single pieces", words)
         vectors = self._query_vectors("Queries", queries)
         counts = count_pieces(self._pieces.ids(queries), self._transformer.vocabulary)
-        return fit_query_table(counts, vectors, start, done=lambda at, of: self._show.step("Fitting the table", at, of))
+        table = fit_query_table(
+            counts, vectors, start, done=lambda at, of: self._show.step("Fitting the table", at, of)
+        )
+        # A query of unknown words alone has no vector.
+        table[sorted(excluded)] = 0.0
+        return table
 
     def passage_vectors(self, rows: Sequence[Sequence[int]], prefix: Sequence[int]) -> FloatArray:
         """Return the vectors [rows, width] of rows of piece ids, by the int8 transformer that the encoder will have.
@@ -314,7 +320,7 @@ def _write_encoder(
     head: ProjectionHead,
     options: ProjectionOptions,
 ) -> None:
-    """Write graph, tokeniser and query table."""
+    """Write graph, tokeniser and both query tables."""
     model = build_projected_graph(transformer, head, precision=options.precision, top_k=options.top_k)
     onnx.checker.check_model(model)
     (directory / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
@@ -322,3 +328,4 @@ def _write_encoder(
     weights = {piece: round(float(head.query_weights[piece_id]), 5) for piece, piece_id in vocabulary.items()}
     weighted = {piece: weight for piece, weight in weights.items() if weight > 0}
     write_query_weights(directory / "query_weights.json", weighted, vocabulary)
+    write_dense_table(directory / DENSE_TABLE_FILE, head.table)

@@ -1,8 +1,8 @@
 """The bodies of a search, of a search over several indexes and of a batch, as the OpenAPI document shows them.
 
-`SearchRequest` holds the query, the mode and the page; its nested models are expansion (`Conversation`, `Feedback`,
-`Example`), fusion, two-phase search, reranking, facets, sort keys, and the passage and highlight of a hit. The
-properties at its end derive values for the stages of a search. Defaults come from `services.query`.
+`SearchRequest` holds the query, the mode and the page; its nested models are expansion, fusion, two-phase search,
+reranking, facets, sort keys, and the passage and highlight of a hit. The properties at its end derive values for the
+stages of a search. Defaults come from `services.query`.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,17 @@ from services.index_spec import ScoreBy
 from services.query.expansion import FEEDBACK_DOCUMENTS, ConversationMemory, RocchioParameters
 from services.query.fusion import (
     DEFAULT_FUSION,
-    DEFAULT_INTERPOLATION_WEIGHT,
+    DEFAULT_MODEL_WEIGHT,
     DEFAULT_RANK_CONSTANT,
+    DEFAULT_TABLE_WEIGHT,
     DEFAULT_WEIGHTS,
     Fusion,
     FusionMethodName,
 )
 
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
+_RERANK_MODEL = "`table` (default if the dense encoder has one) needs no model process; `dense` (default) and others do"
+_RERANK_WEIGHT = f"the second score's share; default: {DEFAULT_TABLE_WEIGHT} (`table`), {DEFAULT_MODEL_WEIGHT} (others)"
 
 
 def _list_field(description: str, default: Sequence[str] = (), max_length: int | None = None) -> Any:
@@ -72,7 +75,7 @@ class Example(BaseModel):
     text: str
 
 
-Reranker = Literal["dense", "cross-encoder", "listwise"]
+Reranker = Literal["table", "dense", "cross-encoder", "listwise"]
 
 
 class DenseFeedback(BaseModel):
@@ -85,23 +88,19 @@ class DenseFeedback(BaseModel):
 
 
 class Rerank(BaseModel):
-    """Rerank the best documents by a model. If the model does not answer in time, the list keeps its order."""
+    """Rerank the best documents by a second score. The table stands in for a model that does not answer in time."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    model: Reranker = Field(
-        "dense", description="`dense`: the dense vectors of the index; others: a model of the model process"
-    )
+    model: Reranker | None = Field(None, description=_RERANK_MODEL)
     top: int = Field(100, ge=1, description="documents to score, from the first")
-    weight: float = Field(
-        DEFAULT_INTERPOLATION_WEIGHT, ge=0, le=1, description="share of the model's score; the rest is the list's share"
-    )
-    feedback: DenseFeedback | None = Field(None, description="`dense` only; off by default")
+    weight: float | None = Field(None, ge=0, le=1, description=_RERANK_WEIGHT)
+    feedback: DenseFeedback | None = Field(None, description="`table` and `dense` only; off by default")
 
     @model_validator(mode="after")
     def _feedback_only_for_dense(self) -> "Rerank":
-        if self.feedback is not None and self.model != "dense":
-            raise ValueError('`feedback` goes with `model`: "dense"')
+        if self.feedback is not None and self.model not in {None, "table", "dense"}:
+            raise ValueError('`feedback` goes with `model`: "table" or "dense"')
         return self
 
 

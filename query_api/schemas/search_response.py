@@ -180,10 +180,14 @@ class Timings(BaseModel):
 
 
 class Reranked(BaseModel):
-    """The outcome of reranking. `reason`: the code of the error that left the list in its order."""
+    """The outcome of reranking.
+
+    `reason`: the code of the error of the requested model. The list then keeps its order, or is reranked by the table
+    (`applied`, with `model` "table").
+    """
 
     applied: bool
-    model: Reranker
+    model: Reranker = Field(description="the model that gave the scores, or should have given them")
     scored: int = Field(description="documents that the model scored")
     reason: str | None = None
 

@@ -14,6 +14,7 @@ from query_api.search.executor import Executor, Key, Stopwatch
 from query_api.search.page_state import PageState
 from query_api.search.validation import Selection
 from services.access.principals import EVERYBODY, Principal
+from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.query_table import QueryTable, QueryVector
 from services.index_spec import Generation, ScoreBy
 from services.model_client import ModelClient
@@ -46,6 +47,8 @@ class SearchContext:
     page: PageState | None = None
     principal: Principal = EVERYBODY
     model: ModelClient | None = None
+    # Encodes queries for the stored dense vectors without a model; None: the index has no vectors or no table.
+    dense: DenseQueryEncoder | None = None
     # By piece of `query`, what each origin added to its weight; None while all weight comes from the words.
     origins: Origins | None = None
     # Words of earlier turns for the lexical list, with their boosts.

@@ -31,6 +31,7 @@ from services.opensearch.queries import (
     sparse_query,
 )
 from services.query.expansion import split_query
+from services.query.stop_words import blank_stop_words
 
 HYBRID = ("sparse", "lexical")
 # The stored fields with place, time and speaker of a passage of talk; other documents lack them.
@@ -158,8 +159,10 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
 
 
 def field_query(context: SearchContext, field: LexicalField) -> Clause:
-    """Return the clause that scores the words of one field."""
+    """Return the clause that scores the words of one field. Question words have no part in it (English)."""
     words, context_words, curated = context.request.query, context.context_words, context.curated
+    if context.generation.spec.language == "english":
+        words = blank_stop_words(words)
     return (
         lexical_query(words, context_words, field)
         if curated is None

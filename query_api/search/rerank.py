@@ -1,27 +1,32 @@
-"""Reranking of the best hits within a deadline, by stored dense vectors or by the model process.
+"""Reranking of the best hits by a second score: a query vector from a table, or a model of the model process.
 
-`retrieve_reranked` retrieves a deeper list, lets a model score its top and interpolates both scores. The model is the
-dense encoder of the index, whose document vectors are stored, or a cross-encoder of the model process. If the model
-process fails or is late, the list keeps its order and the response has the reason.
+`retrieve_reranked` retrieves a deeper list, scores its top and interpolates both scores. Stored dense vectors are
+scored with a query vector, which the encoder's dense query table gives in microseconds (`table`) or the model process
+(`dense`). A cross-encoder of the model process reads query and passage. If the model process fails or is late, the
+table takes its place; without a table the list keeps its order. The response has the reason.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from query_api.schemas.search_request import Rerank
+from query_api.schemas.search_request import Rerank, Reranker
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import complete_hits
 from query_api.search.passages import best_passage
 from query_api.search.retrieval import read_sources
-from services.encoders.manifest import DenseIdentity
 from services.encoders.vectors import DenseArray, StoredDenseVectors, apply_dense_feedback
 from services.errors import BackendUnavailable, InvalidInput
 from services.model_client import ModelClient
 from services.opensearch.queries import SearchPlan, stored_vectors_body
 from services.opensearch.stored_document import read_packed_windows
-from services.query.fusion import interpolate_scores, interpolation_shares
+from services.query.fusion import (
+    DEFAULT_MODEL_WEIGHT,
+    DEFAULT_TABLE_WEIGHT,
+    interpolate_scores,
+    interpolation_shares,
+)
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
 Retrieve = Callable[[Sequence[SearchContext]], Awaitable[RetrievedHits]]
@@ -31,16 +36,35 @@ ModelScores = Mapping[str, float]
 _MAX_PASSAGE_CHARACTERS = 4000
 
 
+@dataclass(frozen=True, slots=True)
+class _Reranking:
+    """The second scores of the top hits, and how they count.
+
+    `model` gave them, `weight` is their share. `reason`: the code of the error of the requested model. `scores` is None
+    where no model gave any.
+    """
+
+    model: Reranker
+    weight: float
+    scores: ModelScores | None
+    reason: str | None = None
+
+    def to_response(self) -> dict[str, Any]:
+        """Return the `rerank` member of a response."""
+        scored = 0 if self.scores is None else len(self.scores)
+        return {"applied": self.scores is not None, "model": self.model, "scored": scored, "reason": self.reason}
+
+
 async def retrieve_reranked(
     context: SearchContext, rerank: Rerank, retrieve: Retrieve
 ) -> tuple[RetrievedHits, dict[str, Any]]:
     """Return the hits of the page in their new order, without sources, and the `rerank` member of the response.
 
-    The query is embedded while OpenSearch searches. Raises InvalidInput (`no_dense_vectors`) for an index without dense
-    vectors.
+    The model process embeds the query while OpenSearch searches. Raises InvalidInput (`no_dense_vectors`) for an index
+    without dense vectors.
     """
-    identity = context.generation.dense
-    if rerank.model == "dense" and identity is None:
+    model = rerank.model or ("dense" if context.dense is None else "table")
+    if model in {"table", "dense"} and context.generation.dense is None:
         raise InvalidInput(
             "no_dense_vectors",
             f"The index {context.generation.index!r} declares no dense encoder, so there is nothing to rerank with: "
@@ -51,32 +75,21 @@ async def retrieve_reranked(
     depth = max(rerank.top, room if page is None else page.depth)
     request = context.request.model_copy(update={"size": depth})
     deep = replace(context, page=None, pinned=0, request=request)
-    embedding = asyncio.create_task(_embed_query(context, rerank, identity))
+    embedding = asyncio.create_task(_embed_query(context, model))
     # If the lists raise, the embedding is not awaited: its own error must not be reported as unhandled.
     embedding.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         retrieved = await retrieve([deep])
-        hits, member = retrieved.hits, _rerank_member(rerank, 0)
-        try:
-            scores = await _model_scores(context, rerank, hits[: rerank.top], await embedding)
-        except BackendUnavailable as error:
-            if not error.code.startswith("model_"):
-                raise
-            SEARCH_FALLBACKS.labels("rerank", error.code).inc()
-            member = _rerank_member(rerank, 0, error.code)
-        else:
-            hits, member = _interpolate(context, hits, rerank, scores), _rerank_member(rerank, len(scores))
+        hits = retrieved.hits
+        reranking = await _rerank(context, rerank, model, hits[: rerank.top], embedding)
+        if reranking.scores is not None:
+            hits = _interpolate(context, hits, rerank.top, reranking, reranking.scores)
     finally:
         embedding.cancel()
         context.stopwatch.lap("rerank")
     full = len(hits) >= depth
     hits, page = (hits[:room], None) if page is None else page.of_ranking(hits, room, full=full)
-    return replace(retrieved, hits=hits, page=page, lexical_empty=False, read=False), member
-
-
-def _rerank_member(rerank: Rerank, scored: int, reason: str | None = None) -> dict[str, Any]:
-    """Return the `rerank` member of a response. `reason`: the code of the error that left the list as it was."""
-    return {"applied": reason is None, "model": rerank.model, "scored": scored, "reason": reason}
+    return replace(retrieved, hits=hits, page=page, lexical_empty=False, read=False), reranking.to_response()
 
 
 def _model(context: SearchContext) -> ModelClient:
@@ -86,26 +99,67 @@ def _model(context: SearchContext) -> ModelClient:
     return context.model
 
 
-async def _embed_query(context: SearchContext, rerank: Rerank, identity: DenseIdentity | None) -> DenseArray | None:
-    """Return the dense vector of the query; None where the reranker reads the words itself."""
-    if rerank.model != "dense" or identity is None:
+async def _embed_query(context: SearchContext, model: Reranker) -> DenseArray | None:
+    """Return the query's vector of the model process for `dense`, None for other rerankers."""
+    identity = context.generation.dense
+    if model != "dense" or identity is None:
         return None
     return await _model(context).embed(context.request.query, identity)
 
 
-async def _model_scores(
-    context: SearchContext, rerank: Rerank, hits: Sequence[Hit], query: DenseArray | None
+async def _rerank(
+    context: SearchContext,
+    rerank: Rerank,
+    model: Reranker,
+    hits: Sequence[Hit],
+    embedding: Awaitable[DenseArray | None],
+) -> _Reranking:
+    """Return the scores of the requested model, or those of the table if the model process gives none."""
+    if model == "table":
+        return await _rerank_by_table(context, rerank, hits, rerank.weight)
+    weight = DEFAULT_MODEL_WEIGHT if rerank.weight is None else rerank.weight
+    try:
+        query = await embedding
+        scores = (
+            await _cross_encoder_scores(context, model, hits)
+            if query is None
+            else await _vector_scores(context, rerank, hits, query, weight)
+        )
+    except BackendUnavailable as error:
+        if not error.code.startswith("model_"):
+            raise
+        SEARCH_FALLBACKS.labels("rerank", error.code).inc()
+        if context.dense is None:
+            return _Reranking(model, weight, None, error.code)
+        # The weight of the request was meant for another model.
+        return replace(await _rerank_by_table(context, rerank, hits, None), reason=error.code)
+    return _Reranking(model, weight, scores)
+
+
+async def _rerank_by_table(
+    context: SearchContext, rerank: Rerank, hits: Sequence[Hit], weight: float | None
+) -> _Reranking:
+    """Return the scores by the dense query table; None if there is no table or it knows no piece of the query."""
+    weight = DEFAULT_TABLE_WEIGHT if weight is None else weight
+    if context.dense is None:
+        return _Reranking("table", weight, None, "no_dense_table")
+    query = context.dense.encode(context.request.query)
+    if query is None:
+        return _Reranking("table", weight, None, "no_known_words")
+    return _Reranking("table", weight, await _vector_scores(context, rerank, hits, query, weight))
+
+
+async def _vector_scores(
+    context: SearchContext, rerank: Rerank, hits: Sequence[Hit], query: DenseArray, weight: float
 ) -> ModelScores:
-    """Return the model's scores of the hits."""
+    """Return the scores of the hits' stored vectors for a query vector, with feedback if it is requested."""
     if not hits:
         return {}
-    if query is None:
-        return await _cross_encoder_scores(context, rerank, hits)
     stored = await _stored_vectors(context, hits, len(query))
     scores = stored.scores(query)
     if rerank.feedback is None:
         return scores
-    best = interpolate_scores([(hit.id, hit.score) for hit in hits], scores, rerank.weight)[: rerank.feedback.documents]
+    best = interpolate_scores([(hit.id, hit.score) for hit in hits], scores, weight)[: rerank.feedback.documents]
     relevant = stored.best_windows(query, [name for name, _ in best])
     return stored.scores(apply_dense_feedback(query, relevant, rerank.feedback.weight))
 
@@ -122,9 +176,11 @@ async def _stored_vectors(context: SearchContext, hits: Sequence[Hit], width: in
     return StoredDenseVectors.read({hit["_id"]: hit["fields"]["dense"][0] for hit in stored if "fields" in hit}, width)
 
 
-async def _cross_encoder_scores(context: SearchContext, rerank: Rerank, hits: Sequence[Hit]) -> ModelScores:
+async def _cross_encoder_scores(context: SearchContext, name: Reranker, hits: Sequence[Hit]) -> ModelScores:
     """Return the score of each document's best passage."""
     model = _model(context)
+    if not hits:
+        return {}
     hits = await read_sources(context, hits, ("state", "title", "text", "windows"))
     query, words = context.query.by_id(), context.request.query
     passages = {}
@@ -135,19 +191,19 @@ async def _cross_encoder_scores(context: SearchContext, rerank: Rerank, hits: Se
             passages[hit.id] = f"{title}\n{best}"[:_MAX_PASSAGE_CHARACTERS]
     if not passages:
         return {}
-    scores = await model.score(rerank.model, words, list(passages.values()))
+    scores = await model.score(name, words, list(passages.values()))
     return dict(zip(passages, scores.tolist(), strict=True))
 
 
-def _interpolate(context: SearchContext, hits: Sequence[Hit], rerank: Rerank, model_scores: ModelScores) -> list[Hit]:
+def _interpolate(
+    context: SearchContext, hits: Sequence[Hit], count: int, reranking: _Reranking, second: ModelScores
+) -> list[Hit]:
     """Return the top hits by the weighted sum of both scores, explained on request, then the rest in order."""
-    top = {hit.id: hit for hit in hits[: rerank.top]}
+    top = {hit.id: hit for hit in hits[:count]}
     scores = [(hit.id, hit.score) for hit in top.values()]
-    shares = interpolation_shares(scores, model_scores, rerank.weight) if context.request.explain else {}
+    shares = interpolation_shares(scores, second, reranking.weight) if context.request.explain else {}
     reranked = []
-    for name, score in interpolate_scores(scores, model_scores, rerank.weight):
+    for name, score in interpolate_scores(scores, second, reranking.weight):
         hit = top[name]._replace(score=score, reranking=shares.get(name))
-        reranked.append(
-            hit._replace(scores={**hit.scores, rerank.model: model_scores[name]}) if name in model_scores else hit
-        )
-    return reranked + list(hits[rerank.top :])
+        reranked.append(hit._replace(scores={**hit.scores, reranking.model: second[name]}) if name in second else hit)
+    return reranked + list(hits[count:])

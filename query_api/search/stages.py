@@ -27,6 +27,7 @@ from query_api.spelling import did_you_mean
 from services.access.principals import EVERYBODY, Principal
 from services.curation.effects import curate_query_vector, insert_pinned, pinned_positions
 from services.curation.matching import CompiledRules
+from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.query_table import QueryTable, QueryVector
 from services.errors import NotFound
 from services.index_spec import Generation, ScoreBy
@@ -53,6 +54,7 @@ async def build_context(  # noqa: PLR0913 (each is a part of the context)
     proposed: CompiledRules | None = None,
     principal: Principal = EVERYBODY,
     model: ModelClient | None = None,
+    dense: DenseQueryEncoder | None = None,
 ) -> SearchContext:
     """Validate the request against the generation's declaration, encode its query and return the context.
 
@@ -65,7 +67,7 @@ async def build_context(  # noqa: PLR0913 (each is a part of the context)
     # The context is built once, with its query: `replace` would copy all of it again in every search.
     context = SearchContext(
         generation, table, request, settings, executor, stopwatch, selection, score_by, query,
-        page=page, principal=principal, model=model, origins=origins, curated=curated,
+        page=page, principal=principal, model=model, dense=dense, origins=origins, curated=curated,
         targets=(generation.physical,) if request.is_multi_index else (),
     )  # fmt: skip
     return context if request.context is None else with_conversation(context, request.context)

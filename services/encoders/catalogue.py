@@ -1,7 +1,8 @@
 """The catalogue of encoders: sparse and dense encoders from the settings, the shipped weights and fetchable models.
 
 `catalogue.json` lists models that can be fetched without a hub, with origin, licence and the sha256 of each file. Dense
-encoders also come from directories with a `dense.json`; the stand-in needs no model.
+encoders also come from directories with a `dense.json`, and a projected sparse encoder is a dense one too; the stand-in
+needs no model.
 """
 
 import json
@@ -17,6 +18,7 @@ from services.encoders.manifest import (
     NAME_PATTERN,
     DenseForm,
     DenseIdentity,
+    DenseOutput,
     Manifest,
     WindowSettings,
     dense_fingerprint,
@@ -193,17 +195,19 @@ class DenseManifest(BaseModel):
 class KnownDenseEncoder:
     """A dense encoder with everything its vectors depend on.
 
-    `directory` is None for fetched models and the stand-in.
+    `directory` is None for fetched models and the stand-in. `sparse`: the directory is that of a sparse encoder, whose
+    pass also gives the dense vectors.
     """
 
     identity: DenseIdentity
     form: DenseForm
     licence: str
     directory: Path | None = None
+    sparse: bool = False
 
 
 def list_dense_encoders(settings: Settings) -> dict[str, KnownDenseEncoder]:
-    """Return the dense encoders by name.
+    """Return the dense encoders by name, with projected sparse encoders.
 
     Raises ConfigurationError (`bad_dense_encoder`) for a directory of the settings that cannot be used.
     """
@@ -215,7 +219,20 @@ def list_dense_encoders(settings: Settings) -> dict[str, KnownDenseEncoder]:
     for directory in split_names(settings.dense_encoders):
         encoder = read_dense_directory(expand_path(directory))
         encoders[encoder.identity.name] = encoder
+    for named in list_named_encoders(settings):
+        if isinstance(named.encoder, KnownEncoder) and named.encoder.manifest.dense is not None:
+            encoder = _dense_side(named.encoder, named.encoder.manifest.dense)
+            encoders.setdefault(encoder.identity.name, encoder)
     return encoders
+
+
+def _dense_side(encoder: KnownEncoder, dense: DenseOutput) -> KnownDenseEncoder:
+    """Return the dense encoder that a projected sparse encoder also is."""
+    manifest = encoder.manifest
+    identity = DenseIdentity(
+        name=manifest.name, fingerprint=manifest.fingerprint, width=dense.width, window=manifest.window
+    )
+    return KnownDenseEncoder(identity, dense.form, manifest.licence, encoder.directory, sparse=True)
 
 
 def find_dense_encoder(known: Mapping[str, KnownDenseEncoder], name: str) -> KnownDenseEncoder:

@@ -45,6 +45,41 @@ class WindowSettings(BaseModel):
             raise ValueError("overlap may be at most half of pieces")
 
 
+class Pooling(StrEnum):
+    """The positions that a text's vector is computed from."""
+
+    first = "first"
+    mean = "mean"
+
+
+class DenseForm(BaseModel):
+    """The form of a dense model: the texts that it takes, and the pooling of its positions.
+
+    It reads `max_pieces` at once, including special pieces and the prefix. Vectors have length 1, so a dot product is a
+    cosine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pooling: Pooling = Pooling.mean
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    max_pieces: int = Field(512, ge=3)
+
+    def cut(self, max_pieces: int | None) -> "DenseForm":
+        """Return the form with another limit on pieces, or itself for None."""
+        return self if max_pieces is None else self.model_copy(update={"max_pieces": max_pieces})
+
+
+class DenseOutput(BaseModel):
+    """The dense vectors that a sparse encoder gives beside its weights: their width, and the form of their model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(ge=1, le=4096)
+    form: DenseForm
+
+
 class Manifest(BaseModel):
     """The content of manifest.json, format `sparsewell-encoder/1`. Unknown members are kept for the reader."""
 
@@ -60,6 +95,8 @@ class Manifest(BaseModel):
     licence: str
     files: dict[str, FileRecord]
     fingerprint: str = Field(pattern=r"^[0-9a-f]{16}$")
+    # Dense vectors from the same pass; None: the encoder gives sparse weights alone.
+    dense: DenseOutput | None = None
     # Document frequencies of the pieces in a reference corpus. They change no vector, so `files` does not list them.
     reference: FileRecord | None = None
 
@@ -194,32 +231,6 @@ def list_model_directories(folder: Path) -> list[Path]:
 def list_shipped_directories() -> list[Path]:
     """Return the model directories of the shipped weights, by name; empty if the weights are not installed."""
     return list_model_directories(WEIGHTS_ROOT) if WEIGHTS_ROOT.is_dir() else []
-
-
-class Pooling(StrEnum):
-    """The positions that a text's vector is computed from."""
-
-    first = "first"
-    mean = "mean"
-
-
-class DenseForm(BaseModel):
-    """The form of a dense model: the texts that it takes, and the pooling of its positions.
-
-    It reads `max_pieces` at once, including special pieces and the prefix. Vectors have length 1, so a dot product is a
-    cosine.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    pooling: Pooling = Pooling.mean
-    query_prefix: str = ""
-    passage_prefix: str = ""
-    max_pieces: int = Field(512, ge=3)
-
-    def cut(self, max_pieces: int | None) -> "DenseForm":
-        """Return the form with another limit on pieces, or itself for None."""
-        return self if max_pieces is None else self.model_copy(update={"max_pieces": max_pieces})
 
 
 class DenseIdentity(BaseModel):

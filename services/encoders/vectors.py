@@ -221,11 +221,16 @@ def pack_dense_vectors(vectors: npt.ArrayLike) -> str:
     matrix = np.asarray(vectors, dtype=np.float32)
     if matrix.ndim != 2 or not matrix.shape[1] or not np.isfinite(matrix).all():
         raise InvalidInput("bad_vector", "Dense vectors must be rows of finite numbers.")
+    return base64.b64encode(quantise_rows(matrix).tobytes()).decode("ascii")
+
+
+def quantise_rows(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.void]:
+    """Return finite rows [n, width] as int8 codes with a scale each: [n] of `window_row_dtype`."""
     scale = np.abs(matrix).max(axis=1, initial=0.0) / _MAX_CODE
     rows = np.empty(len(matrix), dtype=window_row_dtype(matrix.shape[1]))
     rows["scale"] = scale
     rows["codes"] = np.rint(matrix / np.where(scale > 0, scale, 1.0)[:, None])
-    return base64.b64encode(rows.tobytes()).decode("ascii")
+    return rows
 
 
 def merge_neighbouring_windows(

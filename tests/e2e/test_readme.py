@@ -21,7 +21,7 @@ def tour() -> list[str]:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"encoder": "bootstrap-minilm-l6"})
+    return settings.model_copy(update={"encoder": "projected-minilm-l6"})
 
 
 def run(line: str, api_url: str) -> Any:

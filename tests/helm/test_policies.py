@@ -140,7 +140,7 @@ def test_large_numbers_are_said_as_they_are(releases: dict[str, RenderedRelease]
 def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, RenderedRelease]) -> None:
     (scaled,) = policies.of_kind(releases["production"].objects, "ScaledObject")
     counted = [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]]
-    assert counted == [encode_queue("bootstrap-minilm-l6"), INGEST_QUEUE]
+    assert counted == [encode_queue("projected-minilm-l6"), INGEST_QUEUE]
     own = next(one for one in policies.of_kind(releases["everything"].objects, "ScaledObject"))
     assert own["spec"]["triggers"][0]["metadata"]["listName"] == encode_queue("own")
 

@@ -11,14 +11,17 @@ from tokenizers import Tokenizer
 REASON = "the extra [train] is not installed"
 onnx = pytest.importorskip("onnx", reason=REASON)
 
-from models.dense import DenseEncoder  # noqa: E402
+from models.dense import DenseEncoder, load_dense_encoder  # noqa: E402
 from models.onnx_encoder import pad_rows  # noqa: E402
 from models.projection.dense_checkpoint import read_dense_checkpoint  # noqa: E402
+from models.projection.encoder import ProjectedEncoder  # noqa: E402
 from models.projection.graph import K1, B, ProjectionHead, build_projected_graph  # noqa: E402
 from models.projection.query_table import RIDGE, count_pieces, fit_query_table  # noqa: E402
 from models.projection.train import ProjectionOptions, open_dense_source, project_encoder  # noqa: E402
 from models.registry import load_encoder  # noqa: E402
 from models.training.train import SilentReporter  # noqa: E402
+from services.encoders.catalogue import list_dense_encoders  # noqa: E402
+from services.encoders.dense_query_table import DenseQueryEncoder  # noqa: E402
 from services.encoders.manifest import DenseForm, Pooling, WindowSettings, read_manifest  # noqa: E402
 from services.encoders.query_table import QueryTable  # noqa: E402
 from services.errors import ConfigurationError, InvalidInput  # noqa: E402
@@ -174,6 +177,26 @@ def write_pair_file(path: Path, count: int) -> Path:
     return path
 
 
+def assert_one_pass_gives_both_vectors(directory: Path, dense: Path) -> None:
+    known = list_dense_encoders(Settings(encoder=str(directory)))[directory.name]
+    encoder = load_dense_encoder(known, Path("unused"), threads=1)
+    assert isinstance(encoder, ProjectedEncoder)
+    windows = [window for text in ("The wing of a jet", "", "\n", TEXTS[1]) for window in encoder.windows(text)]
+    vectors, rows = encoder.encode_jointly(windows)
+    for vector, alone in zip(vectors, encoder.encode(windows), strict=True):
+        np.testing.assert_array_equal(vector.ids, alone.ids)
+        np.testing.assert_array_equal(vector.weights, alone.weights)
+    np.testing.assert_array_equal(rows, encoder.encode_windows(windows))
+    np.testing.assert_array_equal(rows[[0, 2]], encoder.encode_passages(["The wing of a jet", TEXTS[1]]))
+    np.testing.assert_array_equal(rows[[0, 2]], encoder.encode_queries(["The wing of a jet", TEXTS[1]]))
+    assert not rows[1].any(), "a window without pieces"
+    wanted = DenseEncoder(dense, known.form, threads=1).encode_passages(["The wing of a jet"])
+    np.testing.assert_allclose(rows[:1], wanted, atol=0.05)
+    table = DenseQueryEncoder.load(directory, QueryTable.load(directory))
+    assert table is not None
+    assert table.encode("wing jet") is not None
+
+
 def test_an_encoder_is_fitted_verified_and_loads(bert: Path, tmp_path: Path) -> None:
     pairs = write_pair_file(tmp_path / "pairs.jsonl", 1200)
     source = open_dense_source(str(bert), Settings(), tmp_path, lambda message: None)
@@ -194,6 +217,7 @@ def test_an_encoder_is_fitted_verified_and_loads(bert: Path, tmp_path: Path) -> 
     assert set(table.ids("wing jet")) <= set(vector.ids.tolist())
     assert table.reference is not None
     assert table.reference.documents == 1200
+    assert_one_pass_gives_both_vectors(out, source.directory)
     # The vectors are kept: a second run of the same pairs gives the same encoder.
     again = project_encoder(source, [pairs], tmp_path / "again", options, show=SilentReporter())
     assert read_manifest(again).fingerprint == manifest.fingerprint

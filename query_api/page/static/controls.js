@@ -216,7 +216,7 @@ export function renderStates({ name, total, pending, dead }) {
 
 const FUSION_NAMES = { min_max: "min-max", z_score: "z-score", rrf: "reciprocal ranks" };
 const DEFAULT_SHARE = 0.5;
-const DEFAULT_RERANK = 0.7;
+const DEFAULT_RERANK = 0.4;
 const RESULT_UNITS = /** @type {const} */ ([
   ["", "whole talks"],
   ["chapter", "chapters"],

@@ -321,6 +321,9 @@ export function renderRemarks({ rerank, feedback }) {
   if (rerank && !rerank.applied) {
     const reason = NOT_RERANKED.get(rerank.reason ?? "") ?? "the reranker gave no answer";
     sentences.push([`Not reranked: ${reason}. `, h("code", {}, rerank.reason)]);
+  } else if (rerank?.reason) {
+    const reason = NOT_RERANKED.get(rerank.reason) ?? "the model gave no answer";
+    sentences.push([`Reranked by the query table, because ${reason}. `, h("code", {}, rerank.reason)]);
   }
   if (feedback?.without_vector.length) {
     sentences.push(`Not encoded yet, so without effect: ${feedback.without_vector.join(", ")}.`);
@@ -337,6 +340,8 @@ const NOT_RERANKED = new Map([
   ["model_refused", "the model process refused the request"],
   ["model_mismatch", "the model process has another encoder than the index"],
   ["model_garbage", "the answer of the model process was invalid"],
+  ["no_dense_table", "the index’s dense encoder has no query table"],
+  ["no_known_words", "the encoder knows none of the words"],
 ]);
 
 // ---- errors

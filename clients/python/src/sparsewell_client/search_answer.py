@@ -157,10 +157,10 @@ class Timings(BaseModel):
 
 
 class Reranked(BaseModel):
-    """The outcome of reranking. `reason`: code of why it was not applied."""
+    """The outcome of reranking. `reason`: code of why the requested model gave no scores."""
 
     applied: bool
-    model: Literal["dense", "cross-encoder", "listwise"]
+    model: Literal["table", "dense", "cross-encoder", "listwise"]
     scored: int = Field(description="documents that the second model scored")
     reason: str | None = None
 

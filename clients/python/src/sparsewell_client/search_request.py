@@ -61,14 +61,22 @@ class DenseFeedback(RequestModel):
 
 
 class Rerank(RequestModel):
-    """Reranking of the best documents by a second model. When it is late, the list stays as it is."""
+    """Reranking of the best documents by a second score.
 
-    model: Literal["dense", "cross-encoder", "listwise"] = Field(
-        "dense", description="`dense`: vectors stored in the index; others: models of the model process"
+    When the model process is late, the dense query table takes its place; without a table the list stays as it is.
+    """
+
+    model: Literal["table", "dense", "cross-encoder", "listwise"] | None = Field(
+        None,
+        description="`table`: vectors stored in the index, without a model; `dense`: the same vectors, and a query "
+        "vector from the model process; others: models of the model process. Default: `table` where the index's "
+        "dense encoder has one",
     )
     top: int = Field(100, description="number of documents to rerank, from the first")
-    weight: float = Field(0.7, description="share of the second model's score; the list's score has the rest")
-    feedback: DenseFeedback | None = Field(None, description="only with `dense`")
+    weight: float | None = Field(
+        None, description="share of the second score, 0 to 1; default: 0.4 for `table`, 0.7 for others"
+    )
+    feedback: DenseFeedback | None = Field(None, description="only with `table` and `dense`")
 
 
 class Facet(RequestModel):

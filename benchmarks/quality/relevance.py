@@ -1,0 +1,301 @@
+"""Relevance of every kind of search on judged collections: NDCG@10 by list, by fusion and by reranking.
+
+    python -m benchmarks relevance DATA --encoder projected-minilm-l6 --json benchmarks/results/relevance.json
+
+DATA has a directory for each collection, in BEIR's layout. Sparse lists are exact and adapted to the collection's
+documents, lexical lists come from a real node with the service's mapping and query, and the service's functions fuse
+and rerank them. Sparse scores are those of merged vectors (`document`) and of the best window (`window`). The query
+vectors of the rerank come from the encoder's dense query table, and from the dense encoder itself (`model`). Weights
+are chosen without the collection that they are reported on: `chosen` has the choice without each collection. The
+demo's questions are measured and decide nothing (docs/decisions/0243).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.collections import (
+    DEMO_COLLECTION,
+    DocumentWindows,
+    judged_arguments,
+    read_windows,
+    sample_collection,
+    search_lexical_lists,
+    write_windows,
+)
+from benchmarks.measuring import run_benchmark
+from benchmarks.service import open_node, read_opensearch_version
+from benchmarks.stdlib import make_stdlib_collection
+from cli.relevance.collection import JudgedCollection, open_collection
+from cli.relevance.exact_search import ExactIndex
+from cli.relevance.metrics import Rankings, measure_rankings
+from models.projection.encoder import ProjectedEncoder
+from models.registry import load_encoder
+from services.documents.document import joined_text
+from services.encoders.dense_query_table import DenseQueryEncoder
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.piece_frequencies import PieceCounter
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import DenseArray, merge_neighbouring_windows
+from services.errors import ConfigurationError
+from services.index_spec import IndexSpec
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.stored_document import EncodedWindow, document_vector
+from services.query.expansion import prune_query
+from services.query.fusion import fuse_lists, interpolate_scores
+from services.settings import Settings
+
+CANDIDATES: Final = 100
+SHARES: Final = tuple(step / 10 for step in range(11))
+# The best ones lie in the middle.
+RERANK_SHARES, RERANK_WEIGHTS = SHARES[3:8], SHARES[2:9]
+SCORES_BY: Final = ("document", "window")
+_BATCH_DOCUMENTS: Final = 128
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedCollection:
+    """A collection, its windows, and the dense vector of each window: float32 [windows, width], in their order."""
+
+    collection: JudgedCollection
+    windows: DocumentWindows
+    dense: DenseArray
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The lists of each query, and the dense scores of every document by query vector (`table`, `model`)."""
+
+    lexical: Rankings
+    sparse: Mapping[str, Rankings]
+    dense: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def relevance(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of lexical, sparse, hybrid and reranked search on judged collections."""
+    with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
+        parser = judged_arguments("relevance", relevance.__doc__)
+        parser.set_defaults(cache=Path(folder))
+        run_benchmark("relevance", parser, measure, argv)
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    """Return the figures of every collection, their means, and the weights chosen without each collection."""
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    if not isinstance(encoder, ProjectedEncoder):
+        raise ConfigurationError("not_dense", f"The encoder {encoder.manifest.name} gives no dense vectors.")
+    directory = resolve_model_directory(arguments.encoder)
+    table = QueryTable.load(directory)
+    dense_table = DenseQueryEncoder.load(directory, table)
+    rows: dict[str, Figures] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        version = read_opensearch_version(settings)
+        for name, collection in _open_collections(arguments):
+            encoded = encode_jointly(collection, encoder, arguments.cache)
+            lexical = search_lexical_lists(search, settings, collection, CANDIDATES)
+            lists = make_lists(encoded, encoder, table, dense_table, lexical)
+            rows[name] = figures(collection, lists)
+            rows[name]["weights a document"] = _mean_weights(encoded)
+            print(name, {kind: rows[name][kind] for kind in ("lexical", "sparse")}, flush=True)
+    demo = rows.pop(DEMO_COLLECTION)
+    return {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "candidates": CANDIDATES,
+        "means": mean_figures(rows.values()),
+        "chosen": {by: choose_weights(rows, by) for by in SCORES_BY},
+        "not_used_for_the_choice": {DEMO_COLLECTION: demo},
+        "by_collection": rows,
+    }
+
+
+def _open_collections(arguments: argparse.Namespace) -> Iterable[tuple[str, JudgedCollection]]:
+    for label in arguments.collections.split(","):
+        name, _, every = label.partition("/")
+        yield label, sample_collection(open_collection(arguments.data / name), int(every or 1))
+    yield DEMO_COLLECTION, make_stdlib_collection(arguments.cache / DEMO_COLLECTION)
+
+
+def encode_jointly(collection: JudgedCollection, encoder: ProjectedEncoder, cache: Path) -> EncodedCollection:
+    """Return sparse and dense vectors of all windows. Files in `cache` keep them."""
+    corpus = collection.corpus.stat()
+    stamp = f"joint-{collection.name}-{encoder.fingerprint}-{corpus.st_size}-{corpus.st_mtime_ns}"
+    sparse, dense = cache / f"{stamp}.npz", cache / f"{stamp}.npy"
+    if dense.is_file():
+        return EncodedCollection(collection, read_windows(sparse), np.load(dense).astype(np.float32))
+    began = time.perf_counter()
+    windows: DocumentWindows = {}
+    rows: list[DenseArray] = []
+    documents = [document for document in collection.documents() if document.text]
+    for start in range(0, len(documents), _BATCH_DOCUMENTS):
+        batch = documents[start : start + _BATCH_DOCUMENTS]
+        cut = [encoder.windows(joined_text(document.title, document.text)) for document in batch]
+        vectors, vector_rows = encoder.encode_jointly([window for own in cut for window in own])
+        remaining = iter(vectors)
+        for document, own in zip(batch, cut, strict=True):
+            windows[document.id] = [EncodedWindow(w.start, w.end, next(remaining)) for w in own]
+        rows.append(vector_rows)
+        print(f"\r{collection.name}: {len(windows):,} documents", end="", flush=True)
+    print(f" in {time.perf_counter() - began:.0f} s")
+    matrix = np.concatenate(rows)
+    cache.mkdir(parents=True, exist_ok=True)
+    write_windows(sparse, windows)
+    np.save(dense, matrix.astype(np.float16))
+    return EncodedCollection(collection, windows, matrix)
+
+
+def make_lists(
+    encoded: EncodedCollection,
+    encoder: ProjectedEncoder,
+    table: QueryTable,
+    dense_table: DenseQueryEncoder | None,
+    lexical: Rankings,
+) -> Lists:
+    """Return all lists of a collection's queries, with the query table adapted to its documents."""
+    counter = PieceCounter()
+    for document in encoded.collection.documents():
+        counter.add(table.ids(joined_text(document.title, document.text)))
+    adapted, share = table.adapt(counter.frequencies()), Settings().prune
+    queries = encoded.collection.judged
+    weights = {name: prune_query(adapted.encode(text, 1000), share).by_id() for name, text in queries.items()}
+    top_k = IndexSpec.model_validate({}).document_top_k
+    merged = ExactIndex({name: document_vector(own, top_k) for name, own in encoded.windows.items()})
+    single = ExactIndex(
+        {
+            f"{name}\0{number}": window.vector
+            for name, own in encoded.windows.items()
+            for number, window in enumerate(own)
+        }
+    )
+    owners = [name.partition("\0")[0] for name in single.names]
+    sparse = {
+        "document": {name: merged.search(query, CANDIDATES) for name, query in weights.items()},
+        "window": {name: _best_windows(single, owners, query) for name, query in weights.items()},
+    }
+    starts = np.cumsum([0, *(len(own) for own in encoded.windows.values())])
+    stored = [merge_neighbouring_windows(encoded.dense[a:b]) for a, b in pairwise(starts)]
+    names, counts = list(encoded.windows), np.cumsum([0, *(len(rows) for rows in stored)])[:-1]
+    matrix = np.concatenate(stored)
+    vectors: dict[str, dict[str, DenseArray | None]] = {
+        "table": {name: None if dense_table is None else dense_table.encode(text) for name, text in queries.items()},
+        "model": {name: encoder.encode_queries([text])[0] for name, text in queries.items()},
+    }
+    dense = {
+        way: {name: _dense_scores(names, matrix, counts, vector) for name, vector in by_query.items()}
+        for way, by_query in vectors.items()
+    }
+    return Lists(lexical, sparse, dense)
+
+
+def _best_windows(index: ExactIndex, owners: Sequence[str], query: Mapping[int, float]) -> list[tuple[str, float]]:
+    """Return the documents with the best windows, with the score of the best one."""
+    scores = index.scores(query)
+    best: dict[str, float] = {}
+    for position in np.argsort(-scores, kind="stable").tolist():
+        if scores[position] <= 0 or len(best) == CANDIDATES:
+            break
+        best.setdefault(owners[position], float(scores[position]))
+    return list(best.items())
+
+
+def _dense_scores(
+    names: Sequence[str], matrix: DenseArray, starts: NDArray[np.int64], vector: DenseArray | None
+) -> dict[str, float]:
+    if vector is None:
+        return {}
+    return dict(zip(names, np.maximum.reduceat(matrix @ vector, starts).tolist(), strict=True))
+
+
+def figures(collection: JudgedCollection, lists: Lists) -> Figures:
+    """Return NDCG@10 of each kind of search on one collection, by weight where there is one."""
+
+    def ndcg(rankings: Rankings) -> float:
+        return round(measure_rankings(collection.known_judgements(), rankings).mean["ndcg@10"], 5)
+
+    result: Figures = {
+        "documents": sum(1 for _ in collection.documents()),
+        "queries": len(lists.lexical),
+        "lexical": ndcg(lists.lexical),
+        "sparse": {by: ndcg(lists.sparse[by]) for by in SCORES_BY},
+        "dense alone": {
+            way: ndcg({name: _best(scores) for name, scores in by_query.items()})
+            for way, by_query in lists.dense.items()
+        },
+    }
+    fused = {by: {share: _fuse(lists, by, share) for share in SHARES} for by in SCORES_BY}
+    result["hybrid"] = {by: {f"{share}": ndcg(fused[by][share]) for share in SHARES} for by in SCORES_BY}
+    result["reranked"] = {
+        way: {
+            by: {
+                f"{share}": {f"{w}": ndcg(_rerank(fused[by][share], scores, w)) for w in RERANK_WEIGHTS}
+                for share in RERANK_SHARES
+            }
+            for by in SCORES_BY
+        }
+        for way, scores in lists.dense.items()
+    }
+    return result
+
+
+def _best(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:CANDIDATES]
+
+
+def _fuse(lists: Lists, by: str, share: float) -> dict[str, list[tuple[str, float]]]:
+    weights = {"sparse": share, "lexical": 1 - share}
+    return {
+        name: fuse_lists({"sparse": dict(lists.sparse[by][name]), "lexical": dict(lists.lexical[name])}, weights)
+        for name in lists.lexical
+    }
+
+
+def _rerank(
+    fused: Mapping[str, Sequence[tuple[str, float]]], scores: Mapping[str, Mapping[str, float]], weight: float
+) -> dict[str, list[tuple[str, float]]]:
+    """Return the fused lists with their best documents reranked, as a search does."""
+    reranked = {}
+    for name, ranked in fused.items():
+        top, second = ranked[:CANDIDATES], scores[name]
+        reranked[name] = interpolate_scores(top, {d: second[d] for d, _ in top if d in second}, weight)
+    return reranked
+
+
+def _mean_weights(encoded: EncodedCollection) -> float:
+    top_k = IndexSpec.model_validate({}).document_top_k
+    return round(float(np.mean([len(document_vector(own, top_k)) for own in encoded.windows.values()])), 1)
+
+
+def mean_figures(rows: Iterable[Figures]) -> Any:
+    """Return the means of nested figures."""
+    values = list(rows)
+    if isinstance(values[0], dict):
+        return {key: mean_figures([value[key] for value in values]) for key in values[0]}
+    return round(sum(values) / len(values), 5)
+
+
+def choose_weights(rows: Mapping[str, Figures], by: str) -> Figures:
+    """Return, for each collection, the weights that are best on the others, and its figures with them."""
+    chosen: dict[str, Figures] = {}
+    for name, row in rows.items():
+        others = mean_figures([other for key, other in rows.items() if key != name])
+        share = max(others["hybrid"][by], key=others["hybrid"][by].get)
+        chosen[name] = {"share": float(share), "hybrid": row["hybrid"][by][share]}
+        for way in ("table", "model"):
+            grid = others["reranked"][way][by]
+            at, weight = max(((s, w) for s in grid for w in grid[s]), key=lambda pair: grid[pair[0]][pair[1]])
+            ndcg = row["reranked"][way][by][at][weight]
+            chosen[name][way] = {"share": float(at), "weight": float(weight), "ndcg@10": ndcg}
+    every = chosen.values()
+    hybrid = round(sum(row["hybrid"] for row in every) / len(every), 5)
+    reranked = {way: round(sum(row[way]["ndcg@10"] for row in every) / len(every), 5) for way in ("table", "model")}
+    return {"means": {"hybrid": hybrid, **reranked}, "without": chosen}
