@@ -88,7 +88,7 @@ def project(  # noqa: PLR0913, PLR0917 (each argument is an option of the comman
     queries: Annotated[int, typer.Option(min=1000, help="most queries that the table is fitted to")] = 100_000,
     passages: Annotated[int, typer.Option(min=1000, help="most passages that are encoded")] = 10_000,
     window: Annotated[int, typer.Option(min=16, max=8190, help="pieces of a window")] = 254,
-    expansions: Annotated[int, typer.Option(min=1, max=4096, help="projected pieces of a window")] = 48,
+    expansions: Annotated[int, typer.Option(min=1, max=4096, help="projected pieces of a window")] = 96,
     scale: Annotated[float, typer.Option(min=0.0, max=100.0, help="factor of projected weights")] = 0.4,
     precision: Annotated[Literal["int8", "int7", "fp16", "fp32"], typer.Option(help="of the model's weights")] = "int8",
     licence: Annotated[str | None, typer.Option(help="licence of the new encoder; default: of the dense one")] = None,

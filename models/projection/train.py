@@ -86,7 +86,7 @@ class ProjectionOptions:
     reference: int = 40_000
     window: WindowSettings = DEFAULT_WINDOW
     scale: float = 0.4
-    expansions: int = 48
+    expansions: int = 96
     least_query_weight: float = 1.5
     least_own_weight: float = 1.0
     precision: Precision = "int8"
