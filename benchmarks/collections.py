@@ -28,11 +28,11 @@ from services.documents.document import Document, joined_text
 from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable
 from services.index_spec import IndexSpec
+from services.opensearch.analysis import blank_stop_words
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import delete_generations_call, refresh_call
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, msearch_call
 from services.opensearch.stored_document import EncodedWindow
-from services.query.stop_words import blank_stop_words
 from services.settings import Settings
 
 COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")

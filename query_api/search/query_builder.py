@@ -14,6 +14,7 @@ from query_api.search.context import SearchContext
 from query_api.search.sorting import build_sort
 from query_api.search.validation import is_scored
 from services.encoders.query_table import QueryVector
+from services.opensearch.analysis import blank_stop_words
 from services.opensearch.queries import (
     NOT_DELETED,
     Clause,
@@ -31,7 +32,6 @@ from services.opensearch.queries import (
     sparse_query,
 )
 from services.query.expansion import split_query
-from services.query.stop_words import blank_stop_words
 
 HYBRID = ("sparse", "lexical")
 # The stored fields with place, time and speaker of a passage of talk; other documents lack them.

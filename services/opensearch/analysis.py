@@ -1,4 +1,4 @@
-"""Text analysis by OpenSearch: terms, spelling suggestions and document frequencies.
+"""Text analysis by OpenSearch: stop words, terms, spelling suggestions and document frequencies.
 
 Analysers differ in where they split words, which words they drop and how they stem; Lucene's Porter stemmer differs
 from other libraries'. So the terms come from OpenSearch itself (`_analyze`), one request for the distinct words of a
@@ -34,6 +34,21 @@ MIN_WORD_CHARACTERS: Final = 4
 # A stretch that OpenSearch's term suggester looks up as one word or more; it skips shorter words.
 _LOOKED_UP_WORD: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
 
+# The English list of NLTK and of the Snowball project without its fragments of words ("don", "ll", "s"): "d" is no
+# function word in "vitamin d". Words with an apostrophe are one token of Lucene's standard tokeniser.
+_ENGLISH_STOP_WORDS: Final = """
+    a about above after again against all am an and any are as at be because been before being below between both but by
+    can did do does doing down during each few for from further had has have having he her here hers herself him himself
+    his how i if in into is it its itself just me more most my myself no nor not now of off on once only or other our
+    ours ourselves out over own same she should so some such than that the their theirs them themselves then there these
+    they this those through to too under until up very was we were what when where which while who whom why will with
+    you your yours yourself yourselves aren't couldn't didn't doesn't don't hadn't hasn't haven't isn't it's mightn't
+    mustn't needn't shan't she's should've shouldn't that'll wasn't weren't won't wouldn't you'd you'll you're you've
+"""
+STOP_WORDS: Final = frozenset(_ENGLISH_STOP_WORDS.split())
+# A word as Lucene's standard tokeniser sees it, with apostrophes inside.
+_TOKEN: Final = re.compile(r"\w+(?:['’]\w+)*")
+
 
 @dataclass(frozen=True, slots=True)
 class TextWord:
@@ -63,6 +78,23 @@ class UnknownWord:
 
 
 TermsByWord = Mapping[str, Sequence[AnalysedTerm]]
+
+
+def blank_stop_words(text: str) -> str:
+    """Return an English query with spaces in place of its function words, so that offsets stay valid.
+
+    Documents keep their words. The index's analyser drops Lucene's own 33 stop words, but not the words of questions:
+    "how do I", "which of these". A document that repeats them beats a document on the subject. The longer list gained
+    .7 points of NDCG@10 over six collections (docs/decisions/0244). Case and the kind of apostrophe do not matter. A
+    query of stop words alone ("to be or not to be") stays as it is.
+    """
+    kept = _TOKEN.sub(_blank_stop_word, text)
+    return kept if _TOKEN.search(kept) else text
+
+
+def _blank_stop_word(match: re.Match[str]) -> str:
+    word = match[0].lower().replace("’", "'")
+    return " " * len(match[0]) if word in STOP_WORDS else match[0]
 
 
 def split_on_white_space(text: str) -> list[TextWord]:

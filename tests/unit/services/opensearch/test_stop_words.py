@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.query.stop_words import STOP_WORDS, blank_stop_words
+from services.opensearch.analysis import STOP_WORDS, blank_stop_words
 
 
 @pytest.mark.parametrize(
