@@ -253,6 +253,8 @@ def _print_stages(answer: dict[str, Any], console: "Console") -> None:
     reranked = answer.get("rerank")
     if reranked is not None and not reranked["applied"]:
         console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))
+    elif reranked is not None and reranked["reason"] is not None:
+        console.print(Text(f"Reranked by the dense query table: {reranked['reason']}", "yellow"))
     timings = answer["timings_ms"]
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in timings.items() if stage != "total")
     console.print(Text(f"{timings['total']:.1f} ms ({stages})", "dim"))
