@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from models.dense import load_dense_encoder
 from models.serving import ModelPool, create_model_app
 from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
-from services.encoders.dense_query_table import DenseQueryEncoder
-from services.encoders.manifest import resolve_model_directory
-from services.encoders.query_table import QueryTable
-from services.query.fusion import DEFAULT_TABLE_WEIGHT, interpolate_scores
+from services.query.fusion import interpolate_scores
 from services.settings import Settings
 from tests.preloaded import run_sparsewell
 
@@ -188,66 +185,6 @@ def test_without_a_model_process_the_answer_comes_as_it_is(notes: httpx.Client) 
     options = ["--rerank", "--api", str(notes.base_url)]
     done = run_sparsewell("search", QUERY, "-i", "notes", *options, environment=os.environ)
     assert "Not reranked: model_" in done.stdout
-
-
-PROJECTED = "projected-minilm-l6"
-
-
-@pytest.fixture
-def tabled(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
-    """Write encoded documents to an index whose dense encoder has a query table."""
-    api.put("/v1/indexes/tabled", json={"dense": PROJECTED}).raise_for_status()
-    documents = [{"id": name, "text": text} for name, text in TEXTS.items()]
-    api.post("/v1/indexes/tabled/documents", json=documents).raise_for_status()
-    encode()
-    assert api.get("/v1/indexes/tabled").raise_for_status().json()["documents"]["encoded"] == len(TEXTS)
-    return api
-
-
-def search_tabled(api: httpx.Client, **more: Any) -> dict[str, Any]:
-    body = {"query": QUERY, "size": 5, **more}
-    answer: dict[str, Any] = api.post("/v1/indexes/tabled/search", json=body).raise_for_status().json()
-    return answer
-
-
-def table_cosines(query: str) -> dict[str, float]:
-    """Return the cosine of each text's dense vector with the query's vector from the table."""
-    directory = resolve_model_directory(PROJECTED)
-    encoder = DenseQueryEncoder.load(directory, QueryTable.load(directory))
-    assert encoder is not None
-    vector = encoder.encode(query)
-    assert vector is not None
-    model = load_dense_encoder(list_dense_encoders(Settings())[PROJECTED], Path("unused"), threads=1)
-    return dict(zip(TEXTS, (model.encode_passages(list(TEXTS.values())) @ vector).tolist(), strict=True))
-
-
-def test_the_table_reranks_without_a_model_process(tabled: httpx.Client) -> None:
-    """The process of the settings hangs, and is not asked."""
-    cosines, plain = table_cosines(QUERY), search_tabled(tabled)
-    assert max(cosines, key=lambda name: cosines[name]) in {"a", "b"}
-    for options, weight in (({}, DEFAULT_TABLE_WEIGHT), ({"model": "table", "weight": 1.0}, 1.0)):
-        found = search_tabled(tabled, rerank=options, explain=True)
-        assert found["rerank"] == {"applied": True, "model": "table", "scored": len(plain["hits"]), "reason": None}
-        wanted = interpolate_scores(list(scores(plain).items()), cosines, weight)
-        assert scores(found) == pytest.approx(dict(wanted), abs=0.01)
-        for hit in found["hits"]:
-            assert hit["scores"]["table"] == pytest.approx(cosines[hit["id"]], abs=0.01)
-            assert sum(part["contribution"] for part in hit["reranking"].values()) == pytest.approx(hit["score"])
-    fed_back = search_tabled(tabled, rerank={"weight": 1.0, "feedback": {"documents": 1, "weight": 1.0}})
-    assert fed_back["hits"][0]["scores"]["table"] == pytest.approx(1.0, abs=0.01), "the query is now this document"
-
-
-@pytest.mark.parametrize("model", ["dense", "cross-encoder", "listwise"])
-def test_the_table_stands_in_for_a_model_that_does_not_answer(tabled: httpx.Client, model: str) -> None:
-    found = search_tabled(tabled, rerank={"model": model, "weight": 0.9})
-    assert found["rerank"]["reason"] in {"model_timeout", "model_resting"}
-    assert found["rerank"] | {"reason": None} == search_tabled(tabled, rerank={})["rerank"]
-    assert scores(found) == scores(search_tabled(tabled, rerank={}))
-
-
-def test_a_query_of_unknown_words_keeps_its_order(tabled: httpx.Client) -> None:
-    found = search_tabled(tabled, query="\u2603\u2603", rerank={})
-    assert found["rerank"] == {"applied": False, "model": "table", "scored": 0, "reason": "no_known_words"}
 
 
 def test_an_index_whose_dense_encoder_has_no_table_keeps_its_order(notes: httpx.Client) -> None:
