@@ -83,8 +83,8 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
         service = ServiceIndex(client, STDLIB_INDEX)
         encoder = client.get("/readyz").json()["encoder"]
         # An encoder that gives dense vectors in the same pass also has the table that reranks by them.
-        reranked = encoder in list_dense_encoders(Settings.read())
-        service.recreate({"fields": DECLARED_FIELDS, "dense": encoder if reranked else None})
+        reranked = encoder["name"] in list_dense_encoders(Settings.read())
+        service.recreate({"fields": DECLARED_FIELDS, "dense": encoder["name"] if reranked else None})
         index_documents(console, service, corpus, seconds)
         print_heading(console, "3. Ask everyday questions")
         began = time.perf_counter()
