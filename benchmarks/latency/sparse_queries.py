@@ -60,10 +60,11 @@ from models.registry import load_encoder
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
-from services.index_spec import Generation
+from services.index_spec import Generation, IndexSpec
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.queries import build_search_body, lexical_query, sparse_query
 from services.opensearch.stored_document import EncodedWindow
+from services.query.expansion import prune_query
 from services.settings import Settings
 
 HIT_COUNT = 10
@@ -77,6 +78,7 @@ MATCH_WAY = "match"
 FILTERED_WAYS = (MATCH_WAY, "whole", "pruned 0.2, two phases 0.5, 200")
 _SUFFIX = ", filtered"
 _FILTER = [{"term": {"metadata.part": "7"}}]
+_NESTED_SPEC = IndexSpec.model_validate({"windows": "nested"})
 HitList = list[tuple[str, float]]
 HitLists = Mapping[str, HitList]
 
@@ -105,16 +107,19 @@ def measure_sparse_vs_match(arguments: argparse.Namespace) -> dict[str, Any]:
         with closing(SyncSearchClient(settings)) as search:
             for size in sizes:
                 generation = create_index(search, settings, f"passages{size}")
-                fill_generation(search, settings, generation, encoded[:size])
-                wait_for_merges(search, generation)
+                nested = create_index(search, settings, f"windows{size}", _NESTED_SPEC)
+                for each in (generation, nested):
+                    fill_generation(search, settings, each, encoded[:size])
+                    wait_for_merges(search, each)
                 # The JVM is fast only after thousands of the same request.
-                uvloop.run(compare_with_match(settings, generation, queries, 3))
+                uvloop.run(compare_with_match(settings, generation, nested, queries, 3))
                 for state in ("as written", "one segment"):
                     if state == "one segment":
                         merge_to_one_segment(search, generation)
-                    row = uvloop.run(compare_with_match(settings, generation, queries, arguments.rounds))
+                        merge_to_one_segment(search, nested)
+                    row = uvloop.run(compare_with_match(settings, generation, nested, queries, arguments.rounds))
                     name = f"{size} documents, {state}"
-                    rows[name] = index_size(search, generation) | row
+                    rows[name] = index_size(search, generation) | {"nested": index_size(search, nested)} | row
                     for kind in row:
                         _print_row(f"{name}, {kind}", row[kind])
         version = read_opensearch_version(settings)
@@ -144,27 +149,33 @@ def make_encoded_passages(
 
 
 async def compare_with_match(
-    settings: Settings, generation: Generation, queries: dict[str, list[str]], rounds: int
+    settings: Settings, generation: Generation, nested: Generation, queries: dict[str, list[str]], rounds: int
 ) -> dict[str, Any]:
-    """Return both sides' milliseconds by kind of query, their ratio, and OpenSearch's own `took`."""
-    table = QueryTable.load(resolve_model_directory(settings.encoder))
-    path = f"/{generation.physical}/_search"
+    """Return the sides' milliseconds by kind of query, their ratios, and OpenSearch's own `took`.
+
+    `window` is the sparse side on `nested`, an index of the same documents that scores by the best window.
+    """
+    table, share = QueryTable.load(resolve_model_directory(settings.encoder)), settings.prune
+    paths = dict.fromkeys(("sparse", "pruned", "match"), f"/{generation.physical}/_search")
+    paths["window"] = f"/{nested.physical}/_search"
     results: dict[str, Any] = {}
     async with LoopbackConnection(settings.opensearch_url) as connection:
         for kind, texts in queries.items():
+            vectors = {text: table.encode(text, 1000) for text in texts}
+            pruned = {text: prune_query(vector, share) for text, vector in vectors.items()}
             bodies = {
-                "sparse": {text: _make_body(sparse_query(table.encode(text, 1000)), settings) for text in texts},
+                "sparse": {text: _make_body(sparse_query(vectors[text]), settings) for text in texts},
+                "pruned": {text: _make_body(sparse_query(pruned[text]), settings) for text in texts},
+                "window": {text: _make_body(sparse_query(pruned[text], "window"), settings) for text in texts},
                 "match": {text: _make_body(lexical_query(text), settings) for text in texts},
             }
             engine: dict[str, list[int]] = {name: [] for name in bodies}
 
             async def send(side: str, text: str, bodies: Any = bodies, engine: Any = engine) -> None:
-                answer = await connection.send("POST", path, bodies[side][text])
+                answer = await connection.send("POST", paths[side], bodies[side][text])
                 engine[side].append(answer["took"])
 
-            durations = await take_turns(
-                {"sparse": lambda text: send("sparse", text), "match": lambda text: send("match", text)}, texts, rounds
-            )
+            durations = await take_turns({side: partial(send, side) for side in bodies}, texts, rounds)
             rows = {side: summarise_durations(values) for side, values in durations.items()}
             # The first round is not counted here either.
             counted = {side: values[len(texts) :] for side, values in engine.items()}
@@ -172,9 +183,10 @@ async def compare_with_match(
                 "queries": len(texts),
                 "words": round(sum(len(text.split()) for text in texts) / len(texts), 1),
                 "pieces": round(sum(len(table.encode(text, 1000).ids) for text in texts) / len(texts), 1),
-                "sparse_ms": rows["sparse"],
-                "match_ms": rows["match"],
+                **{f"{side}_ms": row for side, row in rows.items()},
                 "sparse_over_match": percentile_ratios(rows["sparse"], rows["match"]),
+                "pruned_over_match": percentile_ratios(rows["pruned"], rows["match"]),
+                "window_over_pruned": percentile_ratios(rows["window"], rows["pruned"]),
                 "engine_took_mean_ms": {side: round(sum(v) / len(v), 3) for side, v in counted.items()},
             }
     return results
@@ -187,7 +199,8 @@ def _make_body(query: dict[str, Any], settings: Settings) -> bytes:
 def _print_row(name: str, row: dict[str, Any]) -> None:
     sparse, match, ratio = row["sparse_ms"], row["match_ms"], row["sparse_over_match"]
     each = ", ".join(f"{p} {sparse[p]:.2f} / {match[p]:.2f} = {ratio[p]:.2f}" for p in ("p50", "p90", "p99"))
-    print(f"{name:>40}: {each}; engine {row['engine_took_mean_ms']}", flush=True)
+    others = f"pruned {row['pruned_over_match']['p50']:.2f}, window over pruned {row['window_over_pruned']['p50']:.2f}"
+    print(f"{name:>40}: {each}; {others}; engine {row['engine_took_mean_ms']}", flush=True)
 
 
 def pruning(argv: list[str] | None = None) -> None:
