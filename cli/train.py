@@ -97,7 +97,8 @@ def project(  # noqa: PLR0913, PLR0917 (each argument is an option of the comman
 
     Example: sparsewell train project all-minilm-l6-v2 pairs/*.jsonl.gz --out projected-minilm-l6
     """
-    with _training_session() as show:
+    require_fit_extra()
+    with _fit_session() as show:
         from models.projection.train import ProjectionOptions, open_dense_source, project_encoder
         from services.directories import DirectorySettings, resolve_cache_directory
         from services.encoders.manifest import WindowSettings
@@ -177,8 +178,8 @@ def mistral(context: typer.Context) -> None:
     Example: sparsewell train mistral smollm2 pairs.jsonl.gz --out my-decoder --licence Apache-2.0 --steps 1000
     """
     require_train_extra()
-    from cli.training import disk_failures
     from models.decoder.train import main
+    from models.training.storage import disk_failures
 
     with disk_failures():
         main(context.args)
@@ -248,10 +249,10 @@ def passages(
     """
     import json
 
-    from cli.training import disk_failures
     from models.training.batches import MixtureFile, read_mixture
     from models.training.mining import passage_documents
     from models.training.recipe import read_recipe
+    from models.training.storage import disk_failures
 
     content = read_recipe(recipe)
     files = [MixtureFile(pairs.path, weight=pairs.weight, cap=pairs.cap) for pairs in content.pairs]
@@ -297,27 +298,44 @@ def require_train_extra() -> None:
             )
 
 
+def require_fit_extra() -> None:
+    """Check that the `fit` extra is installed. Raises ConfigurationError (`train_extra_missing`)."""
+    for package in ("onnx", "onnxruntime", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigurationError(
+                "train_extra_missing",
+                f"The fit needs {package}, which is not installed: `pip install -e '.[fit,worker]'` (200 MB).",
+            )
+
+
 @contextmanager
-def _training_session() -> Iterator["TrainingConsole"]:
-    """Check that the `train` extra is installed, and silence the libraries."""
-    require_train_extra()
+def _fit_session() -> Iterator["TrainingConsole"]:
+    """Show the progress of a fit, and report a full disk in one line."""
     from rich.console import Console
 
     from cli.terminal import TrainingConsole
-    from cli.training import disk_failures
+    from models.training.storage import disk_failures
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait in a busy loop made a step 20 times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import logging
-
-    import bm25s  # noqa: F401 (the import sets its logger to DEBUG, which setLevel below undoes)
-    from datasets.utils.logging import disable_progress_bar
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    disable_progress_bar()
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
     with TrainingConsole(Console(stderr=True)) as show, disk_failures():
+        yield show
+
+
+@contextmanager
+def _training_session() -> Iterator["TrainingConsole"]:
+    """Check that the `train` extra is installed, and silence the libraries."""
+    require_train_extra()
+    with _fit_session() as show:
+        import logging
+
+        import bm25s  # noqa: F401 (the import sets its logger to DEBUG, which setLevel below undoes)
+        from datasets.utils.logging import disable_progress_bar
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        disable_progress_bar()
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         yield show

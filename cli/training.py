@@ -1,15 +1,13 @@
-"""Inputs of the training pipelines that only the commands know, and errors of a full disk.
+"""Inputs of the training pipelines that only the commands know.
 
 `make_index_candidates` finds hard negatives in an index through the API, `make_question_generator` generates questions
-with a local language model, and `read_chapter_recipe` reads the recipe of `sparsewell train chapters`. `disk_failures`
-turns a full or unwritable disk into one line instead of a traceback.
+with a local language model, and `read_chapter_recipe` reads the recipe of `sparsewell train chapters`.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 # A question that does not find its passage among the first three hits is too general to train on.
 _MAX_RANK = 3
-# PyTorch and safetensors raise errors of writing in other classes than OSError. Their messages have these marks.
-_WRITER_MARKS = ("PytorchStreamWriter", "inline_container", "Error while serializing: I/O error")
 
 
 def make_index_candidates(client: httpx.Client, index: str, mode: str, pairs: PairSet) -> IndexCandidates:
@@ -86,28 +82,3 @@ def read_chapter_recipe(path: Path | None, steps: int | None) -> ChapterRecipe:
         raise ConfigurationError("bad_recipe", f"{path or 'The recipe'}: {where}: {first['msg']}.") from None
     except (OSError, ValueError) as error:
         raise ConfigurationError("bad_recipe", f"{path} cannot be read as TOML: {error}.") from None
-
-
-@contextmanager
-def disk_failures() -> Iterator[None]:
-    """Turn errors of the disk into ConfigurationError (`unwritable_directory`)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:  # not of a system call: libraries raise OSError for files that they cannot parse
-            raise
-        raise _unwritable_directory(
-            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-        ) from None
-    except Exception as error:  # the errors of safetensors and PyTorch have no common base class
-        if any(mark in str(error) for mark in _WRITER_MARKS):
-            raise _unwritable_directory(str(error).splitlines()[0]) from None
-        raise
-
-
-def _unwritable_directory(cause: str) -> ConfigurationError:
-    return ConfigurationError(
-        "unwritable_directory",
-        f"A file cannot be written or read: {cause}. Free disk space or choose another directory, then repeat the "
-        "command: finished files stay, and the run resumes from its last complete checkpoint.",
-    )

@@ -5,6 +5,7 @@ run.
 
 `load_or_make_rows` keeps arrays in a directory, block by block, so a killed run resumes after its last block. The
 directory is complete or absent: until then, its blocks are in NAME.part. All files are .npy and .npz, never pickles.
+`disk_failures` turns a full or unwritable disk into one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ _MAX_EXAMPLES = 5
 META_FILE = "meta.json"
 _FORMAT = "sparsewell-rows/1"
 NamedArrays = dict[str, NDArray[Any]]
+# PyTorch and safetensors raise errors of writing in other classes than OSError. Their messages have these marks.
+_WRITER_MARKS = ("PytorchStreamWriter", "inline_container", "Error while serializing: I/O error")
 MakeRows = Callable[[int, int], Mapping[str, NDArray[Any]]]
 
 
@@ -237,3 +241,28 @@ def _load_arrays(directory: Path, rows: int) -> NamedArrays | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return arrays
+
+
+@contextmanager
+def disk_failures() -> Iterator[None]:
+    """Turn errors of the disk into ConfigurationError (`unwritable_directory`)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not of a system call: libraries raise OSError for files that they cannot parse
+            raise
+        raise _unwritable_directory(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        ) from None
+    except Exception as error:  # the errors of safetensors and PyTorch have no common base class
+        if any(mark in str(error) for mark in _WRITER_MARKS):
+            raise _unwritable_directory(str(error).splitlines()[0]) from None
+        raise
+
+
+def _unwritable_directory(cause: str) -> ConfigurationError:
+    return ConfigurationError(
+        "unwritable_directory",
+        f"A file cannot be written or read: {cause}. Free disk space or choose another directory, then repeat the "
+        "command: finished files stay, and the run resumes from its last complete checkpoint.",
+    )

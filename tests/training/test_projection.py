@@ -1,6 +1,8 @@
 """Projected encoders: the dense encoder's weights, the graph, the fit, and the command."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -255,3 +257,12 @@ def test_an_unknown_dense_encoder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError) as caught:
             open_dense_source(name, Settings(), tmp_path, lambda message: None)
         assert caught.value.code == code
+
+
+def test_a_fit_needs_no_pytorch() -> None:
+    code = (
+        "import sys; import cli.train, models.projection.train\n"
+        "found = {'torch', 'transformers', 'datasets', 'bm25s', 'sentence_transformers'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

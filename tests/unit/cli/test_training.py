@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from cli.training import disk_failures
+from models.training.storage import disk_failures
 from services.errors import ConfigurationError
 
 
