@@ -66,6 +66,7 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
     from examples.stdlib.corpus import DECLARED_FIELDS, read_documents
     from examples.stdlib.results import MODES, RERANKED, ask_questions, make_searcher, read_questions, results_as_json
     from services.encoders.catalogue import list_dense_encoders
+    from services.encoders.dense_query_table import DENSE_TABLE_FILE
     from services.settings import Settings
 
     print_heading(console, "2. Index the documentation of Python's standard library")
@@ -82,8 +83,8 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
     with open_client(api_url) as client:
         service = ServiceIndex(client, STDLIB_INDEX)
         encoder = client.get("/readyz").json()["encoder"]
-        # An encoder that gives dense vectors in the same pass also has the table that reranks by them.
-        reranked = encoder["name"] in list_dense_encoders(Settings.read())
+        known = list_dense_encoders(Settings.read()).get(encoder["name"])
+        reranked = known is not None and known.directory is not None and (known.directory / DENSE_TABLE_FILE).is_file()
         service.recreate({"fields": DECLARED_FIELDS, "dense": encoder["name"] if reranked else None})
         index_documents(console, service, corpus, seconds)
         print_heading(console, "3. Ask everyday questions")

@@ -40,6 +40,7 @@ from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.journal import (
     PENDING,
+    DenseOutcome,
     attempt_write,
     dead_write,
     encoded_write,
@@ -252,7 +253,10 @@ class EncodeRun:
             ]
         model = self.runtime.dense(self.generation)
         if model is None:
-            dense = [store_dense_vectors(document.dense) for document in encoded if document.dense is not None]
+            dense = [
+                DenseOutcome(error="encoding_failed") if document.dense is None else store_dense_vectors(document.dense)
+                for document in encoded
+            ]
         else:
             dense = encode_dense_vectors(model, identity, [document.stored for document in encoded])
         self.counts["without dense vectors"] += sum(bool(outcome.error) for outcome in dense)

@@ -87,6 +87,9 @@ def load_model_pool(settings: Settings, cache: Path, report: MessageReporter) ->
     dense = {
         name: load_dense_encoder(find_dense_encoder(known, name), cache, report, threads=threads) for name in names
     }
+    for model in dense.values():
+        # The first run allocates memory. A projected encoder that cannot read queries is refused here.
+        model.encode_queries(["warm up"])
     scorers: dict[str, PassageScorer] = {}
     if settings.cross_encoder:
         from models.reranking import CrossEncoderScorer

@@ -156,8 +156,9 @@ class QueryTableCache:
             return self._dense.get(fingerprint)
         directory = self._directories[fingerprint]
         try:
-            pieces = self._tables.get(fingerprint) or QueryTable.load(directory)
-            self._dense[fingerprint] = DenseQueryEncoder.load(directory, pieces)
+            if fingerprint not in self._tables:
+                self._tables[fingerprint] = QueryTable.load(directory)
+            self._dense[fingerprint] = DenseQueryEncoder.load(directory, self._tables[fingerprint])
         except ConfigurationError as error:
             log.warning("searches do not rerank by the table of %s: %s", directory, error)
             self._dense[fingerprint] = None

@@ -45,6 +45,7 @@ from query_api.search.query_builder import needed_source
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.index_spec import Generation
+from services.opensearch.analysis import blank_stop_words
 from services.opensearch.client import AsyncSearchClient, Call, TimedRequest, api_operation
 from services.opensearch.queries import (
     SearchPlan,
@@ -143,7 +144,10 @@ class OverheadSides:
         """Return the calls that the API would send; `ids` are the ids of its hits."""
         request = SearchRequest(query=query, size=10, **self._case)
         timeout, physical, source = self._settings.search_timeout, self._generation.physical, needed_source(request)
-        queries = {"sparse": sparse_query(self._table.encode(query, 1000)), "lexical": lexical_query(query)}
+        queries = {
+            "sparse": sparse_query(self._table.encode(query, 1000)),
+            "lexical": lexical_query(blank_stop_words(query)),
+        }
         if request.mode != "hybrid":
             return [
                 search_call(

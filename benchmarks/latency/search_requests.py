@@ -31,6 +31,7 @@ from query_api.search.query_builder import needed_source
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.index_spec import Generation
+from services.opensearch.analysis import blank_stop_words
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.queries import (
     SearchPlan,
@@ -92,7 +93,7 @@ async def compare_hybrid(
     count_bytes = True
 
     async def search_lists(query: str, fields: list[str] | bool) -> tuple[list[str], Any]:
-        both = (sparse_query(table.encode(query, 1000)), lexical_query(query))
+        both = (sparse_query(table.encode(query, 1000)), lexical_query(blank_stop_words(query)))
         plans = [build_search_body(part, CANDIDATES, fields, timeout) for part in both]
         answer = await search.send(msearch_call([SearchPlan(physical, plan) for plan in plans], timeout))
         scores = {

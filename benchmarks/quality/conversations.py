@@ -45,6 +45,7 @@ from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.index_spec import IndexSpec
+from services.opensearch.analysis import blank_stop_words
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.queries import lexical_query
 from services.opensearch.stored_document import document_vector
@@ -209,7 +210,9 @@ class ConversationBench:
         }
 
     def _lexical(self, texts: Mapping[str, str]) -> Rankings:
-        return self.lexical.lists({query: lexical_query(text) for query, text in texts.items()}, CANDIDATE_COUNT)
+        return self.lexical.lists(
+            {query: lexical_query(blank_stop_words(text)) for query, text in texts.items()}, CANDIDATE_COUNT
+        )
 
     def _with_context(
         self, conversation: Conversation, memory: ConversationMemory, *, again: bool = False

@@ -42,6 +42,7 @@ from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput
+from services.opensearch.analysis import blank_stop_words
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, msearch_call
@@ -214,7 +215,9 @@ def search_lexical_lists(settings: Settings, collections: Sequence[JudgedCollect
             batch = questions[start : start + _QUERIES_PER_REQUEST]
             plans = []
             for _, text in batch:
-                search_body = build_search_body(lexical_query(text), LIST_DEPTH, False, _TIMEOUT_SECONDS)
+                search_body = build_search_body(
+                    lexical_query(blank_stop_words(text)), LIST_DEPTH, False, _TIMEOUT_SECONDS
+                )
                 plans += [SearchPlan(name, search_body) for name in names] + [
                     SearchPlan(all_indexes, search_body, pooled=True)
                 ]

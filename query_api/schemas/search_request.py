@@ -26,7 +26,7 @@ from services.query.fusion import (
 )
 
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
-_RERANK_MODEL = "`table` (default if the dense encoder has one) needs no model process; `dense` (default) and others do"
+_RERANK_MODEL = "`table` needs no model process, others do. Default: `table` if the dense encoder has one, else `dense`"
 _RERANK_WEIGHT = f"the second score's share; default: {DEFAULT_TABLE_WEIGHT} (`table`), {DEFAULT_MODEL_WEIGHT} (others)"
 
 
@@ -271,7 +271,7 @@ class SearchRequest(BaseModel):
     highlight: StrictBool | Highlight = Field(
         False, description="mark the words of title and passage that matched, and list the other matches"
     )
-    rerank: Rerank | None = Field(None, description="rerank the best documents by a model")
+    rerank: Rerank | None = Field(None, description="rerank the best documents by a second score")
     explain: StrictBool = Field(False, description="return the pieces that matched and the contribution of each")
     curation: StrictBool = Field(
         True,

@@ -16,6 +16,7 @@ from query_api.search.retrieval import read_sources, retrieve
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
+from services.opensearch.analysis import is_stop_word
 from services.opensearch.stored_document import document_vector, read_packed_windows, read_windows
 from services.query.expansion import (
     FEEDBACK_ORIGIN,
@@ -39,6 +40,8 @@ def with_conversation(context: SearchContext, conversation: Conversation) -> Sea
     query = context.query.by_id() | dict(context.query.pruned)
     share = context_pieces(query, turns, table.heaviest, memory, settings.max_added_pieces)
     words = context_words(context.request.query, conversation.turns, word_weights(table, conversation.turns), memory)
+    if context.generation.spec.language == "english":
+        words = {word: boost for word, boost in words.items() if not is_stop_word(word)}
     blend = context.blend.plus([share], settings.max_query_pieces)
     return replace(context.with_blend(blend), context_words=words)
 

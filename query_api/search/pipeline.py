@@ -171,7 +171,7 @@ async def _build_index_context(  # noqa: PLR0913, PLR0917 (each is a part of the
         return await build_context(
             generation, table, request, app.settings, executor, stopwatch, score_by, app.curations,
             page=page, proposed=proposed, principal=app.principal, model=app.model,
-            dense=app.tables.dense(generation),
+            dense=None if request.rerank is None else app.tables.dense(generation),
         )  # fmt: skip
     except InvalidInput as error:
         if not request.is_multi_index:

@@ -63,7 +63,7 @@ async def retrieve_reranked(
     The model process embeds the query while OpenSearch searches. Raises InvalidInput (`no_dense_vectors`) for an index
     without dense vectors.
     """
-    model = rerank.model or ("dense" if context.dense is None else "table")
+    model = rerank.model or _default_model(context)
     if model in {"table", "dense"} and context.generation.dense is None:
         raise InvalidInput(
             "no_dense_vectors",
@@ -90,6 +90,13 @@ async def retrieve_reranked(
     full = len(hits) >= depth
     hits, page = (hits[:room], None) if page is None else page.of_ranking(hits, room, full=full)
     return replace(retrieved, hits=hits, page=page, lexical_empty=False, read=False), reranking.to_response()
+
+
+def _default_model(context: SearchContext) -> Reranker:
+    """Return `table` if the dense encoder has a table, even one that could not be read: the answer then says so."""
+    dense, manifest = context.generation.dense, context.table.manifest
+    own = dense is not None and dense.fingerprint == manifest.fingerprint and manifest.dense is not None
+    return "table" if own or context.dense is not None else "dense"
 
 
 def _model(context: SearchContext) -> ModelClient:
@@ -132,7 +139,10 @@ async def _rerank(
         if context.dense is None:
             return _Reranking(model, weight, None, error.code)
         # The weight of the request was meant for another model.
-        return replace(await _rerank_by_table(context, rerank, hits, None), reason=error.code)
+        stand_in = await _rerank_by_table(context, rerank, hits, None)
+        if stand_in.scores is None:
+            return _Reranking(model, weight, None, error.code)
+        return replace(stand_in, reason=error.code)
     return _Reranking(model, weight, scores)
 
 
@@ -142,6 +152,7 @@ async def _rerank_by_table(
     """Return the scores by the dense query table; None if there is no table or it knows no piece of the query."""
     weight = DEFAULT_TABLE_WEIGHT if weight is None else weight
     if context.dense is None:
+        SEARCH_FALLBACKS.labels("rerank", "no_dense_table").inc()
         return _Reranking("table", weight, None, "no_dense_table")
     query = context.dense.encode(context.request.query)
     if query is None:

@@ -57,11 +57,6 @@ class DenseQueryTable:
             raise ConfigurationError("bad_dense_table", f"{path} holds NaN or infinity: fit the encoder again.")
         return cls(codes, scales.astype(np.float32))
 
-    @property
-    def width(self) -> int:
-        """Return the numbers of a vector."""
-        return int(self._codes.shape[1])
-
     def vector(self, piece_ids: Sequence[int]) -> DenseArray | None:
         """Return the unit vector [width] of a query's pieces, float32; None if none of them has a row."""
         counts = Counter(piece_ids)

@@ -236,7 +236,8 @@ def list_shipped_directories() -> list[Path]:
 class DenseIdentity(BaseModel):
     """The dense encoder and the windows of a generation's vectors.
 
-    Vectors of different identities are never compared.
+    Vectors of different identities are never compared. `window` is that of a pass for dense vectors alone: the
+    vectors of an index's own encoder are those of the index's windows.
     """
 
     model_config = ConfigDict(frozen=True)

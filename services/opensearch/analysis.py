@@ -34,20 +34,21 @@ MIN_WORD_CHARACTERS: Final = 4
 # A stretch that OpenSearch's term suggester looks up as one word or more; it skips shorter words.
 _LOOKED_UP_WORD: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
 
-# The English list of NLTK and of the Snowball project without its fragments of words ("don", "ll", "s"): "d" is no
-# function word in "vitamin d". Words with an apostrophe are one token of Lucene's standard tokeniser.
+# The English list of NLTK and of the Snowball project without its fragments of words ("don", "ll", "s": "d" is no
+# function word in "vitamin d") and without "down". The ends of contractions are not listed.
 _ENGLISH_STOP_WORDS: Final = """
     a about above after again against all am an and any are as at be because been before being below between both but by
-    can did do does doing down during each few for from further had has have having he her here hers herself him himself
-    his how i if in into is it its itself just me more most my myself no nor not now of off on once only or other our
-    ours ourselves out over own same she should so some such than that the their theirs them themselves then there these
-    they this those through to too under until up very was we were what when where which while who whom why will with
-    you your yours yourself yourselves aren't couldn't didn't doesn't don't hadn't hasn't haven't isn't it's mightn't
-    mustn't needn't shan't she's should've shouldn't that'll wasn't weren't won't wouldn't you'd you'll you're you've
+    can cannot did do does doing during each few for from further had has have having he her here hers herself him
+    himself his how i if in into is it its itself just me more most my myself no nor not now of off on once only or
+    other our ours ourselves out over own same she should so some such than that the their theirs them themselves then
+    there these they this those through to too under until up very was we were what when where which while who whom why
+    will with you your yours yourself yourselves aren't couldn't didn't doesn't don't hadn't hasn't haven't isn't
+    mightn't mustn't needn't shan't should've shouldn't wasn't weren't won't wouldn't
 """
 STOP_WORDS: Final = frozenset(_ENGLISH_STOP_WORDS.split())
-# A word as Lucene's standard tokeniser sees it, with apostrophes inside.
-_TOKEN: Final = re.compile(r"\w+(?:['’]\w+)*")
+# Lucene's standard tokeniser joins letters around an apostrophe, a full stop, a colon and a middle dot (UAX #29,
+# MidNumLet and MidLetter): "np.all" is one word. Here a hyphen joins as well, so "check-in" keeps both of its words.
+_TOKEN: Final = re.compile(r"\w+(?:['’.:·-]\w+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,23 @@ def blank_stop_words(text: str) -> str:
 
     Documents keep their words. The index's analyser drops Lucene's own 33 stop words, but not the words of questions:
     "how do I", "which of these". A document that repeats them beats a document on the subject. The longer list gained
-    .7 points of NDCG@10 over six collections (docs/decisions/0244). Case and the kind of apostrophe do not matter. A
-    query of stop words alone ("to be or not to be") stays as it is.
+    .7 points of NDCG@10 over six collections (docs/decisions/0244). Words of capitals stay, unless all of the query is
+    in capitals. A query of stop words alone ("to be or not to be") stays as it is.
     """
-    kept = _TOKEN.sub(_blank_stop_word, text)
+    mixed = not text.isupper()
+    kept = _TOKEN.sub(lambda match: " " * len(match[0]) if _is_stop_word(match[0], mixed=mixed) else match[0], text)
     return kept if _TOKEN.search(kept) else text
 
 
-def _blank_stop_word(match: re.Match[str]) -> str:
-    word = match[0].lower().replace("’", "'")
-    return " " * len(match[0]) if word in STOP_WORDS else match[0]
+def is_stop_word(word: str) -> bool:
+    """Return whether a word is a function word, in any case, alone or with the end of a contraction ("what's")."""
+    lower = word.lower().replace("’", "'")
+    return lower in STOP_WORDS or lower.partition("'")[0] in STOP_WORDS
+
+
+def _is_stop_word(word: str, *, mixed: bool) -> bool:
+    """As `is_stop_word`; in a text of mixed case, a word of capitals is a name: "WHO guidelines"."""
+    return is_stop_word(word) and not (mixed and len(word) > 1 and word.isupper())
 
 
 def split_on_white_space(text: str) -> list[TextWord]:

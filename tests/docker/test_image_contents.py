@@ -128,8 +128,10 @@ def test_of_each_encoder_it_holds_the_query_side_only(image: bare_image.BareImag
     inside = {path.parent.name for path in image.root.rglob("models/weights/*/manifest.json")}
     assert shipped == inside
     names = {path.name for path in image.root.rglob("models/weights/*/*")}
-    assert names == {"manifest.json", "tokenizer.json", "query_weights.json", "reference_frequencies.json"}
-    assert not [*image.root.rglob("*.onnx"), *image.root.rglob("*.safetensors")]
+    tables = {"query_weights.json", "reference_frequencies.json", "dense_query_table.safetensors"}
+    assert names == {"manifest.json", "tokenizer.json", *tables}
+    assert not [*image.root.rglob("*.onnx")]
+    assert {path.name for path in image.root.rglob("*.safetensors")} == {"dense_query_table.safetensors"}
 
 
 def test_it_encodes_a_query(image: bare_image.BareImage) -> None:

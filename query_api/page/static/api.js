@@ -85,7 +85,8 @@
  * @typedef {object} Index
  * @property {string} name
  * @property {Fields} fields
- * @property {string | null} dense
+ * @property {{ fingerprint: string } | null} dense
+ * @property {{ fingerprint: string }} encoder
  * @property {string} windows
  * @property {object | null} talk
  * @property {number} pending
@@ -222,9 +223,21 @@ export async function listIndexes() {
  * @returns {Promise<Index>}
  */
 export async function inspectIndex(name) {
-  const { fields, dense = null, windows, talk = null, documents } = await request(at(name));
+  const { fields, encoder, dense = null, windows, talk = null, documents } = await request(at(name));
   const { pending = 0, encoded = 0, dead = 0, deleted = 0 } = documents;
-  return { name, fields, dense, windows, talk, pending, encoded, dead, deleted, total: pending + encoded + dead };
+  return {
+    name,
+    fields,
+    encoder,
+    dense,
+    windows,
+    talk,
+    pending,
+    encoded,
+    dead,
+    deleted,
+    total: pending + encoded + dead,
+  };
 }
 
 const INSPECTIONS = 4; // at a time

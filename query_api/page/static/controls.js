@@ -216,7 +216,9 @@ export function renderStates({ name, total, pending, dead }) {
 
 const FUSION_NAMES = { min_max: "min-max", z_score: "z-score", rrf: "reciprocal ranks" };
 const DEFAULT_SHARE = 0.5;
-const DEFAULT_RERANK = 0.4;
+// Of the dense query table, which an index of its own encoder's vectors has, and of a model.
+const TABLE_SHARE = 0.4;
+const MODEL_SHARE = 0.7;
 const RESULT_UNITS = /** @type {const} */ ([
   ["", "whole talks"],
   ["chapter", "chapters"],
@@ -230,7 +232,7 @@ const VECTORS = /** @type {const} */ ([
 /**
  * Create the controls that the mode of a view and its index allow.
  * @param {View} view
- * @param {Pick<Index, "talk" | "windows" | "dense"> | null} index
+ * @param {Pick<Index, "talk" | "windows" | "dense" | "encoder"> | null} index
  * @param {OnChange} onChange
  */
 export function renderRanking(view, index, onChange) {
@@ -240,7 +242,7 @@ export function renderRanking(view, index, onChange) {
     ...(view.mode === "hybrid" ? [renderFusion(view, onChange)] : []),
     ...(sparse ? [renderCost(view, onChange)] : []),
     ...(sparse && index?.windows === "both" ? [renderVectors(view, onChange)] : []),
-    ...(index?.dense ? [renderRerank(view, onChange)] : []),
+    ...(index?.dense ? [renderRerank(view, index, onChange)] : []),
   ];
 }
 
@@ -295,10 +297,11 @@ function renderVectors(view, onChange) {
   return renderGroup("Long documents", renderRow("scored by", by, "of a document’s vectors"));
 }
 
-/** @type {(view: View, onChange: OnChange) => HTMLElement} */
-function renderRerank(view, onChange) {
+/** @type {(view: View, index: Pick<Index, "dense" | "encoder">, onChange: OnChange) => HTMLElement} */
+function renderRerank(view, index, onChange) {
+  const share = index.dense?.fingerprint === index.encoder.fingerprint ? TABLE_SHARE : MODEL_SHARE;
   const box = renderCheckbox("rerank", view.rerank !== null, (checked) =>
-    onChange(checked ? { rerank: DEFAULT_RERANK, sort: "" } : { rerank: null }),
+    onChange(checked ? { rerank: share, sort: "" } : { rerank: null }),
   );
   return renderGroup(
     "Reranking",

@@ -162,12 +162,12 @@ const formatScore = (score, mode) => (mode === "hybrid" ? score.toFixed(3) : for
 const scoreTitle = (mode) =>
   mode === "hybrid" ? "Fused score: the weighted sum of both lists on one scale" : "Score computed by OpenSearch";
 
-const SCORES = ["sparse", "lexical", "dense"];
+const SCORES = ["sparse", "lexical", "dense", "table"];
 
 /** @type {(hit: Hit, mode: string) => Child} the score in each list, when there are several */
 function scoresByList({ scores = {} }, mode) {
-  if (mode !== "hybrid" && scores.dense === undefined) return null;
-  const shown = SCORES.filter((list) => scores[list] !== undefined || (mode === "hybrid" && list !== "dense"));
+  const shown = SCORES.filter((list) => scores[list] !== undefined || (mode === "hybrid" && SCORES.indexOf(list) < 2));
+  if (mode !== "hybrid" && shown.length < 2) return null;
   return h(
     "p",
     { class: "scores" },

@@ -235,7 +235,7 @@ def test_reranking_gives_scores_of_its_own(visit) -> None:
     expect(page.locator(".hit .scores").first).to_contain_text("dense")
     expect(page.locator(".remark")).to_have_count(0)
     expect(page.locator(".stage-list")).to_contain_text("rerank")
-    assert "rerank=0.4" in page.url
+    assert "rerank=0.7" in page.url
     answer = repeat_shown_request(page, visit.base)
     assert answer["rerank"]["applied"]
     assert ids(page) == [hit["id"] for hit in answer["hits"]]

@@ -163,7 +163,7 @@ class SearchRequest(RequestModel):
     )
     passage: bool | PassageForm = Field(True, description="return the best passage of each hit")
     highlight: bool | Highlight = Field(False, description="mark the words that match in the title and the passage")
-    rerank: Rerank | None = Field(None, description="rerank the best documents with a second model")
+    rerank: Rerank | None = Field(None, description="rerank the best documents by a second score")
     explain: bool = Field(False, description="return matching pieces and their contributions")
     curation: bool = Field(True, description="apply the rules of the index")
     did_you_mean: bool = Field(True, description="suggest corrections when the lexical list is empty")

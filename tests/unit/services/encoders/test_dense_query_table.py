@@ -43,7 +43,6 @@ def test_a_query_is_the_normalised_sum_of_its_pieces_rows(tmp_path: Path) -> Non
     manifest = write_encoder(tmp_path)
     encoder = DenseQueryEncoder.load(tmp_path, QueryTable.load(tmp_path))
     assert encoder is not None
-    assert encoder.table.width == WIDTH
     text = "the wing of the wing"
     ids = QueryTable.load(tmp_path).ids(text)
     wanted = sum(ids.count(piece) ** 0.5 * TABLE[piece] for piece in set(ids))
