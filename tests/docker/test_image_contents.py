@@ -136,11 +136,14 @@ def test_of_each_encoder_it_holds_the_query_side_only(image: bare_image.BareImag
 
 def test_it_encodes_a_query(image: bare_image.BareImage) -> None:
     code = """
+from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.settings import Settings
-table = QueryTable.load(resolve_model_directory(Settings.read().encoder))
+directory = resolve_model_directory(Settings.read().encoder)
+table = QueryTable.load(directory)
 assert table.reference is not None
+assert DenseQueryEncoder.load(directory, table).encode("make a temporary folder").shape == (384,)
 print(len(table.encode("make a temporary folder", 100).ids))
 """
     assert int(python(image, code)) > 2
