@@ -6,7 +6,7 @@ Each command checks its options and the installed packages, then runs a pipeline
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -289,22 +289,23 @@ def _require_one_device(command: str) -> None:
 
 def require_train_extra() -> None:
     """Check that the `train` extra is installed. Raises ConfigurationError (`train_extra_missing`)."""
-    for package in ("torch", "sentence_transformers", "bm25s", "datasets", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigurationError(
-                "train_extra_missing",
-                f"Training needs {package}, which is not installed: `make setup-train`, or "
-                "`pip install --no-deps --require-hashes -r requirements/train.txt` (7 GB).",
-            )
+    _require_packages(
+        ("torch", "sentence_transformers", "bm25s", "datasets", "accelerate"),
+        "Training",
+        "`make setup-train`, or `pip install --no-deps --require-hashes -r requirements/train.txt` (7 GB)",
+    )
 
 
 def require_fit_extra() -> None:
     """Check that the `fit` extra is installed. Raises ConfigurationError (`train_extra_missing`)."""
-    for package in ("onnx", "onnxruntime", "scipy"):
+    _require_packages(("onnx", "onnxruntime", "scipy"), "The fit", "`pip install -e '.[fit,worker]'` (200 MB)")
+
+
+def _require_packages(packages: Sequence[str], work: str, installation: str) -> None:
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise ConfigurationError(
-                "train_extra_missing",
-                f"The fit needs {package}, which is not installed: `pip install -e '.[fit,worker]'` (200 MB).",
+                "train_extra_missing", f"{work} needs {package}, which is not installed: {installation}."
             )
 
 

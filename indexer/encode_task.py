@@ -245,24 +245,24 @@ class EncodeRun:
 
     def _encoded_writes(self, encoded: Sequence[EncodedDocument]) -> list[Write]:
         """Return the writes of encoded documents, with dense vectors when the generation declares them."""
-        identity = self.generation.dense
-        if identity is None:
-            return [
-                encoded_write(self.generation, document.stored, document.windows, chaptering=document.chaptering)
-                for document in encoded
-            ]
-        model = self.runtime.dense(self.generation)
-        if model is None:
-            dense = [
-                DenseOutcome(error="encoding_failed") if document.dense is None else store_dense_vectors(document.dense)
-                for document in encoded
-            ]
-        else:
-            dense = encode_dense_vectors(model, identity, [document.stored for document in encoded])
-        self.counts["without dense vectors"] += sum(bool(outcome.error) for outcome in dense)
+        dense = self._dense_outcomes(encoded)
+        self.counts["without dense vectors"] += sum(outcome is not None and bool(outcome.error) for outcome in dense)
         return [
             encoded_write(self.generation, document.stored, document.windows, outcome, document.chaptering)
             for document, outcome in zip(encoded, dense, strict=True)
+        ]
+
+    def _dense_outcomes(self, encoded: Sequence[EncodedDocument]) -> Sequence[DenseOutcome | None]:
+        """Return the dense vectors of encoded documents, from their own pass or from one more; None: none declared."""
+        identity = self.generation.dense
+        if identity is None:
+            return [None] * len(encoded)
+        model = self.runtime.dense(self.generation)
+        if model is not None:
+            return encode_dense_vectors(model, identity, [document.stored for document in encoded])
+        return [
+            DenseOutcome(error="encoding_failed") if document.dense is None else store_dense_vectors(document.dense)
+            for document in encoded
         ]
 
     def _count_outcomes(

@@ -24,7 +24,6 @@ from services.encoders.catalogue import STANDIN_NAME, KnownDenseEncoder, load_fe
 from services.encoders.manifest import (
     WEIGHTS_ROOT,
     DenseForm,
-    DenseIdentity,
     Pooling,
     WindowSettings,
     dense_fingerprint,
@@ -263,23 +262,18 @@ def load_dense_encoder(
     identity = known.identity
     if identity.name == STANDIN_NAME:
         return StandInDenseEncoder(known)
-    if known.directory is not None and known.sparse:
-        return _load_projected(known.directory, identity, threads)
     directory = known.directory or fetch_model(identity.name, cache, report)
-    encoder = DenseEncoder(directory, known.form, name=identity.name, threads=threads)
+    encoder: DenseEncoder | ProjectedEncoder
+    if known.sparse:
+        from models.projection.encoder import ProjectedEncoder
+
+        encoder = ProjectedEncoder(directory, read_manifest(directory), threads=threads)
+    else:
+        encoder = DenseEncoder(directory, known.form, name=identity.name, threads=threads)
     if (encoder.fingerprint, encoder.width or identity.width) != (identity.fingerprint, identity.width):
         raise EncoderMismatch(
             "dense_mismatch",
             f"The files in {directory} are not those of the dense encoder {identity.name} ({identity.fingerprint}). "
             "Fetch the encoder or describe it again.",
         )
-    return encoder
-
-
-def _load_projected(directory: Path, identity: DenseIdentity, threads: int) -> DenseModel:
-    from models.projection.encoder import ProjectedEncoder
-
-    encoder = ProjectedEncoder(directory, read_manifest(directory), threads=threads)
-    if encoder.fingerprint != identity.fingerprint:
-        raise EncoderMismatch("dense_mismatch", f"{directory} holds another encoder than {identity.fingerprint}.")
     return encoder

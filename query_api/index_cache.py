@@ -128,11 +128,7 @@ class QueryTableCache:
     def own(self, generation: Generation) -> QueryTable:
         """Return the encoder's own query table for a generation. Raises EncoderMismatch (`encoder_mismatch`)."""
         fingerprint = generation.encoder.fingerprint
-        table = self._tables.get(fingerprint)
-        if table is not None:
-            return table
-        directory = self._directories.get(fingerprint)
-        if directory is None:
+        if fingerprint not in self._directories:
             raise EncoderMismatch(
                 "encoder_mismatch",
                 f"The index {generation.index!r} was encoded by {generation.encoder.name} ({fingerprint}), but this "
@@ -140,11 +136,9 @@ class QueryTableCache:
                 "SPARSEWELL_MORE_ENCODERS.",
             )
         try:
-            table = QueryTable.load(directory)
+            return self._load(fingerprint)
         except ConfigurationError as error:
             raise EncoderMismatch("encoder_mismatch", error.detail) from error
-        self._tables[fingerprint] = table
-        return table
 
     def dense(self, generation: Generation) -> DenseQueryEncoder | None:
         """Return the encoder of queries for a generation's dense vectors; None: it has no table or no vectors."""
@@ -156,13 +150,17 @@ class QueryTableCache:
             return self._dense.get(fingerprint)
         directory = self._directories[fingerprint]
         try:
-            if fingerprint not in self._tables:
-                self._tables[fingerprint] = QueryTable.load(directory)
-            self._dense[fingerprint] = DenseQueryEncoder.load(directory, self._tables[fingerprint])
+            self._dense[fingerprint] = DenseQueryEncoder.load(directory, self._load(fingerprint))
         except ConfigurationError as error:
             log.warning("searches do not rerank by the table of %s: %s", directory, error)
             self._dense[fingerprint] = None
         return self._dense[fingerprint]
+
+    def _load(self, fingerprint: str) -> QueryTable:
+        """Return the query table of a known encoder, read at its first use. Raises ConfigurationError."""
+        if fingerprint not in self._tables:
+            self._tables[fingerprint] = QueryTable.load(self._directories[fingerprint])
+        return self._tables[fingerprint]
 
     def serves(self, fingerprint: str) -> bool:
         """Return whether the service has the query table of an encoder."""

@@ -182,7 +182,7 @@ async def compare_with_match(
             results[kind] = {
                 "queries": len(texts),
                 "words": round(sum(len(text.split()) for text in texts) / len(texts), 1),
-                "pieces": round(sum(len(table.encode(text, 1000).ids) for text in texts) / len(texts), 1),
+                "pieces": round(sum(len(vector.ids) for vector in vectors.values()) / len(texts), 1),
                 **{f"{side}_ms": row for side, row in rows.items()},
                 "sparse_over_match": percentile_ratios(rows["sparse"], rows["match"]),
                 "pruned_over_match": percentile_ratios(rows["pruned"], rows["match"]),

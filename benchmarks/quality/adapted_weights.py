@@ -80,20 +80,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def compare(judged: JudgedLists, table: QueryTable, texts: Sequence[str]) -> dict[str, FigureRow]:
     """Return NDCG@10 of sparse and hybrid lists by the documents that were counted."""
     ids = [table.ids(text) for text in texts]
-    rows = {"encoder's weights": _figures(judged, table), "all documents": _figures(judged, table.adapt(_count(ids)))}
+    rows = {
+        "encoder's weights": _figures(judged, table),
+        "all documents": _figures(judged, table.adapt(count_frequencies(ids))),
+    }
     for size in SAMPLES:
         if size >= len(ids):
             rows[f"{size} documents"] = rows["all documents"]
             continue
         samples = [random.Random(seed).sample(ids, size) for seed in range(REPEATS)]
-        figures = [_figures(judged, table.adapt(_count(sample))) for sample in samples]
+        figures = [_figures(judged, table.adapt(count_frequencies(sample))) for sample in samples]
         rows[f"{size} documents"] = {
             kind: round(sum(each[kind] for each in figures) / REPEATS, 5) for kind in figures[0]
         }
     return rows
 
 
-def _count(documents: Sequence[Sequence[int]]) -> PieceFrequencies:
+def count_frequencies(documents: Sequence[Sequence[int]]) -> PieceFrequencies:
+    """Return the frequencies of pieces over documents, each as its piece ids."""
     counter = PieceCounter()
     for document in documents:
         counter.add(document)

@@ -16,14 +16,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.collections import (
+    CANDIDATE_COUNT,
     DEMO_COLLECTION,
     DocumentWindows,
     judged_arguments,
@@ -33,28 +32,28 @@ from benchmarks.collections import (
     write_windows,
 )
 from benchmarks.measuring import run_benchmark
+from benchmarks.quality.adapted_weights import count_frequencies
+from benchmarks.quality.fusion_weights import fuse_rankings
+from benchmarks.quality.long_documents import DocumentScores
 from benchmarks.service import open_node, read_opensearch_version
 from benchmarks.stdlib import make_stdlib_collection
 from cli.relevance.collection import JudgedCollection, open_collection
-from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Rankings, measure_rankings
 from models.projection.encoder import ProjectedEncoder
 from models.registry import load_encoder
 from services.documents.document import joined_text
 from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import resolve_model_directory
-from services.encoders.piece_frequencies import PieceCounter
 from services.encoders.query_table import QueryTable
-from services.encoders.vectors import DenseArray, merge_neighbouring_windows
+from services.encoders.vectors import DenseArray, StoredDenseVectors, merge_neighbouring_windows
 from services.errors import ConfigurationError
 from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.stored_document import EncodedWindow, document_vector
 from services.query.expansion import prune_query
-from services.query.fusion import fuse_lists, interpolate_scores
+from services.query.fusion import interpolate_scores
 from services.settings import Settings
 
-CANDIDATES: Final = 100
 SHARES: Final = tuple(step / 10 for step in range(11))
 # The best ones lie in the middle.
 RERANK_SHARES, RERANK_WEIGHTS = SHARES[3:8], SHARES[2:9]
@@ -102,7 +101,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         version = read_opensearch_version(settings)
         for name, collection in _open_collections(arguments):
             encoded = encode_jointly(collection, encoder, arguments.cache)
-            lexical = search_lexical_lists(search, settings, collection, CANDIDATES)
+            lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
             lists = make_lists(encoded, encoder, table, dense_table, lexical)
             rows[name] = figures(collection, lists)
             rows[name]["weights a document"] = _mean_weights(encoded)
@@ -111,9 +110,9 @@ def measure(arguments: argparse.Namespace) -> Figures:
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
-        "candidates": CANDIDATES,
+        "candidates": CANDIDATE_COUNT,
         "means": mean_figures(rows.values()),
-        "chosen": {by: choose_weights(rows, by) for by in SCORES_BY},
+        "chosen": {by: choose_weights(rows, by) for by in SCORES_BY if len(rows) > 1},
         "not_used_for_the_choice": {DEMO_COLLECTION: demo},
         "by_collection": rows,
     }
@@ -162,58 +161,28 @@ def make_lists(
     lexical: Rankings,
 ) -> Lists:
     """Return all lists of a collection's queries, with the query table adapted to its documents."""
-    counter = PieceCounter()
-    for document in encoded.collection.documents():
-        counter.add(table.ids(joined_text(document.title, document.text)))
-    adapted, share = table.adapt(counter.frequencies()), Settings().prune
+    texts = [joined_text(document.title, document.text) for document in encoded.collection.documents()]
+    adapted, share = table.adapt(count_frequencies([table.ids(text) for text in texts])), Settings().prune
     queries = encoded.collection.judged
-    weights = {name: prune_query(adapted.encode(text, 1000), share).by_id() for name, text in queries.items()}
-    top_k = IndexSpec.model_validate({}).document_top_k
-    merged = ExactIndex({name: document_vector(own, top_k) for name, own in encoded.windows.items()})
-    single = ExactIndex(
-        {
-            f"{name}\0{number}": window.vector
-            for name, own in encoded.windows.items()
-            for number, window in enumerate(own)
-        }
-    )
-    owners = [name.partition("\0")[0] for name in single.names]
-    sparse = {
-        "document": {name: merged.search(query, CANDIDATES) for name, query in weights.items()},
-        "window": {name: _best_windows(single, owners, query) for name, query in weights.items()},
-    }
-    starts = np.cumsum([0, *(len(own) for own in encoded.windows.values())])
-    stored = [merge_neighbouring_windows(encoded.dense[a:b]) for a, b in pairwise(starts)]
-    names, counts = list(encoded.windows), np.cumsum([0, *(len(rows) for rows in stored)])[:-1]
-    matrix = np.concatenate(stored)
+    scored = DocumentScores(encoded.windows)
+    sparse: dict[str, dict[str, Sequence[tuple[str, float]]]] = {by: {} for by in SCORES_BY}
+    for name, text in queries.items():
+        weights = prune_query(adapted.encode(text, 1000), share).by_id()
+        for by, scores in zip(SCORES_BY, scored.both(weights), strict=True):
+            sparse[by][name] = scored.ranking(scores)
+    ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
+    rows = [merge_neighbouring_windows(own) for own in np.split(encoded.dense, ends)]
+    starts = np.cumsum([0, *map(len, rows)])
+    stored = StoredDenseVectors(list(encoded.windows), starts, np.concatenate(rows))
     vectors: dict[str, dict[str, DenseArray | None]] = {
         "table": {name: None if dense_table is None else dense_table.encode(text) for name, text in queries.items()},
         "model": {name: encoder.encode_queries([text])[0] for name, text in queries.items()},
     }
     dense = {
-        way: {name: _dense_scores(names, matrix, counts, vector) for name, vector in by_query.items()}
+        way: {name: {} if vector is None else stored.scores(vector) for name, vector in by_query.items()}
         for way, by_query in vectors.items()
     }
     return Lists(lexical, sparse, dense)
-
-
-def _best_windows(index: ExactIndex, owners: Sequence[str], query: Mapping[int, float]) -> list[tuple[str, float]]:
-    """Return the documents with the best windows, with the score of the best one."""
-    scores = index.scores(query)
-    best: dict[str, float] = {}
-    for position in np.argsort(-scores, kind="stable").tolist():
-        if scores[position] <= 0 or len(best) == CANDIDATES:
-            break
-        best.setdefault(owners[position], float(scores[position]))
-    return list(best.items())
-
-
-def _dense_scores(
-    names: Sequence[str], matrix: DenseArray, starts: NDArray[np.int64], vector: DenseArray | None
-) -> dict[str, float]:
-    if vector is None:
-        return {}
-    return dict(zip(names, np.maximum.reduceat(matrix @ vector, starts).tolist(), strict=True))
 
 
 def figures(collection: JudgedCollection, lists: Lists) -> Figures:
@@ -232,7 +201,7 @@ def figures(collection: JudgedCollection, lists: Lists) -> Figures:
             for way, by_query in lists.dense.items()
         },
     }
-    fused = {by: {share: _fuse(lists, by, share) for share in SHARES} for by in SCORES_BY}
+    fused = {by: {share: fuse_rankings(lists.sparse[by], lists.lexical, share) for share in SHARES} for by in SCORES_BY}
     result["hybrid"] = {by: {f"{share}": ndcg(fused[by][share]) for share in SHARES} for by in SCORES_BY}
     result["reranked"] = {
         way: {
@@ -248,15 +217,7 @@ def figures(collection: JudgedCollection, lists: Lists) -> Figures:
 
 
 def _best(scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:CANDIDATES]
-
-
-def _fuse(lists: Lists, by: str, share: float) -> dict[str, list[tuple[str, float]]]:
-    weights = {"sparse": share, "lexical": 1 - share}
-    return {
-        name: fuse_lists({"sparse": dict(lists.sparse[by][name]), "lexical": dict(lists.lexical[name])}, weights)
-        for name in lists.lexical
-    }
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:CANDIDATE_COUNT]
 
 
 def _rerank(
@@ -265,7 +226,7 @@ def _rerank(
     """Return the fused lists with their best documents reranked, as a search does."""
     reranked = {}
     for name, ranked in fused.items():
-        top, second = ranked[:CANDIDATES], scores[name]
+        top, second = ranked[:CANDIDATE_COUNT], scores[name]
         reranked[name] = interpolate_scores(top, {d: second[d] for d, _ in top if d in second}, weight)
     return reranked
 
