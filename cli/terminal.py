@@ -108,7 +108,7 @@ class LoadDisplay(SingleBarConsole):
 
 
 class TrainingConsole(SingleBarConsole):
-    """Progress of a training run. Implements `models.training.train.ProgressReporter`."""
+    """Progress of a training run. Implements `models.progress.ProgressReporter`."""
 
     def __init__(self, console: "Console") -> None:
         super().__init__(console)

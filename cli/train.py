@@ -1,4 +1,4 @@
-"""`sparsewell train`: train encoders and chapter generators. Needs the `train` extra.
+"""`sparsewell train`: train and fit encoders and chapter generators. Needs the extra `train`, a fit only `fit`.
 
 Each command checks its options and the installed packages, then runs a pipeline of `models.training` or
 `models.decoder`, with progress on standard error. See docs/training.md and docs/mistral-splade.md.
@@ -6,10 +6,10 @@ Each command checks its options and the installed packages, then runs a pipeline
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,8 +18,11 @@ from services.errors import ConfigurationError
 if TYPE_CHECKING:
     from cli.terminal import TrainingConsole
     from models.training.mining import OpenIndexCandidates
+    from models.training.pairs import PairSet
 
-app = typer.Typer(no_args_is_help=True, help="Train encoders and chapter generators (needs make setup-train).")
+app = typer.Typer(
+    no_args_is_help=True, help="Train and fit encoders and chapter generators (to train: make setup-train)."
+)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="recipe, a TOML file, see docs/training.md")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run resumes from it")]
@@ -129,45 +132,71 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     out: OutOption,
     judgements: Annotated[Path | None, typer.Option(help="judged collection (BEIR layout) for the report only")] = None,
     start: Annotated[
-        str, typer.Option(help="encoder to start from; a projected encoder has no head that is trained")
-    ] = "bootstrap-minilm-l6",
+        str, typer.Option(help="encoder to start from: a projected one is refitted, a trained one trains on")
+    ] = "projected-minilm-l6",
     teacher: Annotated[
-        str, typer.Option(help="dense teacher, see sparsewell train teachers; none: learn from BM25 and the start only")
-    ] = "bge-small-en-v1.5-int8",
+        str | None,
+        typer.Option(
+            help="dense teacher of a training, see sparsewell train teachers; none: learn from BM25 and the start only "
+            "[default: bge-small-en-v1.5-int8]"
+        ),
+    ] = None,
     generator: Annotated[
         Path | None, typer.Option(help="directory of a causal language model that generates questions")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="training steps")] = 300,
-    batch: Annotated[int, typer.Option(min=2, help="pairs per step, each with three hard negatives")] = 12,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-1, help="peak learning rate")] = 1e-4,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps [default: 300]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="pairs per step, each with three hard negatives [default: 12]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-7, max=1e-1, help="peak learning rate [default: 0.0001]")
+    ] = None,
     regulariser: Annotated[
-        float, typer.Option(min=0, help="weight of the regulariser; a larger weight gives sparser vectors")
-    ] = 0.001,
+        float | None,
+        typer.Option(min=0, help="weight of the regulariser; larger gives sparser vectors [default: 0.001]"),
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(min=64, help="most texts of the corpus that a refit reads [default: 20000]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of the random numbers")] = 0,
     name: NameOption = None,
 ) -> None:
-    """Train an encoder for a corpus, without queries or judgements. Writes OUT/NAME and OUT/report.md.
+    """Adapt an encoder to a corpus, without queries or judgements. Writes OUT/NAME and OUT/report.md.
 
     Example: sparsewell train own books.jsonl --out runs/books
     """
-    _require_one_device("own")
-    with _training_session() as show:
-        from cli.training import make_question_generator
-        from models.training.own.run import OwnCorpusOptions, train_own_encoder
+    from models.registry import PROJECTED_ARCHITECTURE
+    from services.encoders.manifest import read_manifest, resolve_model_directory
 
-        dense = [] if teacher == "none" else [("dense", teacher, 0.5)]
-        options = OwnCorpusOptions(
-            start,
-            [*dense, ("bm25", "", 0.3), ("sparse", start, 0.2)],
-            steps=steps,
-            batch=batch,
-            learning_rate=learning_rate,
-            regulariser_weight=regulariser,
-            judgements=judgements,
-            seed=seed,
-            more=make_question_generator(generator, start, out, show) if generator else None,
+    _require_one_device("own")
+    title = name or out.resolve().name
+    training = {"batch": batch, "learning_rate": learning_rate, "regulariser_weight": regulariser, "steps": steps}
+    if read_manifest(resolve_model_directory(start)).architecture == PROJECTED_ARCHITECTURE:
+        _refuse_options(
+            training | {"teacher": teacher}, f"{start} is a projected encoder: it is refitted in closed form."
         )
-        train_own_encoder(corpus, out, options, name=name or out.resolve().name, show=show)
+        require_fit_extra()
+        with _fit_session() as show:
+            from models.training.own.refit import RefitOptions, refit_own_encoder
+
+            more = _question_generator(generator, start, out, show)
+            refit = RefitOptions(start, judgements=judgements, seed=seed, more=more, **_given({"queries": queries}))
+            refit_own_encoder(corpus, out, refit, name=title, show=show)
+    else:
+        _refuse_options({"queries": queries}, f"{start} is a trained encoder: it trains on pairs.")
+        with _training_session() as show:
+            from models.training.own.run import OwnCorpusOptions, train_own_encoder
+
+            dense = [] if teacher == "none" else [("dense", teacher or "bge-small-en-v1.5-int8", 0.5)]
+            options = OwnCorpusOptions(
+                start,
+                [*dense, ("bm25", "", 0.3), ("sparse", start, 0.2)],
+                judgements=judgements,
+                seed=seed,
+                more=_question_generator(generator, start, out, show),
+                **_given(training),
+            )
+            train_own_encoder(corpus, out, options, name=title, show=show)
     print((out / "report.md").read_text(encoding="utf-8"))
 
 
@@ -274,6 +303,31 @@ def _open_index_source(api: str | None, index: str) -> "OpenIndexCandidates | No
     return lambda pairs: make_index_candidates(client, index, "hybrid", pairs)
 
 
+def _question_generator(
+    directory: Path | None, start: str, out: Path, show: "TrainingConsole"
+) -> "Callable[[PairSet], PairSet] | None":
+    """Return a function that adds generated questions; None without the directory of a language model."""
+    if directory is None:
+        return None
+    require_train_extra()
+    from cli.training import make_question_generator
+
+    return make_question_generator(directory, start, out, show)
+
+
+def _refuse_options(options: Mapping[str, object], reason: str) -> None:
+    """Raise ConfigurationError (`useless_option`) if one of the options is given."""
+    given = _given(options)
+    if given:
+        names = ", ".join("--" + name.removesuffix("_weight").replace("_", "-") for name in given)
+        raise ConfigurationError("useless_option", f"{reason} Leave out {names}.")
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _require_one_device(command: str) -> None:
     """Refuse to run under accelerate: its processes would write the same report.
 
@@ -298,7 +352,9 @@ def require_train_extra() -> None:
 
 def require_fit_extra() -> None:
     """Check that the `fit` extra is installed. Raises ConfigurationError (`train_extra_missing`)."""
-    _require_packages(("onnx", "onnxruntime", "scipy"), "The fit", "`pip install -e '.[fit,worker]'` (200 MB)")
+    _require_packages(
+        ("onnx", "onnxruntime", "scipy", "bm25s", "matplotlib"), "A fit", "`pip install -e '.[fit,worker]'` (300 MB)"
+    )
 
 
 def _require_packages(packages: Sequence[str], work: str, installation: str) -> None:

@@ -25,7 +25,7 @@ from models.training.teachers import SparseTeacher
 from services.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from models.training.train import ProgressReporter
+    from models.progress import ProgressReporter
 
 # A question that does not find its passage among the first three hits is too general to train on.
 _MAX_RANK = 3

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.decoder.tokenisation import EchoFormat
+from models.projection.moments import PassageMoments
 from models.registry import DECODER_ARCHITECTURE, load_encoder
 from services.encoders.checks import (
     QueryTableStatistics,
@@ -82,6 +83,8 @@ def verify_directory(directory: Path) -> VerificationResult:
     try:
         table = QueryTable.load(directory)
         DenseQueryTable.load(directory, manifest)
+        if manifest.moments is not None:
+            PassageMoments.load(directory, manifest)
         statistics = measure_query_table(table)
         problems += check_query_table(directory, statistics)
         if "model.onnx" in manifest.files:

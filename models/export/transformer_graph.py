@@ -27,7 +27,7 @@ CONTRIB_DOMAIN = "com.microsoft"
 # int8 and int7 quantise linear weights, symmetric, with a scale for each output column (with 7 bits, dot products on
 # CPUs without VNNI do not saturate, but lose precision). fp16 is for GPUs; on a CPU the runtime casts back to float32.
 Precision = Literal["int8", "int7", "fp16", "fp32"]
-_BITS: dict[Precision, int | None] = {"int8": 8, "int7": 7, "fp16": None, "fp32": None}
+WEIGHT_BITS: dict[Precision, int | None] = {"int8": 8, "int7": 7, "fp16": None, "fp32": None}
 
 
 class TransformerGraph:
@@ -38,7 +38,7 @@ class TransformerGraph:
 
     def __init__(self, transformer: Transformer, precision: Precision) -> None:
         self.c = transformer
-        self.bits = _BITS[precision]
+        self.bits = WEIGHT_BITS[precision]
         self.fp16 = precision == "fp16"
         self.g = Graph()
         # The positions that the transformer reads.
@@ -89,16 +89,17 @@ class TransformerGraph:
     def product(self, x: str, weight: NDArray[np.floating[Any]], name: str) -> str:
         """Return `x` @ `weight` [in, out]. At int8 and int7 both are quantised, `x` by slices along the last axis."""
         g = self.g
+        tensors = [g.const(tensor, array) for tensor, array in product_tensors(weight, name, self.bits).items()]
         if self.bits is None:
-            return g.op("MatMul", x, g.const(f"{name}.weight", weight))
-        values, scales = quantise_weight(weight, self.bits)
+            return g.op("MatMul", x, *tensors)
         rows, row_scale = self.to_uint8(x, [-1])
+        values, scales = tensors
         product = g.op(
             "MatMulIntegerToFloat",
             rows,
-            g.const(f"{name}.weight", values),
+            values,
             g.const("unit", np.float32(1)),
-            g.const(f"{name}.scale", scales),
+            scales,
             self.zero(),
             domain=CONTRIB_DOMAIN,
         )
@@ -200,6 +201,14 @@ class Graph:
         names = outputs if isinstance(outputs, list) else [f"{name}_{index}" for index in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes))
         return names
+
+
+def product_tensors(weight: NDArray[np.floating[Any]], name: str, bits: int | None) -> dict[str, NDArray[Any]]:
+    """Return the constants of a product with `weight` [in, out], by name: floats, or integers of `bits` and scales."""
+    if bits is None:
+        return {f"{name}.weight": weight}
+    values, scales = quantise_weight(weight, bits)
+    return {f"{name}.weight": values, f"{name}.scale": scales}
 
 
 def quantise_weight(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models.export.checkpoint import FloatArray, Transformer
-from models.export.transformer_graph import Precision, TransformerGraph
+from models.export.transformer_graph import WEIGHT_BITS, Precision, TransformerGraph, product_tensors
 from services.encoders.manifest import Pooling
+from services.errors import ConfigurationError
 
 K1, B = 1.2, 0.75
+_PROJECTION = "projection"
 _POSITIVE = float(np.finfo(np.float32).tiny)
 
 
@@ -50,6 +52,29 @@ class ProjectionHead:
     least_query_weight: float
     least_own_weight: float
     prefix: tuple[int, ...] = ()
+
+
+def make_projection(
+    table: FloatArray, spread: FloatArray, query_weights: FloatArray, *, scale: float, least_query_weight: float
+) -> FloatArray:
+    """Return the matrix [width, vocabulary] that projects a centred vector into weights; see `ProjectionHead`."""
+    allowed = query_weights >= max(least_query_weight, _POSITIVE)
+    factors = (scale * allowed / spread).astype(np.float32)
+    return np.ascontiguousarray((table * factors[:, None]).T)
+
+
+def replace_projection(model: onnx.ModelProto, projection: FloatArray, precision: Precision) -> None:
+    """Replace the projection of a model of `build_projected_graph` by another matrix [width, vocabulary].
+
+    Raises ConfigurationError (`bad_model`) for a model without a projection of that shape and precision.
+    """
+    tensors = product_tensors(projection, _PROJECTION, WEIGHT_BITS[precision])
+    for initializer in model.graph.initializer:
+        tensor = tensors.get(initializer.name)
+        if tensor is not None and tuple(initializer.dims) == tensor.shape:
+            initializer.CopyFrom(numpy_helper.from_array(tensors.pop(initializer.name), initializer.name))
+    if tensors:
+        raise ConfigurationError("bad_model", f"The model has no {' and no '.join(tensors)} of the right shape.")
 
 
 def build_projected_graph(
@@ -101,13 +126,17 @@ class _ProjectedGraph(TransformerGraph):
     def expansions(self, dense: str) -> str:
         """Return [batch, vocabulary]: the projected weights, 0 for those that are not kept."""
         g, head = self.g, self.head
-        allowed = head.query_weights >= max(head.least_query_weight, _POSITIVE)
-        factors = (head.scale * allowed / head.spread).astype(np.float32)
-        weight = np.ascontiguousarray((head.table * factors[:, None]).T)
+        weight = make_projection(
+            head.table,
+            head.spread,
+            head.query_weights,
+            scale=head.scale,
+            least_query_weight=head.least_query_weight,
+        )
         centred = g.op("Sub", dense, g.const("mean", head.mean))
-        projected = self.product(centred, weight, "projection")
+        projected = self.product(centred, weight, _PROJECTION)
         positive = g.op("Relu", projected)
-        kept = min(head.expansions, int(allowed.sum()))
+        kept = min(head.expansions, int(weight.any(axis=0).sum()))
         largest, _ = g.ops("TopK", positive, g.ints(kept), outputs=2, axis=-1, largest=1, sorted=1)
         smallest = g.op("Slice", largest, g.ints(kept - 1), g.ints(kept), g.ints(1))
         return g.op("Where", g.op("GreaterOrEqual", positive, smallest), positive, g.const("zero", np.float32(0)))

@@ -68,15 +68,3 @@ def fit_query_table(
         square = after
         done(iteration + 1, ITERATIONS)
     return table
-
-
-def measure_spread(centred: FloatArray, table: FloatArray) -> FloatArray:
-    """Return the standard deviation [vocabulary] of each piece's product with centred vectors [passages, width].
-
-    Frequent pieces have short rows and so small products. Division by the spread makes pieces comparable; it was worth
-    .7 points of NDCG@10 (docs/decisions/0242).
-    """
-    covariance = centred.T @ centred / len(centred)
-    variance = ((table @ covariance) * table).sum(axis=1)
-    spread: FloatArray = np.sqrt(np.maximum(variance, 0.0)).astype(np.float32) + np.float32(1e-3)
-    return spread

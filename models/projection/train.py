@@ -43,7 +43,8 @@ from models.export.transformer_graph import Precision
 from models.onnx_encoder import batch_by_length
 from models.projection.dense_checkpoint import make_state_encoder, read_dense_checkpoint
 from models.projection.graph import ProjectionHead, build_projected_graph
-from models.projection.query_table import count_pieces, fit_query_table, measure_spread
+from models.projection.moments import MOMENTS_FILE, PassageMoments
+from models.projection.query_table import count_pieces, fit_query_table
 from models.registry import PROJECTED_ARCHITECTURE
 from models.training.pairs import Pair, read_pairs, texts_fingerprint
 from models.training.storage import load_or_make_rows
@@ -51,13 +52,13 @@ from models.verification import verify_directory
 from services.directories import replace_directory
 from services.encoders.catalogue import list_dense_encoders, read_dense_directory
 from services.encoders.dense_query_table import DENSE_TABLE_FILE, write_dense_table
-from services.encoders.manifest import DenseForm, WindowSettings, expand_path
+from services.encoders.manifest import DenseForm, WindowSettings, describe_file, expand_path
 from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
 from services.settings import Settings
 
 if TYPE_CHECKING:
-    from models.training.train import ProgressReporter
+    from models.progress import ProgressReporter
 
 MODEL_FILES = ("model.onnx", "tokenizer.json", "query_weights.json", DENSE_TABLE_FILE)
 RECORDED_PACKAGES = ("onnx", "onnxruntime", "tokenizers", "numpy", "scipy")
@@ -152,12 +153,11 @@ def project_encoder(
     table = fit.query_table([pair.query for pair in pairs])
     sample = pieces.ids([pair.passage for pair in pairs[: options.passages]])
     rows = [row[: options.window.pieces] for row in sample]
-    vectors = fit.passage_vectors(rows, prefix)
-    mean = vectors.mean(axis=0)
+    moments = PassageMoments.of(fit.passage_vectors(rows, prefix))
     head = ProjectionHead(
         table=table,
-        mean=mean,
-        spread=measure_spread(vectors - mean, table),
+        mean=moments.mean,
+        spread=moments.spread(table),
         query_weights=_query_weights(reference, transformer.vocabulary, excluded_piece_ids(vocabulary)),
         pooling=source.form.pooling,
         average_length=float(np.mean([len(row) for row in rows])),
@@ -187,7 +187,9 @@ def project_encoder(
     }
     with replace_directory(out) as fresh:
         _write_encoder(fresh, source, transformer, vocabulary, head, options)
-        write_manifest(fresh, {"name": out.resolve().name, "max_pieces": longest, **description}, MODEL_FILES)
+        moments.write(fresh / MOMENTS_FILE)
+        description |= {"name": out.resolve().name, "moments": describe_file(fresh / MOMENTS_FILE).model_dump()}
+        write_manifest(fresh, {"max_pieces": longest, **description}, MODEL_FILES)
         write_reference(fresh, reference, reference_files)
         for problem in verify_directory(fresh).problems:
             raise problem

@@ -37,6 +37,7 @@ from models.chapters.podtile_checkpoint import (
 )
 from models.chapters.training_data import IGNORED_LABEL, ChapterRecipe, ExampleCollator, TrainingExample, make_examples
 from models.decoder.trainer import load_trainable, save_trainable
+from models.progress import ProgressReporter
 from models.training.run_directory import (
     claim_run_directory,
     describe_kept_checkpoint,
@@ -44,7 +45,6 @@ from models.training.run_directory import (
     last_checkpoint,
 )
 from models.training.storage import ReadReport
-from models.training.train import ProgressReporter
 from models.training.trainer import TrainingCallback, cpu_dtype, is_out_of_memory, training_diverged
 from services.directories import replace_directory
 from services.encoders.manifest import MANIFEST_FILE

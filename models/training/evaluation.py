@@ -2,8 +2,8 @@
 
 `CurveEvaluator` writes the learning curve (curve.jsonl) and keeps the best checkpoint in `best`.
 
-`evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 (bm25s, Lucene's form, k1 1.2, b 0.75) and of their
-fusion by `services.query.fusion` with the default weights, so a search has the same hybrid ranking.
+`evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 and of their fusion
+(`models.training.judged_queries`).
 """
 
 from __future__ import annotations
@@ -13,28 +13,20 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
-import Stemmer
-from numpy.typing import NDArray
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from models.export.collection import Collection, ndcg
-from models.training.pairs import PairSet
+from models.training.judged_queries import JudgedQueries, hybrid_rankings, mean_ndcg, sparse_rankings
 from models.training.trainer import is_out_of_memory
 from services.directories import replace_directory, restore_directory
 from services.errors import ConfigurationError
-from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
 
 log = logging.getLogger("models.training")
-_DEPTH = 100
 _BATCH_TEXTS = 32
 CURVE, BEST, EVALUATION = "curve.jsonl", "best", "evaluation.json"
 EncodeTexts = Callable[[Sequence[str]], list[dict[int, float]]]
@@ -198,107 +190,3 @@ def evaluation_figures(judged: JudgedQueries, documents: EncodeTexts, queries: E
         "weights_a_document": round(float(np.mean([len(vector) for vector in vectors])), 1),
         "flops": round(float(np.mean([sum(shares.get(piece, 0.0) for piece in query) for query in query_vectors])), 2),
     }
-
-
-@dataclass(frozen=True)
-class JudgedQueries:
-    """Judged queries and their documents. `grades` maps, for each query, positions of documents to grades."""
-
-    name: str
-    documents: list[str]
-    queries: list[str]
-    grades: list[dict[int, int]]
-
-    @cached_property
-    def lexical(self) -> list[dict[str, float]]:
-        """Best documents of each query by BM25, like `sparse_rankings`; computed once, since no encoder changes them.
-
-        bm25s in Lucene's form, k1 1.2, b 0.75, Snowball's English stemmer, English stop words.
-        """
-        stemmer = Stemmer.Stemmer("english")
-        index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-        index.index(
-            bm25s.tokenize(self.documents, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
-        )
-        queries = bm25s.tokenize(self.queries, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
-        return [
-            _top_documents(index.get_scores(query) if query else np.zeros(len(self.documents))) for query in queries
-        ]
-
-    @classmethod
-    def of(cls, collection: Collection, limit: int, seed: int = 0) -> JudgedQueries:
-        """Take at most `limit` documents of a collection: all judged ones as far as they fit, then others at random."""
-        positions = {name: position for position, name in enumerate(collection.ids)}
-        judged = {positions[d] for grades in collection.grades.values() for d in grades if d in positions}
-        rest = np.random.default_rng(seed).permutation([i for i in range(len(positions)) if i not in judged]).tolist()
-        chosen = sorted((sorted(judged) + rest)[: max(limit, len(judged))])
-        moved = {old: new for new, old in enumerate(chosen)}
-        return cls(
-            collection.name,
-            [collection.documents[i] for i in chosen],
-            list(collection.queries.values()),
-            [
-                {moved[positions[d]]: g for d, g in collection.grades[q].items() if d in positions}
-                for q in collection.queries
-            ],
-        )
-
-    @classmethod
-    def held_out(cls, pairs: PairSet, name: str = "held out") -> JudgedQueries:
-        """Make a collection of held-out pairs: every passage is a document, and answers its queries."""
-        grades: list[dict[int, int]] = [{} for _ in pairs.queries]
-        for query, passage in zip(pairs.query_rows.tolist(), pairs.passage_rows.tolist(), strict=True):
-            grades[query][passage] = 1
-        judged = [row for row, answers in enumerate(grades) if answers]
-        return cls(name, list(pairs.passages), [pairs.queries[row] for row in judged], [grades[row] for row in judged])
-
-
-def sparse_rankings(
-    vectors: Sequence[Mapping[int, float]], queries: Sequence[Mapping[int, float]]
-) -> list[dict[str, float]]:
-    """Rank at most 100 documents for each query by dot product; keys are positions of documents as texts."""
-    postings: dict[int, list[tuple[int, float]]] = {}
-    for document, vector in enumerate(vectors):
-        for piece, weight in vector.items():
-            postings.setdefault(piece, []).append((document, weight))
-    columns = {
-        piece: (np.array([d for d, _ in entries]), np.array([w for _, w in entries]))
-        for piece, entries in postings.items()
-    }
-    lists = []
-    for query in queries:
-        scores = np.zeros(len(vectors))
-        for piece, weight in query.items():
-            if piece in columns:
-                documents, weights = columns[piece]
-                scores[documents] += weight * weights
-        lists.append(_top_documents(scores))
-    return lists
-
-
-def _top_documents(scores: NDArray[np.floating]) -> dict[str, float]:
-    order = np.argsort(-scores, kind="stable")[:_DEPTH]
-    return {str(document): float(scores[document]) for document in order.tolist() if scores[document] > 0}
-
-
-def hybrid_rankings(sparse: Sequence[dict[str, float]], lexical: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Fuse both rankings as a search does, with the default weights."""
-    return [
-        dict(fuse_lists({"sparse": by_encoder, "lexical": by_bm25}, DEFAULT_WEIGHTS))
-        for by_encoder, by_bm25 in zip(sparse, lexical, strict=True)
-    ]
-
-
-def ndcg_by_query(judged: JudgedQueries, lists: Sequence[dict[str, float]]) -> NDArray[np.float64]:
-    """Return NDCG@10 of each query, float64 [queries]."""
-    return np.array(
-        [
-            ndcg(list(ranking), {str(document): grade for document, grade in grades.items()})
-            for ranking, grades in zip(lists, judged.grades, strict=True)
-        ]
-    )
-
-
-def mean_ndcg(judged: JudgedQueries, lists: Sequence[dict[str, float]]) -> float:
-    """Return the mean NDCG@10 over the queries; 0 without queries."""
-    return float(ndcg_by_query(judged, lists).mean()) if judged.queries else 0.0

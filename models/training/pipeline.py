@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,23 +18,16 @@ from typing import Any
 import torch
 
 from models.export.export import ExportOptions, export_encoder
-from models.training.evaluation import BEST, EVALUATION, JudgedQueries, read_best_evaluation, read_curve
+from models.progress import ProgressReporter, SilentReporter
+from models.training.evaluation import EVALUATION, read_best_evaluation, read_curve
+from models.training.judged_queries import JudgedQueries
 from models.training.mining import OpenIndexCandidates
 from models.training.prepare import open_start, prepare_material
 from models.training.recipe import FULL_RECIPE, AblationRow, TrainingRecipe, ablation_variants
-from models.training.run_directory import hold_run_directory, is_main_process, is_same_run
-from models.training.train import (
-    ProgressReporter,
-    SilentReporter,
-    TrainingMaterial,
-    choose_precision,
-    train_encoder,
-)
-from services.encoders.manifest import NAME_PATTERN
+from models.training.run_directory import checked_encoder_name, hold_run_directory, is_main_process, is_same_run
+from models.training.train import TrainingMaterial, choose_precision, train_encoder
 from services.errors import ConfigurationError
 
-# Names of a run's own directories, which lie beside the encoder.
-_RUN_ENTRIES = (BEST, "checkpoints", "vectors", "questions")
 RECORDED_PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
 
 
@@ -80,21 +72,6 @@ def run_recipe(
             package_encoder(best, out / encoder_name, recipe, material, read_curve(out), record or {})
     show.report(f"Done after {time.monotonic() - began:,.0f} s.")
     return out / encoder_name
-
-
-def checked_encoder_name(name: str) -> str:
-    """Return the name if a manifest may have it. Raises ConfigurationError (`bad_encoder_name`)."""
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigurationError(
-            "bad_encoder_name",
-            f"{name!r} cannot be an encoder's name: at most 64 lower-case letters, digits, dots, dashes, underscores. "
-            "Say --name.",
-        )
-    if name in _RUN_ENTRIES:
-        raise ConfigurationError(
-            "bad_encoder_name", f"A run has a directory of its own called {name}: choose another --name."
-        )
-    return name
 
 
 def package_encoder(

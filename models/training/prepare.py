@@ -19,11 +19,12 @@ from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
 from models.export.package import excluded_piece_ids
 from models.export.reopen import reopen_checkpoint
+from models.progress import ProgressReporter
 from models.training.architecture import build_encoder, read_starting_point
 from models.training.batches import MixtureFile, read_mixture
 from models.training.consistency import filter_consistent
-from models.training.evaluation import JudgedQueries
 from models.training.idf import passage_idf
+from models.training.judged_queries import JudgedQueries
 from models.training.mining import (
     CandidateSource,
     MiningRule,
@@ -37,7 +38,7 @@ from models.training.recipe import TeacherChoice, TrainingRecipe
 from models.training.run_directory import START_PREFIX
 from models.training.teacher_vectors import Teacher, TeacherVectors, load_teacher_vectors
 from models.training.teachers import Bm25Teacher, SparseTeacher, TeacherEnsemble, WordTokeniser
-from models.training.train import ProgressReporter, TrainingMaterial
+from models.training.train import TrainingMaterial
 from services.directories import DirectorySettings, resolve_cache_directory
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path, read_manifest
 from services.errors import ConfigurationError

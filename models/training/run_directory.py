@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +21,34 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from models.training.recipe import TrainingRecipe
-from services.encoders.manifest import describe_file
+from services.encoders.manifest import NAME_PATTERN, describe_file
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
 CHECKPOINTS, RUN_FILE, COMPLETE_FILE = "checkpoints", "run.json", "complete.json"
+# Names of a run's own directories, which lie beside the encoder.
+_RUN_ENTRIES = ("best", CHECKPOINTS, "vectors", "questions")
 START_PREFIX = "start-"  # the fingerprint of the exported encoder follows
 
 
 def is_main_process() -> bool:
     """Tell whether this process writes the run's files: the first of several devices does (accelerate sets RANK)."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def checked_encoder_name(name: str) -> str:
+    """Return the name if a manifest may have it. Raises ConfigurationError (`bad_encoder_name`)."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigurationError(
+            "bad_encoder_name",
+            f"{name!r} cannot be an encoder's name: at most 64 lower-case letters, digits, dots, dashes, underscores. "
+            "Say --name.",
+        )
+    if name in _RUN_ENTRIES:
+        raise ConfigurationError(
+            "bad_encoder_name", f"A run has a directory of its own called {name}: choose another --name."
+        )
+    return name
 
 
 @contextmanager

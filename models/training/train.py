@@ -1,7 +1,6 @@
 """Training run: from prepared pairs to the best checkpoint, on sentence-transformers' trainer.
 
-`train_encoder` trains and evaluates; a stopped run resumes from its last complete checkpoint. `ProgressReporter` is the
-interface to the console.
+`train_encoder` trains and evaluates; a stopped run resumes from its last complete checkpoint.
 
 The optimiser is AdamW with the parameter groups of `architecture.parameter_groups`, a linear warm-up and decay, and a
 quadratic ramp of the regulariser's weight (as in SPLADE, arXiv 2109.10086). `auto` precision picks bfloat16 where the
@@ -13,10 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +28,9 @@ from transformers import PrinterCallback, get_linear_schedule_with_warmup
 
 from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
 from models.training.batches import PositiveLinks, column_sides, mask_false_negatives
-from models.training.evaluation import BEST, CurveEvaluator, JudgedQueries, read_best_evaluation, read_curve
+from models.training.evaluation import BEST, CurveEvaluator, read_best_evaluation, read_curve
 from models.training.idf import PieceWeights
+from models.training.judged_queries import JudgedQueries
 from models.training.losses import RankingLoss, make_regulariser
 from models.training.pairs import PairSet, Rows
 from models.training.recipe import TrainingRecipe
@@ -56,38 +56,6 @@ log = logging.getLogger("models.training")
 # With fewer pairs, batches repeat the same pairs and the encoder learns noise.
 MIN_PAIRS = 16
 ProgressReport = Callable[[int, int, dict[str, float]], None]
-
-
-class ProgressReporter(Protocol):
-    """Receiver of progress: a console, the list of a test, or nothing (`SilentReporter`)."""
-
-    def report(self, message: str) -> None:
-        """Show a line that stays."""
-
-    def step(self, title: str, done: int, total: int, note: str = "") -> None:
-        """Show the progress of a stage."""
-
-    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
-        """Show the trainer's figures of the last steps."""
-
-    def evaluated(self, entry: Mapping[str, Any]) -> None:
-        """Show an entry of the learning curve."""
-
-
-class SilentReporter:
-    """Reporter that shows nothing."""
-
-    def report(self, message: str) -> None:
-        pass
-
-    def step(self, title: str, done: int, total: int, note: str = "") -> None:
-        pass
-
-    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
-        pass
-
-    def evaluated(self, entry: Mapping[str, Any]) -> None:
-        pass
 
 
 @dataclass(frozen=True)

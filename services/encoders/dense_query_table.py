@@ -57,6 +57,10 @@ class DenseQueryTable:
             raise ConfigurationError("bad_dense_table", f"{path} holds NaN or infinity: fit the encoder again.")
         return cls(codes, scales.astype(np.float32))
 
+    def rows(self) -> DenseArray:
+        """Return the rows [vocabulary, width], float32."""
+        return self._codes.astype(np.float32) * self._scales[:, None]
+
     def vector(self, piece_ids: Sequence[int]) -> DenseArray | None:
         """Return the unit vector [width] of a query's pieces, float32; None if none of them has a row."""
         counts = Counter(piece_ids)

@@ -99,6 +99,8 @@ class Manifest(BaseModel):
     dense: DenseOutput | None = None
     # Document frequencies of the pieces in a reference corpus. They change no vector, so `files` does not list them.
     reference: FileRecord | None = None
+    # Mean and covariance of dense vectors of general passages, which a refit needs. They change no vector either.
+    moments: FileRecord | None = None
 
 
 def read_manifest(directory: Path) -> Manifest:

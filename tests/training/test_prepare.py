@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cli import training as asking
+from models.progress import SilentReporter
 from models.training.mining import IndexCandidates, passage_id
 from models.training.pairs import Pair, PairSet
 from models.training.prepare import prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
-from models.training.train import SilentReporter
 from services.errors import ConfigurationError
 from tests.training.tiny_dense import write_model
 from tests.training.toy_pairs import toy_start

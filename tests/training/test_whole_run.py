@@ -12,12 +12,12 @@ import torch
 from filelock import FileLock
 
 from models.export.export import ExportOptions, export_encoder
+from models.progress import SilentReporter
 from models.registry import load_encoder
 from models.training import pipeline
 from models.training.evaluation import read_curve
 from models.training.pipeline import run_ablation, run_recipe
 from models.training.recipe import TrainingRecipe, parse_recipe
-from models.training.train import SilentReporter
 from models.training.trainer import training_diverged
 from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
@@ -28,7 +28,7 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from models.training.recipe import parse_recipe
-from models.training.train import SilentReporter
+from models.progress import SilentReporter
 from models.training.pipeline import run_recipe
 
 class Norms(SilentReporter):

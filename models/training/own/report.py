@@ -1,115 +1,42 @@
 """Report of `sparsewell train own`: quality of the new encoder, its certainty, and its cost.
 
-`encode_as_served` and `compare_encoders` measure encoders as they will be served: int8, windows, top k, alone and fused
-with BM25. `bootstrap_interval` says whether a difference is noise. `write_report` writes report.md, report.json and
-three figures: quality, learning curve, weights a document.
+`write_report` writes report.md, report.json and up to three figures: quality, learning curve, weights a document. The
+figures are those of `models.training.own.comparison`.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib import pyplot as plt
-from numpy.typing import NDArray
 
-from models.registry import load_encoder
-from models.training.evaluation import JudgedQueries, hybrid_rankings, ndcg_by_query, sparse_rankings
-from services.encoders.manifest import resolve_model_directory
+from models.training.own.comparison import NEW, OLD, SEARCHES, ServedVectors
+from models.training.pairs import PairSet
 from services.encoders.query_table import QueryTable
-from services.encoders.vectors import merge_max
 
-_MAX_QUERY_CHARACTERS = 8192
-_BATCH_DOCUMENTS = 64
 _SHOWN_PIECES = 12
-OLD, NEW = "start", "new"
 mpl.use("Agg")  # writes files without a display
 _GREY, _OLD, _NEW = "#8a8a8a", "#7aa6c2", "#c2573a"
 _FIGURE_INCHES = (6.4, 3.6)
-ProgressCallback = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ServedVectors:
-    """Document vectors of an encoder as the service makes them, and its query table."""
-
-    documents: list[dict[int, float]]
-    milliseconds_a_document: float
-    table: QueryTable
-
-    def queries(self, texts: Sequence[str]) -> list[dict[int, float]]:
-        return [self.table.encode(text, _MAX_QUERY_CHARACTERS).by_id() for text in texts]
-
-
-def encode_as_served(
-    name_or_path: str | Path, documents: Sequence[str], done: ProgressCallback = lambda count, total: None
-) -> ServedVectors:
-    """Encode whole documents as the indexer does: the encoder's windows, maximum over windows, top k."""
-    encoder = load_encoder(str(name_or_path))
-    vectors: list[dict[int, float]] = []
-    began = time.process_time()
-    for at in range(0, len(documents), _BATCH_DOCUMENTS):
-        cuts = [encoder.windows(text) for text in documents[at : at + _BATCH_DOCUMENTS]]
-        encoded = iter(encoder.encode([window for windows in cuts for window in windows]))
-        for windows in cuts:
-            vector = merge_max([next(encoded) for _ in windows]).top(encoder.manifest.top_k)
-            vectors.append(dict(zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)))
-        done(len(vectors), len(documents))
-    spent = (time.process_time() - began) * 1e3 / max(1, len(documents))
-    return ServedVectors(vectors, round(spent, 2), QueryTable.load(resolve_model_directory(str(name_or_path))))
-
-
-def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors]) -> dict[str, Any]:
-    """Return NDCG@10 of BM25, of each encoder alone and of each with BM25, and the scores of each query.
-
-    `encoders` hold the vectors of the collection's documents, in their order.
-    """
-    lexical = judged.lexical
-    scores = {"bm25": ndcg_by_query(judged, lexical)}
-    for name, encoder in encoders.items():
-        sparse = sparse_rankings(encoder.documents, encoder.queries(judged.queries))
-        scores[name] = ndcg_by_query(judged, sparse)
-        scores[f"{name} with bm25"] = ndcg_by_query(judged, hybrid_rankings(sparse, lexical))
-    return {
-        "documents": len(judged.documents),
-        "queries": len(judged.queries),
-        "ndcg_at_10": {name: round(float(by_query.mean()), 4) for name, by_query in scores.items()},
-        "scores": scores,
-    }
-
-
-def add_start_difference(compared: dict[str, dict[str, Any]]) -> None:
-    """Add the interval `new_over_start` to each comparison."""
-    for comparison in compared.values():
-        scores = comparison["scores"]
-        comparison["new_over_start"] = bootstrap_interval(scores[NEW], scores[OLD])
-
-
-def bootstrap_interval(new: NDArray[np.float64], old: NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
-    """Return the middle 95 % of the mean difference over queries, by paired bootstrap with a fixed seed."""
-    difference = new - old
-    resampled = np.random.default_rng(0).integers(0, len(difference), (draws, len(difference)))
-    low, high = np.quantile(difference[resampled].mean(axis=1), [0.025, 0.975])
-    return round(float(low), 4), round(float(high), 4)
 
 
 def write_report(
     out: Path,
     facts: Mapping[str, Any],
+    method: str,
     compared: Mapping[str, Mapping[str, Any]],
-    curve: Sequence[Mapping[str, Any]],
     encoders: Mapping[str, ServedVectors],
+    *,
+    curve: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write report.md, report.json and the figures to `out`.
 
-    `facts` describe the run (corpus, pairs by kind, seconds); `compared` holds the result of `compare_encoders` by
-    collection, with `new_over_start`; `encoders` hold the vectors of start and new encoder.
+    `facts` describe the run (corpus, model, pairs by kind, seconds), `method` is their summary in sentences; `compared`
+    and `encoders` are those of `compare_with_start`; `curve` is the learning curve, if the encoder was trained.
     """
     tables = largest_weight_changes(encoders[OLD].table, encoders[NEW].table)
     shown = {
@@ -124,16 +51,25 @@ def write_report(
         for name, encoder in encoders.items()
     }
     content = dict(facts) | {"compared": shown, "encoders": costs, "table": tables, "curve": list(curve)}
+    out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot_quality(out / "quality.png", {name: comparison["ndcg_at_10"] for name, comparison in compared.items()})
-    plot_learning_curve(out / "learning.png", curve)
+    if curve:
+        plot_learning_curve(out / "learning.png", curve)
+        method += "\n\n![learning curve](learning.png)"
     lengths = {name: [len(vector) for vector in encoder.documents] for name, encoder in encoders.items()}
     plot_vector_lengths(out / "weights.png", lengths)
-    (out / "report.md").write_text(_markdown(facts, shown, costs, tables), encoding="utf-8")
+    (out / "report.md").write_text(_markdown(facts, method, shown, costs, tables), encoding="utf-8")
+
+
+def describe_pairs(pairs: PairSet) -> str:
+    """Describe the number of pairs by kind: "title 80, keywords 120"."""
+    return ", ".join(f"{kind} {count:,}" for kind, count in pairs.counts().items())
 
 
 def _markdown(
     facts: Mapping[str, Any],
+    method: str,
     compared: Mapping[str, Mapping[str, Any]],
     costs: Mapping[str, Mapping[str, float]],
     tables: Mapping[str, list[tuple[str, float, float]]],
@@ -144,8 +80,6 @@ def _markdown(
     for name, comparison in compared.items():
         scores = " | ".join(f"{comparison['ndcg_at_10'][system]:.3f}" for system in systems)
         rows.append(f"| {name} | {comparison['queries']:,} | {scores} |")
-    pairs = ", ".join(f"{kind} {count:,}" for kind, count in facts["pairs"].items())
-    spent = ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in facts["seconds"].items())
     weights = "\n".join(
         f"| {name} | {cost['weights_a_document']:.0f} | {cost['milliseconds_a_document']:.1f} |"
         for name, cost in costs.items()
@@ -153,7 +87,9 @@ def _markdown(
     moves = "\n".join(
         f"- {word}: " + ", ".join(f"{piece} {old:.2f} → {new:.2f}" for piece, old, new in tables[word])
         for word in ("rose", "fell")
+        if tables[word]
     )
+    changes = f"## Largest changes of the query table\n\n{moves}\n\n" if moves else ""
     return f"""# An encoder for {facts["corpus"]["name"]}
 
 {summarise_comparison(compared)}
@@ -163,17 +99,13 @@ def _markdown(
 
 ![quality](quality.png)
 
-The queries of "held out" were made from documents that training never saw, and search among all documents;
-{facts["chosen_by"]:,} other held-out queries chose the checkpoint. Queries that are made from texts are easier for BM25
-than those of people: if you have judged queries, compare with them (`--judgements`).
+The queries of "held out" were made from documents that the new encoder never saw, and search among all documents.
+Queries that are made from texts share their words, so they favour BM25 and weights of words over meaning; they have
+misjudged refits. If you have judged queries, compare with them (`--judgements`), and trust them more.
 
-## Training
+## Method
 
-{facts["corpus"]["documents"]:,} documents; pairs: {pairs}. {facts["steps"]:,} steps of {facts["batch"]} pairs from
-{facts["start"]}; teachers: {facts["teachers"] or "none"}. Time: {spent}, on {facts["machine"]}. The best checkpoint is
-that of step {facts["best_step"]:,}{", which is the start itself" if facts["best_step"] == 0 else ""}.
-
-![learning curve](learning.png)
+{method}
 
 ## Cost
 
@@ -183,11 +115,7 @@ that of step {facts["best_step"]:,}{", which is the start itself" if facts["best
 
 ![weights a document](weights.png)
 
-## Largest changes of the query table
-
-{moves}
-
-## Use
+{changes}## Use
 
 ```bash
 sparsewell encoders show {facts["model"]}
@@ -197,16 +125,17 @@ sparsewell reindex INDEX --encoder {facts["model"]} --judgements DIR
 
 
 def summarise_comparison(compared: Mapping[str, Mapping[str, Any]]) -> str:
-    """Summarise each collection in a sentence: the difference from the start, and whether it is noise."""
+    """Summarise each search of each collection in a line: the difference from the start, and whether it is noise."""
     lines = []
     for name, comparison in compared.items():
-        low, high = comparison["new_over_start"]
-        difference = 100 * (comparison["ndcg_at_10"][NEW] - comparison["ndcg_at_10"][OLD])
-        verdict = "better" if low > 0 else "worse" if high < 0 else "not surely different"
-        lines.append(
-            f"{name}: {difference:+.1f} points of NDCG@10 over the start, {verdict} "
-            f"(95 % of resampled query sets: {100 * low:+.1f} to {100 * high:+.1f})."
-        )
+        for title, (low, high) in comparison["new_over_start"].items():
+            figures = comparison["ndcg_at_10"]
+            difference = 100 * (figures[f"{NEW}{SEARCHES[title]}"] - figures[f"{OLD}{SEARCHES[title]}"])
+            verdict = "better" if low > 0 else "worse" if high < 0 else "not surely different"
+            lines.append(
+                f"- {name}, {title}: {difference:+.1f} points of NDCG@10 over the start, {verdict} "
+                f"(95 % of resampled query sets: {100 * low:+.1f} to {100 * high:+.1f})."
+            )
     return "\n".join(lines)
 
 

@@ -1,0 +1,91 @@
+"""Pairs of a corpus without queries, and the held-out queries that an encoder for it is compared on.
+
+`prepare_corpus` makes the pairs (`models.training.own.pairs`) and holds out a tenth of them, at most 500. A held-out
+query shares no query and no passage with the other pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from models.progress import ProgressReporter
+from models.training.judged_queries import JudgedQueries
+from models.training.own.pairs import PairOptions, find_corpus_file, make_own_pairs, read_corpus
+from models.training.pairs import PairSet, PairSplit, join_pair_sets, split_pairs
+from models.training.storage import ReadReport
+
+_MOST_HELD_OUT = 500
+PairGenerator = Callable[[PairSet], PairSet]
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """Pairs of a corpus. `name` is the corpus's, `documents` their number, `pairs` all pairs, `split` both sides."""
+
+    name: str
+    documents: int
+    pairs: PairSet
+    split: PairSplit
+
+
+def prepare_corpus(
+    corpus: Path, options: PairOptions, seed: int, show: ProgressReporter, *, more: PairGenerator | None = None
+) -> PreparedCorpus:
+    """Read a corpus, make its pairs and split them. `more` adds pairs, for instance generated questions.
+
+    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and ConfigurationError (`corpus_not_found`).
+    """
+    file = find_corpus_file(corpus)
+    report = ReadReport(str(file))
+    documents = list(read_corpus(corpus, report))
+    if report.refused:
+        refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
+        show.report(f"{refused}: {'; '.join(report.examples)}")
+    pairs = make_own_pairs(documents, options)
+    if more is not None:
+        pairs = join_pair_sets([pairs, more(pairs)])
+    split = split_pairs(pairs, 0.1, seed, most=_MOST_HELD_OUT)
+    show.report(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(split.held_out):,} of them held out.")
+    return PreparedCorpus(file.parent.name or corpus.name, len(documents), pairs, split)
+
+
+def held_out_queries(split: PairSplit, among: int, seed: int) -> JudgedQueries:
+    """Return the held-out queries, to be ranked among their own passages and other passages, `among` in all."""
+    own = JudgedQueries.held_out(split.held_out)
+    known = set(own.documents)
+    others = [text for text in split.train.passages if text not in known]
+    drawn = np.random.default_rng(seed).permutation(len(others))[: max(0, among - len(own.documents))]
+    documents = own.documents + [others[position] for position in np.sort(drawn)]
+    return JudgedQueries(own.name, documents, own.queries, own.grades)
+
+
+def split_held_out(judged: JudgedQueries) -> tuple[JudgedQueries, JudgedQueries]:
+    """Split the held-out queries: the first half chooses the best checkpoint, the second is reported.
+
+    The best of several checkpoints by the reported queries would look better than the start by chance. A passage's
+    queries stay together, unless all queries have the same passage.
+    """
+    firsts = [min(grades) for grades in judged.grades]
+    places = {first: number % 2 for number, first in enumerate(sorted(set(firsts)))}
+    sides = [places[first] for first in firsts] if len(places) > 1 else [number % 2 for number in range(len(firsts))]
+    if len(set(sides)) < 2:
+        return judged, judged
+    choosing, reporting = (
+        replace(
+            judged,
+            queries=[query for query, query_side in zip(judged.queries, sides, strict=True) if query_side == side],
+            grades=[grades for grades, query_side in zip(judged.grades, sides, strict=True) if query_side == side],
+        )
+        for side in (0, 1)
+    )
+    return choosing, reporting
+
+
+def reduce_documents(judged: JudgedQueries, documents: int) -> JudgedQueries:
+    """Keep the held-out passages, which come first, and fewer others, for the learning curve."""
+    needed = 1 + max((place for grades in judged.grades for place in grades), default=0)
+    return JudgedQueries(judged.name, judged.documents[: max(documents, needed)], judged.queries, judged.grades)
