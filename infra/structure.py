@@ -22,7 +22,8 @@ from pathlib import Path
 
 PACKAGES = ("services", "indexer", "query_api", "models", "infra", "cli", "benchmarks", "examples", "clients")
 MAX_FOLDER_FILES = 22
-MAX_PRODUCT_FILES = 350
+# Files of the server, without benchmarks, examples and the client.
+MAX_PRODUCT_FILES = 330
 MIN_LINES, MAX_LINES = 80, 400
 # Modules that may be shorter than MIN_LINES.
 SHORT_MODULES = frozenset(
@@ -33,12 +34,15 @@ SHORT_MODULES = frozenset(
         "infra/helm/__main__.py",
         # The API, the workers and the commands all repeat calls, so none of their modules can hold it.
         "services/retry.py",
+        # Fits and trainings report to it. A training module would need PyTorch for it.
+        "models/progress.py",
         # The API and the workers share the list of workers in Redis.
         "services/queue/worker_registry.py",
     }
 )
 _INIT = "__init__.py"
 _EXAMPLES = "examples"
+_BESIDE_THE_SERVER = frozenset({_EXAMPLES, "benchmarks", "clients"})
 _SKIPPED = frozenset({"__pycache__", "node_modules", "build", "dist", "tests"})
 
 Graph = Mapping[str, frozenset[str]]
@@ -144,8 +148,9 @@ def find_breaches(
         yield f"{folder.relative_to(root)} has {count} modules; a folder has at most {widest}."
     for chain in find_import_cycles(build_import_graph(python)):
         yield f"Import cycle: {' -> '.join(chain)}."
-    if len(python) > max_files:
-        yield f"The product has {len(python)} Python files; it has at most {max_files}."
+    server = sum(path.relative_to(root).parts[0] not in _BESIDE_THE_SERVER for path in python)
+    if server > max_files:
+        yield f"The server has {server} Python files; it has at most {max_files}."
 
 
 def main() -> None:

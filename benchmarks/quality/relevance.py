@@ -5,9 +5,12 @@
 DATA has a directory for each collection, in BEIR's layout. Sparse lists are exact and adapted to the collection's
 documents, lexical lists come from a real node with the service's mapping and query, and the service's functions fuse
 and rerank them. Sparse scores are those of merged vectors (`document`) and of the best window (`window`). The query
-vectors of the rerank come from the encoder's dense query table, and from the dense encoder itself (`model`). Weights
-are chosen without the collection that they are reported on: `chosen` has the choice without each collection. The
-demo's questions are measured and decide nothing (docs/decisions/0243).
+vectors of the rerank come from the encoder's dense query table, and from the dense encoder itself (`model`).
+`--dense NAME` adds a rerank by the stored vectors of another dense encoder. `--refit` refits the encoder to each
+collection's documents first, as `sparsewell train own` does (docs/decisions/0246).
+
+Weights are chosen without the collection that they are reported on: `chosen` has the choice without each collection.
+The demo's questions are measured and decide nothing (docs/decisions/0243).
 """
 
 import argparse
@@ -17,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -33,20 +36,27 @@ from benchmarks.collections import (
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.adapted_weights import count_frequencies
+from benchmarks.quality.dense_rerank import encode_collection_rows
 from benchmarks.quality.fusion_weights import fuse_rankings
 from benchmarks.quality.long_documents import DocumentScores
 from benchmarks.service import open_node, read_opensearch_version
 from benchmarks.stdlib import make_stdlib_collection
 from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.metrics import Rankings, measure_rankings
+from models.dense import DenseModel, load_dense_encoder
+from models.progress import SilentReporter
 from models.projection.encoder import ProjectedEncoder
-from models.registry import load_encoder
-from services.documents.document import joined_text
+from models.projection.refit import refit_encoder
+from models.training.own.comparison import load_projected
+from models.training.own.pairs import make_own_pairs
+from models.training.own.refit import RefitOptions, list_fit_queries
+from services.directories import DirectorySettings, resolve_cache_directory
+from services.documents.document import Document, joined_text
+from services.encoders.catalogue import find_dense_encoder, list_dense_encoders
 from services.encoders.dense_query_table import DenseQueryEncoder
-from services.encoders.manifest import resolve_model_directory
+from services.encoders.manifest import DenseIdentity, read_manifest, resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import DenseArray, StoredDenseVectors, merge_neighbouring_windows
-from services.errors import ConfigurationError
 from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.stored_document import EncodedWindow, document_vector
@@ -73,7 +83,7 @@ class EncodedCollection:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """The lists of each query, and the dense scores of every document by query vector (`table`, `model`)."""
+    """The lists of each query, and the dense scores of every document by way of a rerank (`table`, `model`)."""
 
     lexical: Rankings
     sparse: Mapping[str, Rankings]
@@ -84,38 +94,80 @@ def relevance(argv: list[str] | None = None) -> None:
     """Measure NDCG@10 of lexical, sparse, hybrid and reranked search on judged collections."""
     with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
         parser = judged_arguments("relevance", relevance.__doc__)
+        parser.add_argument("--dense", default="", help="another dense encoder whose stored vectors rerank as well")
+        parser.add_argument("--refit", action="store_true", help="refit the encoder to each collection first")
         parser.set_defaults(cache=Path(folder))
         run_benchmark("relevance", parser, measure, argv)
 
 
 def measure(arguments: argparse.Namespace) -> Figures:
     """Return the figures of every collection, their means, and the weights chosen without each collection."""
-    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
-    if not isinstance(encoder, ProjectedEncoder):
-        raise ConfigurationError("not_dense", f"The encoder {encoder.manifest.name} gives no dense vectors.")
-    directory = resolve_model_directory(arguments.encoder)
-    table = QueryTable.load(directory)
-    dense_table = DenseQueryEncoder.load(directory, table)
+    start = resolve_model_directory(arguments.encoder)
+    rerankers = [DenseReranker.open(name, arguments) for name in filter(None, [arguments.dense])]
     rows: dict[str, Figures] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for name, collection in _open_collections(arguments):
+            directory = refit_to(collection, start, arguments.cache) if arguments.refit else start
+            encoder = load_projected(directory, threads=arguments.threads)
             encoded = encode_jointly(collection, encoder, arguments.cache)
             lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
-            lists = make_lists(encoded, encoder, table, dense_table, lexical)
+            lists = make_lists(encoded, encoder, directory, lexical, rerankers)
             rows[name] = figures(collection, lists)
             rows[name]["weights a document"] = _mean_weights(encoded)
             print(name, {kind: rows[name][kind] for kind in ("lexical", "sparse")}, flush=True)
     demo = rows.pop(DEMO_COLLECTION)
     return {
         "opensearch": version,
-        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "encoder": {"name": start.name, "fingerprint": read_manifest(start).fingerprint, "refitted": arguments.refit},
         "candidates": CANDIDATE_COUNT,
         "means": mean_figures(rows.values()),
         "chosen": {by: choose_weights(rows, by) for by in SCORES_BY if len(rows) > 1},
         "not_used_for_the_choice": {DEMO_COLLECTION: demo},
         "by_collection": rows,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class DenseReranker:
+    """A dense encoder whose stored vectors and own vectors of queries rerank."""
+
+    name: str
+    model: DenseModel
+    identity: DenseIdentity
+    cache: Path
+
+    @classmethod
+    def open(cls, name: str, arguments: argparse.Namespace) -> Self:
+        """Open an encoder of the catalogue."""
+        known = find_dense_encoder(list_dense_encoders(Settings()), name)
+        directory = resolve_cache_directory(DirectorySettings.read())
+        model = load_dense_encoder(known, directory, print, threads=arguments.threads)
+        return cls(name, model, known.identity, arguments.cache)
+
+    def scores(self, collection: JudgedCollection) -> dict[str, Mapping[str, float]]:
+        """Return the scores of every document for each query."""
+        rows = encode_collection_rows(collection, self.model, self.identity, self.cache)
+        stored = store_windows(rows.ids, [rows.of(position).astype(np.float32) for position in range(len(rows.ids))])
+        return {
+            name: stored.scores(self.model.encode_queries([text])[0].astype(np.float32))
+            for name, text in collection.judged.items()
+        }
+
+
+def refit_to(collection: JudgedCollection, start: Path, cache: Path) -> Path:
+    """Return the directory of the encoder that is refitted to a collection's documents."""
+    documents = [Document(own.id, own.text, own.title) for own in collection.documents() if own.text]
+    options = RefitOptions(start.name)
+    queries = list_fit_queries(make_own_pairs(documents, options.pairs), options.queries, options.seed)
+    out = cache / "refitted" / collection.name.replace("_", "-")
+    return refit_encoder(start, queries, out, corpus=collection.name, cache=cache / "vectors", show=SilentReporter())
+
+
+def store_windows(ids: Sequence[str], rows: Sequence[DenseArray]) -> StoredDenseVectors:
+    """Return the vectors of documents as an index stores them, before rounding."""
+    merged = [merge_neighbouring_windows(own) for own in rows]
+    return StoredDenseVectors(list(ids), np.cumsum([0, *map(len, merged)]), np.concatenate(merged))
 
 
 def _open_collections(arguments: argparse.Namespace) -> Iterable[tuple[str, JudgedCollection]]:
@@ -156,11 +208,13 @@ def encode_jointly(collection: JudgedCollection, encoder: ProjectedEncoder, cach
 def make_lists(
     encoded: EncodedCollection,
     encoder: ProjectedEncoder,
-    table: QueryTable,
-    dense_table: DenseQueryEncoder | None,
+    directory: Path,
     lexical: Rankings,
+    rerankers: Sequence[DenseReranker],
 ) -> Lists:
     """Return all lists of a collection's queries, with the query table adapted to its documents."""
+    table = QueryTable.load(directory)
+    dense_table = DenseQueryEncoder.load(directory, table)
     texts = [joined_text(document.title, document.text) for document in encoded.collection.documents()]
     adapted, share = table.adapt(count_frequencies([table.ids(text) for text in texts])), Settings().prune
     queries = encoded.collection.judged
@@ -171,9 +225,7 @@ def make_lists(
         for by, scores in zip(SCORES_BY, scored.both(weights), strict=True):
             sparse[by][name] = scored.ranking(scores)
     ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
-    rows = [merge_neighbouring_windows(own) for own in np.split(encoded.dense, ends)]
-    starts = np.cumsum([0, *map(len, rows)])
-    stored = StoredDenseVectors(list(encoded.windows), starts, np.concatenate(rows))
+    stored = store_windows(list(encoded.windows), np.split(encoded.dense, ends))
     vectors: dict[str, dict[str, DenseArray | None]] = {
         "table": {name: None if dense_table is None else dense_table.encode(text) for name, text in queries.items()},
         "model": {name: encoder.encode_queries([text])[0] for name, text in queries.items()},
@@ -182,7 +234,8 @@ def make_lists(
         way: {name: {} if vector is None else stored.scores(vector) for name, vector in by_query.items()}
         for way, by_query in vectors.items()
     }
-    return Lists(lexical, sparse, dense)
+    others = {reranker.name: reranker.scores(encoded.collection) for reranker in rerankers}
+    return Lists(lexical, sparse, {**dense, **others})
 
 
 def figures(collection: JudgedCollection, lists: Lists) -> Figures:
@@ -251,12 +304,13 @@ def choose_weights(rows: Mapping[str, Figures], by: str) -> Figures:
         others = mean_figures([other for key, other in rows.items() if key != name])
         share = max(others["hybrid"][by], key=others["hybrid"][by].get)
         chosen[name] = {"share": float(share), "hybrid": row["hybrid"][by][share]}
-        for way in ("table", "model"):
-            grid = others["reranked"][way][by]
+        for way, grids in others["reranked"].items():
+            grid = grids[by]
             at, weight = max(((s, w) for s in grid for w in grid[s]), key=lambda pair: grid[pair[0]][pair[1]])
             ndcg = row["reranked"][way][by][at][weight]
             chosen[name][way] = {"share": float(at), "weight": float(weight), "ndcg@10": ndcg}
     every = chosen.values()
     hybrid = round(sum(row["hybrid"] for row in every) / len(every), 5)
-    reranked = {way: round(sum(row[way]["ndcg@10"] for row in every) / len(every), 5) for way in ("table", "model")}
+    ways = mean_figures(list(rows.values()))["reranked"]
+    reranked = {way: round(sum(row[way]["ndcg@10"] for row in every) / len(every), 5) for way in ways}
     return {"means": {"hybrid": hybrid, **reranked}, "without": chosen}

@@ -24,7 +24,11 @@ MOMENTS_FILE = "passage_moments.safetensors"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassageMoments:
-    """Moments of unit vectors: `mean` [width] and `covariance` [width, width], float32."""
+    """Moments of unit vectors: `mean` [width] and `covariance` [width, width], float32.
+
+    They take width x (width + 1) x 4 bytes: .6 MB for 384. They change no vector, so the fingerprint of an encoder does
+    not cover them.
+    """
 
     mean: DenseArray
     covariance: DenseArray

@@ -10,17 +10,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.export.checkpoint import FloatArray
+from models.progress import ProgressReporter
+from models.training.pairs import texts_fingerprint
+from models.training.storage import load_or_make_rows
 
 # The pieces of a query that count.
 MAX_QUERY_PIECES = 128
 # Twice and half of it changed no figure by more than .002 (docs/decisions/0242).
 RIDGE = 1.0
 ITERATIONS = 30
+_BLOCK_TEXTS = 4096
+EncodeQueries = Callable[[Sequence[str]], npt.NDArray[np.floating]]
 
 
 def count_pieces(rows: Sequence[Sequence[int]], vocabulary: int) -> sp.csr_matrix:
@@ -35,6 +42,31 @@ def count_pieces(rows: Sequence[Sequence[int]], vocabulary: int) -> sp.csr_matri
         values += [count**0.5 / length for count in counts.values()]
         ends.append(len(indices))
     return sp.csr_matrix((np.array(values, np.float32), indices, ends), shape=(len(rows), vocabulary))
+
+
+def load_query_vectors(
+    directory: Path,
+    dense: str,
+    fingerprint: str,
+    title: str,
+    texts: Sequence[str],
+    encode: EncodeQueries,
+    show: ProgressReporter,
+) -> FloatArray:
+    """Return the vectors [texts, width] of the dense encoder `dense`, whose function is `encode`.
+
+    Files in `directory` keep them, by the encoder's fingerprint and the texts. `title` names the stage and the files.
+    """
+    key = texts_fingerprint([fingerprint, title, texts_fingerprint(texts)])
+    arrays = load_or_make_rows(
+        directory / f"{title.lower().replace(' ', '-')}-{key}",
+        len(texts),
+        _BLOCK_TEXTS,
+        lambda start, end: {"vectors": encode(texts[start:end])},
+        about={"dense": dense, "texts": title},
+        done=lambda rows: show.step(title, rows, len(texts)),
+    )
+    return np.asarray(arrays["vectors"], dtype=np.float32)
 
 
 def fit_query_table(

@@ -32,19 +32,15 @@ from models.progress import ProgressReporter
 from models.projection.encoder import ProjectedEncoder
 from models.projection.graph import make_projection, replace_projection
 from models.projection.moments import PassageMoments
-from models.projection.query_table import count_pieces, fit_query_table
+from models.projection.query_table import count_pieces, fit_query_table, load_query_vectors
 from models.projection.train import RECORDED_PACKAGES
 from models.registry import PROJECTED_ARCHITECTURE
-from models.training.pairs import texts_fingerprint
-from models.training.storage import load_or_make_rows
 from models.verification import verify_directory
 from services.directories import replace_directory
 from services.encoders.dense_query_table import DENSE_TABLE_FILE, DenseQueryTable, write_dense_table
 from services.encoders.manifest import MANIFEST_FILE, Manifest, read_manifest
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-
-_BLOCK_TEXTS = 1024
 
 
 class _FitOptions(BaseModel):
@@ -79,7 +75,9 @@ def refit_encoder(
     old = _load_rows(start, manifest)
     moments = PassageMoments.load(start, manifest)
     vocabulary = read_vocabulary(start / "tokenizer.json")
-    vectors = _query_vectors(encoder, queries, cache, show)
+    vectors = load_query_vectors(
+        cache, encoder.name, manifest.fingerprint, "Queries", queries, encoder.encode_queries, show
+    )
     pieces = QueryTable.load(start)
     counts = count_pieces([pieces.ids(query) for query in queries], manifest.vocabulary)
     table = fit_query_table(counts, vectors, old, done=lambda at, of: show.step("Fitting the table", at, of))
@@ -127,19 +125,3 @@ def _load_rows(start: Path, manifest: Manifest) -> FloatArray:
     if table is None:
         raise ConfigurationError("bad_dense_table", f"The encoder {manifest.name} has no dense query table.")
     return table.rows()
-
-
-def _query_vectors(
-    encoder: ProjectedEncoder, queries: Sequence[str], cache: Path, show: ProgressReporter
-) -> FloatArray:
-    """Return the encoder's vectors of queries [queries, width]; `cache` keeps them."""
-    fingerprint = texts_fingerprint([encoder.manifest.fingerprint, texts_fingerprint(queries)])
-    arrays = load_or_make_rows(
-        cache / f"queries-{fingerprint}",
-        len(queries),
-        _BLOCK_TEXTS,
-        lambda start, end: {"vectors": encoder.encode_queries(queries[start:end])},
-        about={"dense": encoder.name, "texts": "Queries"},
-        done=lambda rows: show.step("Encoding queries", rows, len(queries)),
-    )
-    return np.asarray(arrays["vectors"], dtype=np.float32)

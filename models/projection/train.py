@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -41,13 +40,13 @@ from models.export.package import (
 from models.export.throughput import cpu_name
 from models.export.transformer_graph import Precision
 from models.onnx_encoder import batch_by_length
+from models.progress import ProgressReporter
 from models.projection.dense_checkpoint import make_state_encoder, read_dense_checkpoint
 from models.projection.graph import ProjectionHead, build_projected_graph
 from models.projection.moments import MOMENTS_FILE, PassageMoments
-from models.projection.query_table import count_pieces, fit_query_table
+from models.projection.query_table import count_pieces, fit_query_table, load_query_vectors
 from models.registry import PROJECTED_ARCHITECTURE
-from models.training.pairs import Pair, read_pairs, texts_fingerprint
-from models.training.storage import load_or_make_rows
+from models.training.pairs import Pair, read_pairs
 from models.verification import verify_directory
 from services.directories import replace_directory
 from services.encoders.catalogue import list_dense_encoders, read_dense_directory
@@ -57,9 +56,6 @@ from services.encoders.piece_frequencies import PieceFrequencies
 from services.errors import ConfigurationError, InvalidInput
 from services.settings import Settings
 
-if TYPE_CHECKING:
-    from models.progress import ProgressReporter
-
 MODEL_FILES = ("model.onnx", "tokenizer.json", "query_weights.json", DENSE_TABLE_FILE)
 RECORDED_PACKAGES = ("onnx", "onnxruntime", "tokenizers", "numpy", "scipy")
 MIN_QUERIES = 1000
@@ -68,7 +64,6 @@ DEFAULT_WINDOW = WindowSettings(pieces=254, overlap=31)
 # Queries are titles, headings and questions. A longer one has its question at the end.
 _QUERY_WORDS = 40
 _QUERY_PIECES = 64
-_BLOCK_TEXTS = 4096
 _BATCH_PIECES = 2048
 _SEED = 17
 
@@ -295,16 +290,10 @@ class _Fit:
 
     def _query_vectors(self, title: str, texts: Sequence[str]) -> FloatArray:
         """Return the vectors [texts, width]; the directory keeps them."""
-        fingerprint = texts_fingerprint([self._dense.fingerprint, title, texts_fingerprint(texts)])
-        arrays = load_or_make_rows(
-            self._directory / f"{title.lower().replace(' ', '-')}-{fingerprint}",
-            len(texts),
-            _BLOCK_TEXTS,
-            lambda start, end: {"vectors": self._dense.encode_queries(texts[start:end])},
-            about={"dense": self._dense.name, "texts": title},
-            done=lambda rows: self._show.step(title, rows, len(texts)),
+        dense = self._dense
+        return load_query_vectors(
+            self._directory, dense.name, dense.fingerprint, title, texts, dense.encode_queries, self._show
         )
-        return np.asarray(arrays["vectors"], dtype=np.float32)
 
 
 def _query_weights(reference: PieceFrequencies, vocabulary: int, excluded: set[int]) -> FloatArray:

@@ -60,7 +60,7 @@ def run_recipe(
     choose_precision(recipe)  # fails here, not after hours of teachers
     began = time.monotonic()
     with hold_run_directory(out):
-        local_recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
+        local_recipe = recipe.model_copy(update={"start": open_start(recipe.start, out, show.report)})
         material = prepare_material(local_recipe, out, show, index=index, judged=judged)
         best = train_encoder(
             local_recipe, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated
@@ -128,7 +128,7 @@ def run_ablation(
 def _run_variants(
     recipe: TrainingRecipe, out: Path, only: Sequence[str], show: ProgressReporter, index: OpenIndexCandidates | None
 ) -> list[AblationRow]:
-    recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
+    recipe = recipe.model_copy(update={"start": open_start(recipe.start, out, show.report)})
     rows = []
     for variant in ablation_variants(recipe, only):
         directory = out / variant.name.replace(" ", "-").replace("/", "-")

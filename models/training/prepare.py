@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from models.dense import open_dense_encoder
+from models.download import MessageReporter, fetch_model
 from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
 from models.export.package import excluded_piece_ids
@@ -40,6 +41,7 @@ from models.training.teacher_vectors import Teacher, TeacherVectors, load_teache
 from models.training.teachers import Bm25Teacher, SparseTeacher, TeacherEnsemble, WordTokeniser
 from models.training.train import TrainingMaterial
 from services.directories import DirectorySettings, resolve_cache_directory
+from services.encoders.catalogue import load_fetchable_models
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path, read_manifest
 from services.errors import ConfigurationError
 
@@ -109,10 +111,14 @@ def prepare_material(
     return TrainingMaterial(pairs, order, negatives, ensemble, idf, judged, reported)
 
 
-def open_start(start: str, out: Path) -> str:
-    """Return a start that training can read: reopen an exported encoder (a name or directory) into
-    OUT/start-FINGERPRINT.
+def open_start(start: str, out: Path, report: MessageReporter) -> str:
+    """Return a start that training can read.
+
+    An exported encoder (a name or directory) is reopened into OUT/start-FINGERPRINT. A model that
+    `sparsewell train teachers` lists is fetched into the cache.
     """
+    if start in load_fetchable_models() and not expand_path(start).is_dir():
+        return str(fetch_model(start, resolve_cache_directory(DirectorySettings.read()), report))
     for directory in (WEIGHTS_ROOT / start, expand_path(start)):
         if (directory / MANIFEST_FILE).is_file() and not (directory / "model.safetensors").is_file():
             # named by its fingerprint: another start in the same directory is another run

@@ -185,15 +185,31 @@ def test_a_corpus_that_is_too_small(
 ) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(line + "\n" for line in lines))
-    found = run("own", corpus, "--out", tmp_path / "out", "--start", "bootstrap-minilm-l6", "--teacher", "none")
-    assert found.returncode == 1
-    assert said in found.stderr
-    assert "Traceback" not in found.stderr
+    export_encoder(ExportOptions(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
+    for start, options in ((str(tmp_path / "toy-start"), ("--teacher", "none")), ("projected-minilm-l6", ())):
+        found = run("own", corpus, "--out", tmp_path / "out", "--start", start, *options)
+        assert found.returncode == 1
+        assert said in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+def test_options_of_the_other_method_are_refused(run: Run, toy: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus = tmp_path / "no-corpus"
+    refit = run("own", corpus, "--out", tmp_path / "out", "--steps", "3", "--regulariser", "0.1", "--teacher", "none")
+    assert refit.returncode == 1
+    assert "Leave out --regulariser, --steps, --teacher. [useless_option]" in refit.stderr
+    export_encoder(ExportOptions(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
+    trained = run("own", corpus, "--out", tmp_path / "out", "--start", tmp_path / "toy-start", "--queries", "100")
+    assert trained.returncode == 1
+    assert "Leave out --queries. [useless_option]" in trained.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_are_checked_before_pairs_are_made(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    start = tmp_path / "toy-start"
+    export_encoder(ExportOptions(str(toy[0]), start, window=16, overlap=2))
     unknown = OwnCorpusOptions("nowhere", [])
-    no_judgements = OwnCorpusOptions("bootstrap-minilm-l6", [("bm25", "", 1.0)], judgements=tmp_path / "nowhere")
+    no_judgements = OwnCorpusOptions(str(start), [("bm25", "", 1.0)], judgements=tmp_path / "nowhere")
     for options, name, code in (
         (unknown, "Bad Name", "bad_encoder_name"),
         (unknown, "good", "unknown_encoder"),

@@ -75,9 +75,9 @@ class ServedVectors:
         return dict(interpolate_scores(list(ranking.items()), scores, DEFAULT_TABLE_WEIGHT))
 
 
-def load_projected(name_or_path: str | Path) -> ProjectedEncoder:
+def load_projected(name_or_path: str | Path, *, threads: int = 0) -> ProjectedEncoder:
     """Load a projected encoder. Raises ConfigurationError (`not_projected`, and those of `load_encoder`)."""
-    encoder = load_encoder(str(name_or_path))
+    encoder = load_encoder(str(name_or_path), threads=threads)
     if not isinstance(encoder, ProjectedEncoder):
         raise ConfigurationError("not_projected", f"{encoder.manifest.name} is no projected encoder.")
     return encoder

@@ -18,6 +18,7 @@ from models.export.export import ExportOptions, export_encoder  # noqa: E402
 from models.export.onnx_graph import build_graph, make_graph_encoder  # noqa: E402
 from models.export.parity import TorchReference  # noqa: E402
 from models.registry import load_encoder  # noqa: E402
+from models.verification import verify_directory  # noqa: E402
 from services.encoders.query_table import QueryTable  # noqa: E402
 from services.errors import ConfigurationError  # noqa: E402
 
@@ -155,3 +156,16 @@ def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     checkpoint.words[3, 3] = 1e5
     with pytest.raises(ConfigurationError, match="65,504"):
         build_graph(checkpoint, precision="fp16", top_k=5, excluded=EXCLUDED)
+
+
+def test_a_graph_of_another_vocabulary_than_the_manifest_is_reported(tmp_path: Path) -> None:
+    export_encoder(
+        ExportOptions(str(make_checkpoint(tmp_path / "start", "bert")), tmp_path / "out", window=30, overlap=4)
+    )
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert not verify_directory(tmp_path / "out").problems
+    vocabulary = manifest["vocabulary"] + 8
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"vocabulary": vocabulary}))
+    (problem,) = verify_directory(tmp_path / "out").problems
+    assert problem.code == "bad_model"
+    assert f"{vocabulary:,} pieces" in problem.detail

@@ -143,7 +143,7 @@ def test_each_breach_is_a_line(tmp_path: Path) -> None:
         "services/c.py has 3 lines; a module has 1 to 2.",
         "services has 3 modules; a folder has at most 2.",
         "Import cycle: services.a -> services.b -> services.a.",
-        "The product has 4 Python files; it has at most 3.",
+        "The server has 4 Python files; it has at most 3.",
     ]
 
 

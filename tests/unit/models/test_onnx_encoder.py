@@ -53,5 +53,5 @@ def test_half_precision_uses_a_gpu_and_int8_the_cpu(
     monkeypatch: pytest.MonkeyPatch, precision: str | None, available: list[str], wanted: list[str]
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
-    shipped = read_manifest(WEIGHTS_ROOT / "bootstrap-minilm-l6")
+    shipped = read_manifest(WEIGHTS_ROOT / "projected-minilm-l6")
     assert choose_providers(shipped.model_copy(update={"precision": precision})) == wanted

@@ -20,7 +20,7 @@ SEA = ["whale captain sea", "captain of a ship", "sea storm and whale whale", "a
 AIR = ["wing of a plane", "captain of a plane at sea", "air air storm", "island in the air", "whale song in the air"]
 QUERIES = ["captain", "whale at sea", "storm island", "wing of the captain"]
 MODES = ["lexical", "sparse", "hybrid"]
-OTHER = "bootstrap-minilm-l6"
+OTHER = "projected-minilm-l6"
 DATED = IndexSpec.model_validate({"fields": {"year": "number", "kind": "keyword"}})
 
 

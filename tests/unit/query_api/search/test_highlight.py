@@ -10,7 +10,7 @@ from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.opensearch.analysis import AnalysedTerm, split_on_white_space
 
-TABLE = QueryTable.load(resolve_model_directory("bootstrap-minilm-l6"))
+TABLE = QueryTable.load(resolve_model_directory("projected-minilm-l6"))
 
 
 def sparse(piece: str, contribution: float = 1.0) -> dict[int, Match]:

@@ -42,7 +42,7 @@ def facts(directory: Path):  # type: ignore[no-untyped-def]
 
 
 def test_the_shipped_tables_fit_their_tokenisers(copy: Copy) -> None:
-    for name in ("bootstrap-minilm-l6", "standin"):
+    for name in ("projected-minilm-l6", "standin"):
         found = facts(copy(name, name))
         assert found.coverage > 0.9
         assert found.reachable == 1.0

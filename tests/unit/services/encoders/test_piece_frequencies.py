@@ -157,7 +157,7 @@ def test_a_missing_reference_costs_the_adaptation_alone(encoder: Path, caplog: p
 
 
 def test_the_shipped_encoder_has_a_reference() -> None:
-    directory = WEIGHTS_ROOT / "bootstrap-minilm-l6"
+    directory = WEIGHTS_ROOT / "projected-minilm-l6"
     table = QueryTable.load(directory)
     assert table.reference is not None
     assert table.reference.documents >= 39_000

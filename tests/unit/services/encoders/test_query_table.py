@@ -21,7 +21,7 @@ from services.errors import ConfigurationError, InvalidInput
 
 @pytest.fixture(scope="module")
 def table() -> QueryTable:
-    return QueryTable.load(resolve_model_directory("bootstrap-minilm-l6"))
+    return QueryTable.load(resolve_model_directory("projected-minilm-l6"))
 
 
 @pytest.fixture
