@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 
 RecipeArgument = Annotated[Path, typer.Argument(help="recipe, a TOML file, see docs/training.md")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run resumes from it")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="directory of the run; the same command goes on where it stopped")
+]
 CopyToOption = Annotated[
     Path | None, typer.Option(help="second directory for the curve and the best checkpoint of every evaluation")
 ]
@@ -353,7 +355,7 @@ def require_train_extra() -> None:
 def require_fit_extra() -> None:
     """Check that the `fit` extra is installed. Raises ConfigurationError (`train_extra_missing`)."""
     _require_packages(
-        ("onnx", "onnxruntime", "scipy", "bm25s", "matplotlib"), "A fit", "`pip install -e '.[fit,worker]'` (300 MB)"
+        ("onnx", "onnxruntime", "scipy", "bm25s", "Stemmer", "matplotlib"), "A fit", "`pip install -e '.[cli,fit]'`"
     )
 
 

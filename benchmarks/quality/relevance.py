@@ -6,8 +6,8 @@ DATA has a directory for each collection, in BEIR's layout. Sparse lists are exa
 documents, lexical lists come from a real node with the service's mapping and query, and the service's functions fuse
 and rerank them. Sparse scores are those of merged vectors (`document`) and of the best window (`window`). The query
 vectors of the rerank come from the encoder's dense query table, and from the dense encoder itself (`model`).
-`--dense NAME` adds a rerank by the stored vectors of another dense encoder. `--refit` refits the encoder to each
-collection's documents first, as `sparsewell train own` does (docs/decisions/0246).
+`--dense NAME` adds a rerank by the stored vectors of another dense encoder. `--refit` refits the encoder to all
+documents of each collection first (docs/decisions/0246).
 
 Weights are chosen without the collection that they are reported on: `chosen` has the choice without each collection.
 The demo's questions are measured and decide nothing (docs/decisions/0243).
@@ -46,10 +46,9 @@ from cli.relevance.metrics import Rankings, measure_rankings
 from models.dense import DenseModel, load_dense_encoder
 from models.progress import SilentReporter
 from models.projection.encoder import ProjectedEncoder
-from models.projection.refit import refit_encoder
+from models.projection.refit import RefitStart, refit_encoder
 from models.training.own.comparison import load_projected
-from models.training.own.pairs import make_own_pairs
-from models.training.own.refit import RefitOptions, list_fit_queries
+from models.training.own.refit import RefitOptions, draw_texts, texts_of
 from services.directories import DirectorySettings, resolve_cache_directory
 from services.documents.document import Document, joined_text
 from services.encoders.catalogue import find_dense_encoder, list_dense_encoders
@@ -108,7 +107,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for name, collection in _open_collections(arguments):
-            directory = refit_to(collection, start, arguments.cache) if arguments.refit else start
+            directory = refit_to(collection, RefitStart.open(start), arguments.cache) if arguments.refit else start
             encoder = load_projected(directory, threads=arguments.threads)
             encoded = encode_jointly(collection, encoder, arguments.cache)
             lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
@@ -155,12 +154,12 @@ class DenseReranker:
         }
 
 
-def refit_to(collection: JudgedCollection, start: Path, cache: Path) -> Path:
-    """Return the directory of the encoder that is refitted to a collection's documents."""
-    documents = [Document(own.id, own.text, own.title) for own in collection.documents() if own.text]
-    options = RefitOptions(start.name)
-    queries = list_fit_queries(make_own_pairs(documents, options.pairs), options.queries, options.seed)
-    out = cache / "refitted" / collection.name.replace("_", "-")
+def refit_to(collection: JudgedCollection, start: RefitStart, cache: Path) -> Path:
+    """Return the directory of the encoder that is refitted to all documents of a collection."""
+    documents = [Document(own.id, own.text, own.title) for own in collection.documents()]
+    options = RefitOptions(start.manifest.name)
+    queries = draw_texts(texts_of(documents), options.queries, options.seed)
+    out = cache / "refitted" / collection.name
     return refit_encoder(start, queries, out, corpus=collection.name, cache=cache / "vectors", show=SilentReporter())
 
 

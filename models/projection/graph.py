@@ -71,10 +71,13 @@ def replace_projection(model: onnx.ModelProto, projection: FloatArray, precision
     tensors = product_tensors(projection, _PROJECTION, WEIGHT_BITS[precision])
     for initializer in model.graph.initializer:
         tensor = tensors.get(initializer.name)
-        if tensor is not None and tuple(initializer.dims) == tensor.shape:
+        found = numpy_helper.to_array(initializer) if tensor is not None else None
+        if tensor is not None and found is not None and (found.shape, found.dtype) == (tensor.shape, tensor.dtype):
             initializer.CopyFrom(numpy_helper.from_array(tensors.pop(initializer.name), initializer.name))
     if tensors:
-        raise ConfigurationError("bad_model", f"The model has no {' and no '.join(tensors)} of the right shape.")
+        raise ConfigurationError(
+            "bad_model", f"The model has no {' and no '.join(tensors)} of the right shape and type."
+        )
 
 
 def build_projected_graph(
@@ -136,7 +139,7 @@ class _ProjectedGraph(TransformerGraph):
         centred = g.op("Sub", dense, g.const("mean", head.mean))
         projected = self.product(centred, weight, _PROJECTION)
         positive = g.op("Relu", projected)
-        kept = min(head.expansions, int(weight.any(axis=0).sum()))
+        kept = min(head.expansions, int((head.query_weights >= max(head.least_query_weight, _POSITIVE)).sum()))
         largest, _ = g.ops("TopK", positive, g.ints(kept), outputs=2, axis=-1, largest=1, sorted=1)
         smallest = g.op("Slice", largest, g.ints(kept - 1), g.ints(kept), g.ints(1))
         return g.op("Where", g.op("GreaterOrEqual", positive, smallest), positive, g.const("zero", np.float32(0)))

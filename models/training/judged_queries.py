@@ -1,4 +1,4 @@
-"""Judged queries and their rankings in memory: by BM25, by sparse vectors, by both, by dense vectors.
+"""Judged queries and their rankings in memory: by BM25, by sparse vectors, by both.
 
 BM25 is bm25s in Lucene's form, k1 1.2, b 0.75. Rankings are fused by `services.query.fusion` with the default weights,
 as in a search. NDCG@10 is that of `models.export.collection`.
@@ -57,8 +57,8 @@ class JudgedQueries:
         moved = {old: new for new, old in enumerate(chosen)}
         return cls(
             collection.name,
-            [collection.documents[i] for i in chosen],
-            list(collection.queries.values()),
+            [_clean_text(collection.documents[i]) for i in chosen],
+            [_clean_text(query) for query in collection.queries.values()],
             [
                 {moved[positions[d]]: g for d, g in collection.grades[q].items() if d in positions}
                 for q in collection.queries
@@ -73,6 +73,11 @@ class JudgedQueries:
             grades[query][passage] = 1
         judged = [row for row, answers in enumerate(grades) if answers]
         return cls(name, list(pairs.passages), [pairs.queries[row] for row in judged], [grades[row] for row in judged])
+
+
+def _clean_text(text: str) -> str:
+    """Replace lone surrogates, which no tokeniser reads."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def sparse_rankings(

@@ -6,6 +6,7 @@ next variant of an ablation, finds them there.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,7 +41,7 @@ from models.training.run_directory import START_PREFIX
 from models.training.teacher_vectors import Teacher, TeacherVectors, load_teacher_vectors
 from models.training.teachers import Bm25Teacher, SparseTeacher, TeacherEnsemble, WordTokeniser
 from models.training.train import TrainingMaterial
-from services.directories import DirectorySettings, resolve_cache_directory
+from services.directories import DirectorySettings, replace_directory, resolve_cache_directory
 from services.encoders.catalogue import load_fetchable_models
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path, read_manifest
 from services.errors import ConfigurationError
@@ -115,10 +116,12 @@ def open_start(start: str, out: Path, report: MessageReporter) -> str:
     """Return a start that training can read.
 
     An exported encoder (a name or directory) is reopened into OUT/start-FINGERPRINT. A model that
-    `sparsewell train teachers` lists is fetched into the cache.
+    `sparsewell train teachers` lists is fetched and copied to OUT/start-NAME.
     """
     if start in load_fetchable_models() and not expand_path(start).is_dir():
-        return str(fetch_model(start, resolve_cache_directory(DirectorySettings.read()), report))
+        fetched = fetch_model(start, resolve_cache_directory(DirectorySettings.read()), report)
+        # The run may go on elsewhere, where the cache has another path.
+        return str(_copy_start(fetched, out / f"{START_PREFIX}{start}"))
     for directory in (WEIGHTS_ROOT / start, expand_path(start)):
         if (directory / MANIFEST_FILE).is_file() and not (directory / "model.safetensors").is_file():
             # named by its fingerprint: another start in the same directory is another run
@@ -130,6 +133,15 @@ def open_start(start: str, out: Path, report: MessageReporter) -> str:
                     reopen_checkpoint(directory, partial).replace(checkpoint)
             return str(checkpoint)
     return start
+
+
+def _copy_start(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name("start.lock")):
+        if not target.is_dir():
+            with replace_directory(target) as fresh:
+                shutil.copytree(source, fresh, dirs_exist_ok=True)
+    return target
 
 
 def _load_vectors(

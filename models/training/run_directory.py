@@ -27,7 +27,10 @@ from services.errors import ConfigurationError
 log = logging.getLogger("models.training")
 CHECKPOINTS, RUN_FILE, COMPLETE_FILE = "checkpoints", "run.json", "complete.json"
 # Names of a run's own directories, which lie beside the encoder.
-_RUN_ENTRIES = ("best", CHECKPOINTS, "vectors", "questions")
+_RUN_ENTRIES = (
+    "best", CHECKPOINTS, "vectors", "questions", RUN_FILE, "run.lock", "start.lock", "curve.jsonl", "pairs.jsonl.gz",
+    "report.md", "report.json", "quality.png", "learning.png", "weights.png",
+)  # fmt: skip
 START_PREFIX = "start-"  # the fingerprint of the exported encoder follows
 
 
@@ -44,9 +47,9 @@ def checked_encoder_name(name: str) -> str:
             f"{name!r} cannot be an encoder's name: at most 64 lower-case letters, digits, dots, dashes, underscores. "
             "Say --name.",
         )
-    if name in _RUN_ENTRIES:
+    if name in _RUN_ENTRIES or name.startswith(START_PREFIX):
         raise ConfigurationError(
-            "bad_encoder_name", f"A run has a directory of its own called {name}: choose another --name."
+            "bad_encoder_name", f"A run has a file or directory of its own called {name}: choose another --name."
         )
     return name
 
@@ -65,7 +68,7 @@ def hold_run_directory(out: Path) -> Iterator[None]:
         lock = FileLock(out / "run.lock").acquire(blocking=False)
     except Timeout:
         raise ConfigurationError(
-            "run_in_progress", f"Another process trains in {out}: wait for it, or give another directory."
+            "run_in_progress", f"Another process works in {out}: wait for it, or give another directory."
         ) from None
     with lock:
         yield

@@ -10,8 +10,9 @@ from cli import training as asking
 from models.progress import SilentReporter
 from models.training.mining import IndexCandidates, passage_id
 from models.training.pairs import Pair, PairSet
-from models.training.prepare import prepare_material
+from models.training.prepare import open_start, prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
+from models.training.run_directory import run_identity
 from services.errors import ConfigurationError
 from tests.training.tiny_dense import write_model
 from tests.training.toy_pairs import toy_start
@@ -156,3 +157,26 @@ def test_questions_that_fail_the_round_trip_are_left_out(tmp_path: Path, monkeyp
     assert found.counts() == {"question": len(WORDS) - 1}
     assert not [text for text in found.passages if "rotor" in text]
     assert show.said == [f"{len(WORDS) - 1} of {len(WORDS)} questions find their passage."]
+
+
+def test_a_fetched_start_is_copied_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is copied to another machine continues, although its cache has another path there."""
+    fetched = toy_start(tmp_path / "cache")
+    asked: list[str] = []
+
+    def fetch(name: str, cache: Path, report: object) -> Path:
+        asked.append(name)
+        return fetched
+
+    monkeypatch.setattr("models.training.prepare.fetch_model", fetch)
+    out = tmp_path / "run"
+    for _ in range(2):
+        start = open_start("all-minilm-l6-v2-checkpoint", out, lambda message: None)
+        assert start == str(out / "start-all-minilm-l6-v2-checkpoint")
+    assert asked == ["all-minilm-l6-v2-checkpoint"] * 2
+    assert sorted(path.name for path in Path(start).iterdir()) == sorted(path.name for path in fetched.iterdir())
+    (tmp_path / "pairs.jsonl").write_text('{"query": "a", "passage": "b"}\n')
+    pairs = [{"path": str(tmp_path / "pairs.jsonl")}]
+    recipe = parse_recipe({"start": start, "pairs": pairs}, "test")
+    assert run_identity(recipe, out)["start"] == "start-all-minilm-l6-v2-checkpoint"
+    assert open_start(str(fetched), out, lambda message: None) == str(fetched)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,19 @@ def test_the_graph_gives_own_pieces_projections_and_the_dense_vector(
         # Pieces of the same weight may come in any order.
         np.testing.assert_allclose(row_weights, -np.sort(-whole)[:24], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(row_weights, whole[row_ids], rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_scale_own_pieces_are_left(bert: Path) -> None:
+    import onnxruntime
+
+    head = replace(make_head(), scale=0.0)
+    model = build_projected_graph(read_dense_checkpoint(bert), head, precision="fp32", top_k=24)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = rows_of(bert, TEXTS)
+    input_ids, mask = pad_rows(rows)
+    ids, weights, dense = session.run(["ids", "weights", "dense"], {"input_ids": input_ids, "attention_mask": mask})
+    for row, row_ids, row_weights, vector in zip(rows, ids, weights, dense, strict=True):
+        np.testing.assert_allclose(row_weights, expected_weights(head, row, vector)[row_ids], atol=1e-5)
 
 
 def test_half_precision_gives_nearly_the_same_vectors(bert: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_report_shows_only_changed_pieces() -> None:
     ("lines", "said"),
     [
         ([], "has no documents"),
-        (['{"id": "a", "text": "one document only, of a few words"}'], "training needs at least 64"),
+        (['{"id": "a", "text": "one document only, of a few words"}'], "the command needs at least 64"),
     ],
 )
 def test_a_corpus_that_is_too_small(

@@ -31,7 +31,6 @@ from services.query.expansion import prune_query
 from services.query.fusion import DEFAULT_TABLE_WEIGHT, interpolate_scores
 from services.settings import Settings
 
-_MAX_QUERY_CHARACTERS = 8192
 _BATCH_DOCUMENTS = 64
 OLD, NEW = "start", "new"
 HYBRID, RERANKED = " with bm25", " reranked"
@@ -46,8 +45,8 @@ ProgressCallback = Callable[[int, int], None]
 class ServedVectors:
     """Document vectors of an encoder as the service makes them, and its query tables.
 
-    `table` is adapted to the documents. `windows` [windows, width] are dense vectors, of `spans` (first, end) windows
-    for each document; they and `dense_table` are None for an encoder without a dense query table.
+    `table` is adapted to the documents. `windows` [windows, width] are the dense vectors, and `spans` has the first row
+    and the end of each document. `windows` and `dense_table` are None for an encoder without a dense query table.
     """
 
     documents: list[dict[int, float]]
@@ -60,7 +59,7 @@ class ServedVectors:
     def queries(self, texts: Sequence[str]) -> list[dict[int, float]]:
         """Return the pieces of queries, pruned as a search prunes them."""
         share = Settings.model_fields["prune"].get_default()
-        return [prune_query(self.table.encode(text, _MAX_QUERY_CHARACTERS), share).by_id() for text in texts]
+        return [prune_query(self.table.encode(text), share).by_id() for text in texts]
 
     def rerank(self, text: str, ranking: Mapping[str, float]) -> dict[str, float]:
         """Rerank documents, by position as text, with the dense query table and the default weight."""
@@ -159,6 +158,8 @@ def compare_with_start(
     """
     compared: dict[str, dict[str, Any]] = {}
     for judged in sets:
+        # A judged collection may have the name of the held-out queries.
+        name = f"{judged.name} (judged)" if judged.name in compared else judged.name
         encoders: dict[str, ServedVectors] = {}
         for title, directory in ((OLD, start), (NEW, model)):
             encoders[title] = encode_as_served(
@@ -171,7 +172,7 @@ def compare_with_start(
             for title, search in SEARCHES.items()
             if f"{NEW}{search}" in scores
         }
-        compared[judged.name] = comparison
+        compared[name] = comparison
     return encoders, compared
 
 

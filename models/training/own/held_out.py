@@ -6,7 +6,7 @@ query shares no query and no passage with the other pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from models.progress import ProgressReporter
 from models.training.judged_queries import JudgedQueries
-from models.training.own.pairs import PairOptions, find_corpus_file, make_own_pairs, read_corpus
+from models.training.own.pairs import PairOptions, corpus_name, find_corpus_file, make_own_pairs, read_corpus
 from models.training.pairs import PairSet, PairSplit, join_pair_sets, split_pairs
 from models.training.storage import ReadReport
+from services.documents.document import Document
 
 _MOST_HELD_OUT = 500
 PairGenerator = Callable[[PairSet], PairSet]
@@ -24,12 +25,22 @@ PairGenerator = Callable[[PairSet], PairSet]
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """Pairs of a corpus. `name` is the corpus's, `documents` their number, `pairs` all pairs, `split` both sides."""
+    """A corpus and its pairs.
+
+    `name` is the corpus's, `pairs` are all pairs, `split` has both sides, `sources` the number of each passage's
+    document.
+    """
 
     name: str
-    documents: int
+    documents: Sequence[Document]
     pairs: PairSet
     split: PairSplit
+    sources: Mapping[str, int]
+
+    def training_documents(self) -> list[Document]:
+        """Return the documents of which no passage is held out."""
+        held_out = {self.sources.get(passage) for passage in self.split.held_out.passages}
+        return [document for number, document in enumerate(self.documents) if number not in held_out]
 
 
 def prepare_corpus(
@@ -39,18 +50,18 @@ def prepare_corpus(
 
     Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and ConfigurationError (`corpus_not_found`).
     """
-    file = find_corpus_file(corpus)
-    report = ReadReport(str(file))
+    report = ReadReport(str(find_corpus_file(corpus)))
     documents = list(read_corpus(corpus, report))
     if report.refused:
         refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
         show.report(f"{refused}: {'; '.join(report.examples)}")
-    pairs = make_own_pairs(documents, options)
+    sources: dict[str, int] = {}
+    pairs = make_own_pairs(documents, options, sources)
     if more is not None:
         pairs = join_pair_sets([pairs, more(pairs)])
     split = split_pairs(pairs, 0.1, seed, most=_MOST_HELD_OUT)
     show.report(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(split.held_out):,} of them held out.")
-    return PreparedCorpus(file.parent.name or corpus.name, len(documents), pairs, split)
+    return PreparedCorpus(corpus_name(corpus), documents, pairs, split, sources)
 
 
 def held_out_queries(split: PairSplit, among: int, seed: int) -> JudgedQueries:

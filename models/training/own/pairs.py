@@ -98,8 +98,12 @@ class PairOptions:
             )
 
 
-def make_own_pairs(documents: Iterable[Document], options: PairOptions) -> PairSet:
+def make_own_pairs(
+    documents: Iterable[Document], options: PairOptions, sources: dict[str, int] | None = None
+) -> PairSet:
     """Make the pairs of a corpus. `PairSet.counts` counts each kind; the same arguments make the same pairs.
+
+    `sources` receives, for each passage, the number of its document in `documents`, from 0.
 
     Raises InvalidInput (`corpus_too_small`) when the documents have fewer than 64 different passages.
     """
@@ -112,10 +116,10 @@ def make_own_pairs(documents: Iterable[Document], options: PairOptions) -> PairS
         raise InvalidInput(
             "corpus_too_small",
             f"The corpus has {len(cut):,} documents with {len(texts):,} different passages (of up to "
-            f"{options.passage_words} words), and training needs at least {MIN_CORPUS_PASSAGES}: many short documents, "
-            "or a few long ones. Add documents, or use the shipped encoder as it is.",
+            f"{options.passage_words} words), and the command needs at least {MIN_CORPUS_PASSAGES}: many short "
+            "documents, or a few long ones. Add documents, or use the shipped encoder as it is.",
         )
-    return PairSet.of(_PairMaker(cut, options, texts).pairs())
+    return PairSet.of(_PairMaker(cut, options, texts, {} if sources is None else sources).pairs())
 
 
 def _new_passages(passages: Iterable[DocumentPassage], texts: set[str]) -> list[DocumentPassage]:
@@ -145,8 +149,10 @@ class _ChosenPassage:
 
 
 class _PairMaker:
-    def __init__(self, cut: Sequence[_CutDocument], options: PairOptions, texts: set[str]) -> None:
-        self._cut, self._options, self._texts = cut, options, len(texts)
+    def __init__(
+        self, cut: Sequence[_CutDocument], options: PairOptions, texts: set[str], sources: dict[str, int]
+    ) -> None:
+        self._cut, self._options, self._texts, self._sources = cut, options, len(texts), sources
         self._counts = count_passages(texts)
         self._plain = find_function_words(self._counts, len(texts))
         self._titles = Counter(document.title.casefold() for document in cut)
@@ -162,6 +168,7 @@ class _PairMaker:
                 self._choose(position, document.passages[position], random)
                 for position in _spread_evenly(len(document.passages), self._options.per_document)
             ]
+            self._sources |= {selected.text: number for selected in chosen}
             # a second generator, because the number of draws for keywords depends on the whole corpus
             keyword_random = np.random.default_rng([self._options.seed, number, 1])
             pairs = self._of_document(document, chosen, random, keyword_random)
@@ -280,6 +287,11 @@ def find_corpus_file(path: Path) -> Path:
             "corpus_not_found", f"There is no file {path}. A corpus is JSON lines with id, title and text."
         )
     return path
+
+
+def corpus_name(path: Path) -> str:
+    """Return the name of a corpus: of its file's directory. Raises ConfigurationError (`corpus_not_found`)."""
+    return find_corpus_file(path).resolve().parent.name
 
 
 def read_corpus(path: Path, report: ReadReport | None = None) -> Iterator[Document]:

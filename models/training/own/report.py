@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from models.training.own.comparison import NEW, OLD, SEARCHES, ServedVectors
+from models.training.own.comparison import HYBRID, NEW, OLD, RERANKED, SEARCHES, ServedVectors
 from models.training.pairs import PairSet
 from services.encoders.query_table import QueryTable
 
@@ -99,9 +99,9 @@ def _markdown(
 
 ![quality](quality.png)
 
-The queries of "held out" were made from documents that the new encoder never saw, and search among all documents.
-Queries that are made from texts share their words, so they favour BM25 and weights of words over meaning; they have
-misjudged refits. If you have judged queries, compare with them (`--judgements`), and trust them more.
+The queries of "held out" were made from texts that the new encoder did not see. They search among up to 5,000 passages.
+Queries that are made from texts share their words, so they favour BM25. If you have judged queries, compare with them
+(`--judgements`), and trust them more.
 
 ## Method
 
@@ -161,7 +161,7 @@ def plot_quality(path: Path, scores_by_collection: Mapping[str, Mapping[str, flo
         heights = [scores[system] for scores in scores_by_collection.values()]
         bars = axes.bar(
             places, heights, width * 0.92, label=system, color=colour,
-            hatch="//" if system.endswith("with bm25") else None, edgecolor="white",
+            hatch="//" if system.endswith(HYBRID) else ".." if system.endswith(RERANKED) else None, edgecolor="white",
         )  # fmt: skip
         axes.bar_label(bars, fmt="%.2f", fontsize=7)
     axes.set_xticks([group + 0.4 - width / 2 for group in range(len(scores_by_collection))], list(scores_by_collection))

@@ -74,7 +74,7 @@ def train_own_encoder(
     checked_encoder_name(name)
     # Errors of the options must come before pairs and training, which take hours.
     recipe = _make_recipe(options, out)
-    judgements = None if options.judgements is None else read_collection(options.judgements)
+    judgements = None if options.judgements is None else read_collection(options.judgements.resolve())
     with timer.stage("pairs"):
         prepared = prepare_corpus(corpus, options.pairs, options.seed, show, more=options.more)
         train = prepared.split.train
@@ -89,14 +89,16 @@ def train_own_encoder(
     timer.seconds["training"] = max(timer.seconds["training"], read_curve(out)[-1]["seconds"])
     with timer.stage("comparing"):
         sets = [reporting, *([JudgedQueries.of(judgements, len(judgements.ids))] if judgements else [])]
-        encoders, compared = compare_with_start(resolve_model_directory(options.start), model, sets, show)
+        encoders, compared = compare_with_start(
+            resolve_model_directory(options.start).resolve(), model.resolve(), sets, show
+        )
     best_step = (read_best_evaluation(out) or {"step": 0})["step"]
     teachers = ", ".join(
         " ".join(filter(None, (kind, title, f"{weight:g}"))) for kind, title, weight in options.teachers
     )
     machine = f"{multiprocessing.cpu_count()} cores of {cpu_name()}"
     method = (
-        f"{prepared.documents:,} documents; pairs: {describe_pairs(prepared.pairs)}. {recipe.steps:,} steps of "
+        f"{len(prepared.documents):,} documents; pairs: {describe_pairs(prepared.pairs)}. {recipe.steps:,} steps of "
         f"{recipe.batch} pairs from {options.start}; teachers: {teachers or 'none'}. Time: {timer}, on {machine}. "
         f"The best checkpoint is that of step {best_step:,}{', which is the start itself' if best_step == 0 else ''}; "
         f"{len(choosing.queries):,} other held-out queries chose it."
@@ -104,7 +106,7 @@ def train_own_encoder(
     write_report(
         out,
         {
-            "corpus": {"name": prepared.name, "documents": prepared.documents},
+            "corpus": {"name": prepared.name, "documents": len(prepared.documents)},
             "pairs": prepared.pairs.counts(),
             "held_out": len(prepared.split.held_out),
             "chosen_by": len(choosing.queries),
