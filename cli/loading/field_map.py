@@ -32,7 +32,7 @@ _JSON_COLUMNS = ("segments", "transcript", "chapters")
 TALK_COLUMNS = (*_TEXT_COLUMNS, *_JSON_COLUMNS, "duration")
 _MAX_UNUSED_NAMES = 20
 _ABSENT = object()
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?")
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 # Databases print times in ISO 8601, but with a space.

@@ -47,7 +47,7 @@ _SPACE = re.compile(r"[ \t\r\n\f]+")
 MAX_FRONT_MATTER_CHARACTERS = 64 * 1024  # a longer block is text
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}#{1,6}[ \t]++(.*)")
 # A line that = or - may underline as a heading: not a list, quotation or table.
 _PARAGRAPH = re.compile(r" {0,3}[^\s>|*+-]")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
@@ -269,12 +269,19 @@ def _split_title(body: str) -> tuple[str, str]:
         elif mark:
             fence = mark[1]
         elif heading := _ATX.match(line.rstrip("\r\n")):
-            if heading[1]:
-                return heading[1], _drop_lines(lines, number, 1)
+            if title := _drop_closing_hashes(heading[1]):
+                return title, _drop_lines(lines, number, 1)
         elif _PARAGRAPH.match(before) and _SETEXT.match(line.rstrip("\r\n")):
             return before.strip(), _drop_lines(lines, number - 1, 2)
         before = "" if fence else line
     return "", body
+
+
+def _drop_closing_hashes(heading: str) -> str:
+    """Return the text of a Markdown heading without the hashes that may close it: "Title ##"."""
+    text = heading.rstrip(" \t")
+    rest = text.rstrip("#")
+    return rest.rstrip(" \t") if not rest or rest[-1] in " \t" else text
 
 
 def _drop_lines(lines: list[str], start: int, count: int) -> str:

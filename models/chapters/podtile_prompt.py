@@ -26,7 +26,7 @@ _TITLE_CHARACTERS, _DESCRIPTION_CHARACTERS, _LATEST_TITLES_CHARACTERS = 120, 400
 _SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)]*\s+")
 _SPACES = re.compile(r"\s+")
 # `[12] Title`, or a line `12: Title`, the form of models that were trained on other lists.
-_ANCHOR = re.compile(r"\[(\d{1,6})\](?:\s*:)?|^\s*(\d{1,6})[:.)]\s", re.MULTILINE)
+_ANCHOR = re.compile(r"\[(\d{1,6})\](?:\s*+:)?|^[^\S\n]*+(\d{1,6})[:.)]\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

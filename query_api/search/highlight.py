@@ -23,7 +23,8 @@ ListName = Literal["sparse", "lexical"]
 MAX_CHARACTERS: Final = 200_000
 # A piece is widened to a word by at most this many characters on each side: a megabyte of letters is no word.
 _MAX_WORD_CHARACTERS = 100
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
+# A match begins with the first character of a run of white space, so no run is read twice.
+_SENTENCE = re.compile(r"(?<!\s)(?:(?<=[.!?])\s++|[^\S\n]*+\n\s*+)")
 _SPACE = re.compile(r"\s+")
 
 
