@@ -42,6 +42,8 @@ def read_uses(path: Path) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call)
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name) and ast.unparse(node.value.func) == "re.compile"
+        # Expressions over bytes read the output of programs.
+        if not ast.unparse(node.value.args[0]).startswith("b")
     }
     used = {name: set[str]() for name in names}
     for node in ast.walk(tree):
@@ -103,8 +105,6 @@ def find_slow_texts(pattern: re.Pattern[str], method: str) -> Iterator[tuple[str
 @pytest.mark.parametrize(("module", "name", "method"), expressions())
 def test_time_grows_with_length_and_no_faster(module: str, name: str, method: str) -> None:
     pattern = getattr(importlib.import_module(module.removesuffix(".py").replace("/", ".")), name)
-    if isinstance(pattern.pattern, bytes):
-        pytest.skip("reads the output of a program of ours")
     assert next(find_slow_texts(pattern, method), None) is None
 
 
