@@ -129,7 +129,11 @@ def test_every_source_of_a_copy_reaches_the_engine(image: str) -> None:
 def test_the_context_holds_no_more_than_the_images_need() -> None:
     sent = bare_image.context(REPOSITORY)
     assert not [path for path in sent if "__pycache__" in path or path.endswith((".pyc", ".pt"))]
-    assert {Path(path).name for path in sent if path.endswith(".safetensors")} == {"dense_query_table.safetensors"}
+    # `sparsewell encoders verify` in the worker's image reads the moments.
+    assert {Path(path).name for path in sent if path.endswith(".safetensors")} == {
+        "dense_query_table.safetensors",
+        "passage_moments.safetensors",
+    }
     assert not [
         path for path in sent if path.startswith(("tests", "docs", ".git", ".venv", "benchmarks", "models/export"))
     ]
