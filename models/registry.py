@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from models.encoder import Encoder, TextWindow, WordPieceEncoder
 from services.encoders.manifest import Manifest, read_manifest, resolve_model_directory
 from services.encoders.vectors import EMPTY_VECTOR, SparseVector
 from services.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.projection.encoder import ProjectedEncoder
 
 STANDIN_ARCHITECTURE = "standin"
 DECODER_ARCHITECTURE = "MistralForSparseEncoding"
@@ -52,6 +56,16 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
 
         return ProjectedEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or MAX_BATCH_PIECES)
     return OnnxSparseEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or MAX_BATCH_PIECES)
+
+
+def load_projected_encoder(name_or_path: str, *, threads: int = 0) -> ProjectedEncoder:
+    """Load a projected encoder. Raises ConfigurationError (`not_projected`, and those of `load_encoder`)."""
+    from models.projection.encoder import ProjectedEncoder
+
+    encoder = load_encoder(name_or_path, threads=threads)
+    if not isinstance(encoder, ProjectedEncoder):
+        raise ConfigurationError("not_projected", f"{encoder.manifest.name} is no projected encoder.")
+    return encoder
 
 
 class StandInEncoder(WordPieceEncoder):

@@ -47,8 +47,9 @@ from models.dense import DenseModel, load_dense_encoder
 from models.progress import SilentReporter
 from models.projection.encoder import ProjectedEncoder
 from models.projection.refit import RefitStart, refit_encoder
-from models.training.own.comparison import load_projected
-from models.training.own.refit import RefitOptions, draw_texts, texts_of
+from models.registry import load_projected_encoder
+from models.training.own.held_out import draw_texts
+from models.training.own.refit import RefitOptions, texts_of
 from services.directories import DirectorySettings, resolve_cache_directory
 from services.documents.document import Document, joined_text
 from services.encoders.catalogue import find_dense_encoder, list_dense_encoders
@@ -103,12 +104,13 @@ def measure(arguments: argparse.Namespace) -> Figures:
     """Return the figures of every collection, their means, and the weights chosen without each collection."""
     start = resolve_model_directory(arguments.encoder)
     rerankers = [DenseReranker.open(name, arguments) for name in filter(None, [arguments.dense])]
+    refitted = RefitStart.open(start) if arguments.refit else None
     rows: dict[str, Figures] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for name, collection in _open_collections(arguments):
-            directory = refit_to(collection, RefitStart.open(start), arguments.cache) if arguments.refit else start
-            encoder = load_projected(directory, threads=arguments.threads)
+            directory = refit_to(collection, refitted, arguments.cache) if refitted else start
+            encoder = load_projected_encoder(str(directory), threads=arguments.threads)
             encoded = encode_jointly(collection, encoder, arguments.cache)
             lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
             lists = make_lists(encoded, encoder, directory, lexical, rerankers)

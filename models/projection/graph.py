@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.export.checkpoint import FloatArray, Transformer
@@ -54,12 +55,16 @@ class ProjectionHead:
     prefix: tuple[int, ...] = ()
 
 
+def allowed_pieces(query_weights: FloatArray, least: float) -> NDArray[np.bool_]:
+    """Return a mask [vocabulary] of the pieces whose query weight is positive and at least `least`."""
+    return query_weights >= max(least, _POSITIVE)
+
+
 def make_projection(
     table: FloatArray, spread: FloatArray, query_weights: FloatArray, *, scale: float, least_query_weight: float
 ) -> FloatArray:
     """Return the matrix [width, vocabulary] that projects a centred vector into weights; see `ProjectionHead`."""
-    allowed = query_weights >= max(least_query_weight, _POSITIVE)
-    factors = (scale * allowed / spread).astype(np.float32)
+    factors = (scale * allowed_pieces(query_weights, least_query_weight) / spread).astype(np.float32)
     return np.ascontiguousarray((table * factors[:, None]).T)
 
 
@@ -70,9 +75,10 @@ def replace_projection(model: onnx.ModelProto, projection: FloatArray, precision
     """
     tensors = product_tensors(projection, _PROJECTION, WEIGHT_BITS[precision])
     for initializer in model.graph.initializer:
-        tensor = tensors.get(initializer.name)
-        found = numpy_helper.to_array(initializer) if tensor is not None else None
-        if tensor is not None and found is not None and (found.shape, found.dtype) == (tensor.shape, tensor.dtype):
+        if initializer.name not in tensors:
+            continue
+        old, new = numpy_helper.to_array(initializer), tensors[initializer.name]
+        if (old.shape, old.dtype) == (new.shape, new.dtype):
             initializer.CopyFrom(numpy_helper.from_array(tensors.pop(initializer.name), initializer.name))
     if tensors:
         raise ConfigurationError(
@@ -139,7 +145,7 @@ class _ProjectedGraph(TransformerGraph):
         centred = g.op("Sub", dense, g.const("mean", head.mean))
         projected = self.product(centred, weight, _PROJECTION)
         positive = g.op("Relu", projected)
-        kept = min(head.expansions, int((head.query_weights >= max(head.least_query_weight, _POSITIVE)).sum()))
+        kept = min(head.expansions, int(allowed_pieces(head.query_weights, head.least_query_weight).sum()))
         largest, _ = g.ops("TopK", positive, g.ints(kept), outputs=2, axis=-1, largest=1, sorted=1)
         smallest = g.op("Slice", largest, g.ints(kept - 1), g.ints(kept), g.ints(1))
         return g.op("Where", g.op("GreaterOrEqual", positive, smallest), positive, g.const("zero", np.float32(0)))
@@ -149,7 +155,7 @@ class _ProjectedGraph(TransformerGraph):
         g, head = self.g, self.head
         real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
         counts = self.scatter_positions(real, "add")
-        allowed = (head.query_weights >= max(head.least_own_weight, _POSITIVE)).astype(np.float32)
+        allowed = allowed_pieces(head.query_weights, head.least_own_weight).astype(np.float32)
         counts = g.op("Mul", counts, g.const("allowed", allowed))
         # The two special pieces are not part of the window.
         length = g.op("Sub", g.op("ReduceSum", real, g.ints(1), keepdims=1), g.const("special", np.float32(2)))

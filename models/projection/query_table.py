@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
+from models.dense import DenseModel
 from models.export.checkpoint import FloatArray
 from models.progress import ProgressReporter
 from models.training.pairs import texts_fingerprint
@@ -27,7 +27,6 @@ MAX_QUERY_PIECES = 128
 RIDGE = 1.0
 ITERATIONS = 30
 _BLOCK_TEXTS = 4096
-EncodeQueries = Callable[[Sequence[str]], npt.NDArray[np.floating]]
 
 
 def count_pieces(rows: Sequence[Sequence[int]], vocabulary: int) -> sp.csr_matrix:
@@ -45,25 +44,19 @@ def count_pieces(rows: Sequence[Sequence[int]], vocabulary: int) -> sp.csr_matri
 
 
 def load_query_vectors(
-    directory: Path,
-    dense: str,
-    fingerprint: str,
-    title: str,
-    texts: Sequence[str],
-    encode: EncodeQueries,
-    show: ProgressReporter,
+    directory: Path, model: DenseModel, title: str, texts: Sequence[str], show: ProgressReporter
 ) -> FloatArray:
-    """Return the vectors [texts, width] of the dense encoder `dense`, whose function is `encode`.
+    """Return a dense encoder's vectors of queries: [texts, width].
 
     Files in `directory` keep them, by the encoder's fingerprint and the texts. `title` names the stage and the files.
     """
-    key = texts_fingerprint([fingerprint, title, texts_fingerprint(texts)])
+    key = texts_fingerprint([model.fingerprint, title, texts_fingerprint(texts)])
     arrays = load_or_make_rows(
         directory / f"{title.lower().replace(' ', '-')}-{key}",
         len(texts),
         _BLOCK_TEXTS,
-        lambda start, end: {"vectors": encode(texts[start:end])},
-        about={"dense": dense, "texts": title},
+        lambda start, end: {"vectors": model.encode_queries(texts[start:end])},
+        about={"dense": model.name, "texts": title},
         done=lambda rows: show.step(title, rows, len(texts)),
     )
     return np.asarray(arrays["vectors"], dtype=np.float32)

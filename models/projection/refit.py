@@ -35,7 +35,7 @@ from models.projection.graph import make_projection, replace_projection
 from models.projection.moments import MOMENTS_FILE, PassageMoments
 from models.projection.query_table import count_pieces, fit_query_table, load_query_vectors
 from models.projection.train import RECORDED_PACKAGES
-from models.registry import PROJECTED_ARCHITECTURE
+from models.registry import load_projected_encoder
 from models.verification import verify_directory
 from services.directories import replace_directory
 from services.encoders.dense_query_table import DENSE_TABLE_FILE, DenseQueryTable, write_dense_table
@@ -71,15 +71,11 @@ class RefitStart:
         """Open the encoder of a directory.
 
         Raises ConfigurationError: `not_projected`, `not_refittable`, `bad_moments`, `bad_manifest`, `bad_dense_table`,
-        and those of `ProjectedEncoder`.
+        and those of `load_encoder`.
         """
-        manifest = read_manifest(directory)
-        if manifest.architecture != PROJECTED_ARCHITECTURE:
-            raise ConfigurationError(
-                "not_projected", f"{manifest.name} is no projected encoder: it cannot be refitted."
-            )
+        encoder = load_projected_encoder(str(directory))
+        manifest = encoder.manifest
         options = _read_options(manifest)
-        encoder = ProjectedEncoder(directory, manifest)
         if encoder.form.passage_prefix:
             raise ConfigurationError(
                 "not_refittable",
@@ -102,9 +98,11 @@ def require_refit_place(start: RefitStart, out: Path, corpus: str) -> None:
     if not has_manifest(out):
         return
     training: Any = (read_manifest(out).model_extra or {}).get("training")
-    known = training.get("start") if isinstance(training, dict) else None
-    fingerprint = known.get("fingerprint") if isinstance(known, dict) else None
-    if (fingerprint, training.get("corpus") if fingerprint else None) != (start.manifest.fingerprint, corpus):
+    try:
+        found = training["start"]["fingerprint"], training["corpus"]
+    except (TypeError, KeyError):  # the record of another command
+        found = None
+    if found != (start.manifest.fingerprint, corpus):
         raise ConfigurationError(
             "encoder_exists",
             f"{out} holds another encoder, and no refit of {start.manifest.name} to {corpus}: choose another --out or "
@@ -130,9 +128,7 @@ def refit_encoder(
             f"refitted to; a refit needs at least {MIN_REFIT_QUERIES}. Add documents, or use the encoder as it is.",
         )
     manifest, directory = start.manifest, start.directory
-    vectors = load_query_vectors(
-        cache, start.encoder.name, manifest.fingerprint, "Queries", queries, start.encoder.encode_queries, show
-    )
+    vectors = load_query_vectors(cache, start.encoder, "Queries", queries, show)
     pieces = QueryTable.load(directory)
     counts = count_pieces([pieces.ids(query) for query in queries], manifest.vocabulary)
     table = fit_query_table(counts, vectors, start.rows, done=lambda at, of: show.step("Fitting the table", at, of))

@@ -256,8 +256,8 @@ class _Fit:
         for piece, piece_id in self._vocabulary.items():
             if piece_id not in excluded:
                 words[piece_id] = piece.removeprefix("##")
-        start = self._query_vectors("Single pieces", words)
-        vectors = self._query_vectors("Queries", queries)
+        start = load_query_vectors(self._directory, self._dense, "Single pieces", words, self._show)
+        vectors = load_query_vectors(self._directory, self._dense, "Queries", queries, self._show)
         counts = count_pieces(self._pieces.ids(queries), self._transformer.vocabulary)
         table = fit_query_table(
             counts, vectors, start, done=lambda at, of: self._show.step("Fitting the table", at, of)
@@ -287,13 +287,6 @@ class _Fit:
         if not np.isfinite(vectors).all():
             raise InvalidInput("not_finite_scores", f"The dense encoder {self._dense.name} gave NaN or infinity.")
         return vectors
-
-    def _query_vectors(self, title: str, texts: Sequence[str]) -> FloatArray:
-        """Return the vectors [texts, width]; the directory keeps them."""
-        dense = self._dense
-        return load_query_vectors(
-            self._directory, dense.name, dense.fingerprint, title, texts, dense.encode_queries, self._show
-        )
 
 
 def _query_weights(reference: PieceFrequencies, vocabulary: int, excluded: set[int]) -> FloatArray:

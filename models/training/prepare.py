@@ -121,27 +121,23 @@ def open_start(start: str, out: Path, report: MessageReporter) -> str:
     if start in load_fetchable_models() and not expand_path(start).is_dir():
         fetched = fetch_model(start, resolve_cache_directory(DirectorySettings.read()), report)
         # The run may go on elsewhere, where the cache has another path.
-        return str(_copy_start(fetched, out / f"{START_PREFIX}{start}"))
+        return _make_start(out, start, lambda fresh: shutil.copytree(fetched, fresh, dirs_exist_ok=True))
     for directory in (WEIGHTS_ROOT / start, expand_path(start)):
         if (directory / MANIFEST_FILE).is_file() and not (directory / "model.safetensors").is_file():
             # named by its fingerprint: another start in the same directory is another run
-            checkpoint = out / f"{START_PREFIX}{read_manifest(directory).fingerprint}"
-            out.mkdir(parents=True, exist_ok=True)
-            with FileLock(out / "start.lock"):
-                if not checkpoint.is_dir():
-                    partial = checkpoint.with_name(f"{checkpoint.name}.part")
-                    reopen_checkpoint(directory, partial).replace(checkpoint)
-            return str(checkpoint)
+            return _make_start(out, read_manifest(directory).fingerprint, partial(reopen_checkpoint, directory))
     return start
 
 
-def _copy_start(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name("start.lock")):
+def _make_start(out: Path, name: str, make: Callable[[Path], object]) -> str:
+    """Return OUT/start-NAME, which `make` fills unless it exists."""
+    target = out / f"{START_PREFIX}{name}"
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / "start.lock"):
         if not target.is_dir():
             with replace_directory(target) as fresh:
-                shutil.copytree(source, fresh, dirs_exist_ok=True)
-    return target
+                make(fresh)
+    return str(target)
 
 
 def _load_vectors(

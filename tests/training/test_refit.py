@@ -20,7 +20,6 @@ from models.projection.train import ProjectionOptions, open_dense_source, projec
 from models.registry import load_encoder  # noqa: E402
 from models.training.own.comparison import HYBRID, RERANKED, compare_tables  # noqa: E402
 from models.training.own.held_out import prepare_corpus  # noqa: E402
-from models.training.own.pairs import PairOptions  # noqa: E402
 from models.training.own.refit import RefitOptions, list_fit_queries, refit_own_encoder, texts_of  # noqa: E402
 from models.verification import verify_directory  # noqa: E402
 from services.documents.document import Document  # noqa: E402
@@ -94,7 +93,7 @@ def test_a_refit_changes_the_table_and_the_projection_alone(start: Path, tmp_pat
     old, new = load_encoder(str(start), threads=1), load_encoder(str(out), threads=1)
     windows = old.windows("a wing in the flow of a jet")
     np.testing.assert_array_equal(old.encode_windows(windows), new.encode_windows(windows))  # type: ignore[attr-defined]
-    tables = compare_tables(start, out, queries)
+    tables = compare_tables(RefitStart.open(start).encoder, start, out, queries)
     assert tables["cosine"]["new"] > tables["cosine"]["start"]
     assert tables["new_over_start"][0] > 0
     # The projection is that of the new table and the general spread.
@@ -211,7 +210,7 @@ def test_documents_without_words_are_refused(start: Path, tmp_path: Path) -> Non
 
 
 def test_the_fit_reads_documents_without_held_out_pairs(corpus: Path) -> None:
-    prepared = prepare_corpus(corpus, PairOptions(passage_words=100), 0, SilentReporter())
+    prepared = prepare_corpus(corpus, RefitOptions("standin"), SilentReporter())
     queries = list_fit_queries(prepared, 1000, 0)
     assert len(queries) == len(set(queries))
     seen = prepared.training_documents()

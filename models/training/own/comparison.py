@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.dense import DenseModel
 from models.progress import ProgressReporter
 from models.projection.encoder import ProjectedEncoder
 from models.registry import load_encoder
@@ -25,8 +26,7 @@ from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.piece_frequencies import PieceCounter
 from services.encoders.query_table import QueryTable
-from services.encoders.vectors import DenseArray, merge_max
-from services.errors import ConfigurationError
+from services.encoders.vectors import DenseArray, StoredDenseVectors, merge_max
 from services.query.expansion import prune_query
 from services.query.fusion import DEFAULT_TABLE_WEIGHT, interpolate_scores
 from services.settings import Settings
@@ -45,15 +45,14 @@ ProgressCallback = Callable[[int, int], None]
 class ServedVectors:
     """Document vectors of an encoder as the service makes them, and its query tables.
 
-    `table` is adapted to the documents. `windows` [windows, width] are the dense vectors, and `spans` has the first row
-    and the end of each document. `windows` and `dense_table` are None for an encoder without a dense query table.
+    `table` is adapted to the documents. `dense` has the dense vectors of each document, by its position as
+    text. `dense` and `dense_table` are None for an encoder without a dense query table.
     """
 
     documents: list[dict[int, float]]
     milliseconds_a_document: float
     table: QueryTable
-    spans: list[tuple[int, int]]
-    windows: DenseArray | None
+    dense: StoredDenseVectors | None
     dense_table: DenseQueryEncoder | None
 
     def queries(self, texts: Sequence[str]) -> list[dict[int, float]]:
@@ -64,22 +63,11 @@ class ServedVectors:
     def rerank(self, text: str, ranking: Mapping[str, float]) -> dict[str, float]:
         """Rerank documents, by position as text, with the dense query table and the default weight."""
         vector = None if self.dense_table is None else self.dense_table.encode(text)
-        if vector is None or self.windows is None:
+        if vector is None or self.dense is None:
             return dict(ranking)
-        scores = {}
-        for name in ranking:
-            first, end = self.spans[int(name)]
-            if end > first:
-                scores[name] = float((self.windows[first:end] @ vector).max())
-        return dict(interpolate_scores(list(ranking.items()), scores, DEFAULT_TABLE_WEIGHT))
-
-
-def load_projected(name_or_path: str | Path, *, threads: int = 0) -> ProjectedEncoder:
-    """Load a projected encoder. Raises ConfigurationError (`not_projected`, and those of `load_encoder`)."""
-    encoder = load_encoder(str(name_or_path), threads=threads)
-    if not isinstance(encoder, ProjectedEncoder):
-        raise ConfigurationError("not_projected", f"{encoder.manifest.name} is no projected encoder.")
-    return encoder
+        scores = self.dense.scores(vector)
+        known = {name: scores[name] for name in ranking if name in scores}
+        return dict(interpolate_scores(list(ranking.items()), known, DEFAULT_TABLE_WEIGHT))
 
 
 def encode_as_served(
@@ -92,7 +80,7 @@ def encode_as_served(
     dense_table = DenseQueryEncoder.load(directory, table)
     counter = PieceCounter()
     vectors: list[dict[int, float]] = []
-    spans: list[tuple[int, int]] = []
+    lengths: list[int] = []
     dense: list[DenseArray] = []
     began = time.process_time()
     for at in range(0, len(documents), _BATCH_DOCUMENTS):
@@ -105,8 +93,7 @@ def encode_as_served(
             sparse = encoder.encode(flat)
         encoded = iter(sparse)
         for windows in cuts:
-            first = spans[-1][1] if spans else 0
-            spans.append((first, first + len(windows)))
+            lengths.append(len(windows))
             counter.add(piece for window in windows for piece in window.piece_ids)
             vector = merge_max([next(encoded) for _ in windows]).top(encoder.manifest.top_k)
             vectors.append(dict(zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)))
@@ -116,10 +103,16 @@ def encode_as_served(
         vectors,
         round(spent, 2),
         table.adapt(counter.frequencies()),
-        spans,
-        np.concatenate(dense) if dense else None,
+        _store_windows(lengths, dense) if dense else None,
         dense_table if dense else None,
     )
+
+
+def _store_windows(lengths: Sequence[int], rows: Sequence[DenseArray]) -> StoredDenseVectors:
+    """Return the vectors of documents with these numbers of windows; a document without windows has none."""
+    ids = [str(document) for document, windows in enumerate(lengths) if windows]
+    starts = np.cumsum([0, *filter(None, lengths)])
+    return StoredDenseVectors(ids, starts, np.concatenate(rows))
 
 
 def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors]) -> dict[str, Any]:
@@ -176,16 +169,16 @@ def compare_with_start(
     return encoders, compared
 
 
-def compare_tables(start: Path, model: Path, queries: Sequence[str]) -> dict[str, Any]:
-    """Compare both dense query tables with the vectors of the encoder itself, which a refit does not change.
+def compare_tables(encoder: DenseModel, start: Path, model: Path, queries: Sequence[str]) -> dict[str, Any]:
+    """Compare both dense query tables with the vectors of the start itself, which a refit does not change.
 
     Return the mean cosine of each table's vectors of queries with the encoder's, and the interval of the difference.
     """
-    vectors = load_projected(start).encode_queries(queries)
+    vectors = encoder.encode_queries(queries)
     cosines = {}
     for title, directory in ((OLD, start), (NEW, model)):
-        encoder = DenseQueryEncoder.load(directory, QueryTable.load(directory))
-        found = [None if encoder is None else encoder.encode(query) for query in queries]
+        table = DenseQueryEncoder.load(directory, QueryTable.load(directory))
+        found = [None if table is None else table.encode(query) for query in queries]
         # A query of unknown pieces has no vector.
         cosines[title] = np.array(
             [0.0 if mine is None else float(mine @ theirs) for mine, theirs in zip(found, vectors, strict=True)]

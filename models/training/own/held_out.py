@@ -6,8 +6,8 @@ query shares no query and no passage with the other pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,23 @@ from services.documents.document import Document
 
 _MOST_HELD_OUT = 500
 PairGenerator = Callable[[PairSet], PairSet]
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Options of both methods of `sparsewell train own`.
+
+    `judgements` is a judged collection in BEIR layout, which is reported and never chooses. `more` adds pairs, for
+    instance generated questions. `among` is the number of passages that a held-out query is ranked against.
+    """
+
+    start: str
+    _: KW_ONLY
+    judgements: Path | None = None
+    among: int = 5000
+    seed: int = 0
+    pairs: PairOptions = field(default_factory=lambda: PairOptions(passage_words=100))
+    more: PairGenerator | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +60,8 @@ class PreparedCorpus:
         return [document for number, document in enumerate(self.documents) if number not in held_out]
 
 
-def prepare_corpus(
-    corpus: Path, options: PairOptions, seed: int, show: ProgressReporter, *, more: PairGenerator | None = None
-) -> PreparedCorpus:
-    """Read a corpus, make its pairs and split them. `more` adds pairs, for instance generated questions.
+def prepare_corpus(corpus: Path, options: CorpusOptions, show: ProgressReporter) -> PreparedCorpus:
+    """Read a corpus, make its pairs and split them.
 
     Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and ConfigurationError (`corpus_not_found`).
     """
@@ -56,10 +71,10 @@ def prepare_corpus(
         refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
         show.report(f"{refused}: {'; '.join(report.examples)}")
     sources: dict[str, int] = {}
-    pairs = make_own_pairs(documents, options, sources)
-    if more is not None:
-        pairs = join_pair_sets([pairs, more(pairs)])
-    split = split_pairs(pairs, 0.1, seed, most=_MOST_HELD_OUT)
+    pairs = make_own_pairs(documents, options.pairs, sources)
+    if options.more is not None:
+        pairs = join_pair_sets([pairs, options.more(pairs)])
+    split = split_pairs(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
     show.report(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(split.held_out):,} of them held out.")
     return PreparedCorpus(corpus_name(corpus), documents, pairs, split, sources)
 
@@ -69,9 +84,17 @@ def held_out_queries(split: PairSplit, among: int, seed: int) -> JudgedQueries:
     own = JudgedQueries.held_out(split.held_out)
     known = set(own.documents)
     others = [text for text in split.train.passages if text not in known]
-    drawn = np.random.default_rng(seed).permutation(len(others))[: max(0, among - len(own.documents))]
-    documents = own.documents + [others[position] for position in np.sort(drawn)]
+    documents = own.documents + draw_texts(others, max(0, among - len(own.documents)), seed)
     return JudgedQueries(own.name, documents, own.queries, own.grades)
+
+
+def draw_texts(texts: Iterable[str], most: int, seed: int) -> list[str]:
+    """Return at most `most` of the distinct texts, drawn at random, in their order."""
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) <= most:
+        return distinct
+    drawn = np.random.default_rng(seed).permutation(len(distinct))[:most]
+    return [distinct[position] for position in np.sort(drawn)]
 
 
 def split_held_out(judged: JudgedQueries) -> tuple[JudgedQueries, JudgedQueries]:

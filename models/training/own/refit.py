@@ -7,24 +7,21 @@ with the start on all held-out queries. Nothing is chosen by these queries. No G
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.export.collection import read_collection
-from models.export.throughput import cpu_name
 from models.progress import ProgressReporter, SilentReporter, StageTimer
 from models.projection.refit import RefitStart, refit_encoder, require_refit_place
 from models.training.judged_queries import JudgedQueries
 from models.training.own.comparison import NEW, OLD, compare_tables, compare_with_start
-from models.training.own.held_out import PairGenerator, PreparedCorpus, held_out_queries, prepare_corpus
-from models.training.own.pairs import PairKind, PairOptions, corpus_name
-from models.training.own.report import write_report
+from models.training.own.held_out import CorpusOptions, PreparedCorpus, draw_texts, held_out_queries, prepare_corpus
+from models.training.own.pairs import PairKind, corpus_name
+from models.training.own.report import describe_machine, describe_run, write_report
 from models.training.own.sections import split_sections, split_sentences
 from models.training.run_directory import checked_encoder_name, hold_run_directory
 from services.documents.document import Document
@@ -37,21 +34,10 @@ _LEAST_CHARACTERS = 12
 
 
 @dataclass(frozen=True)
-class RefitOptions:
-    """Options of a refit.
+class RefitOptions(CorpusOptions):
+    """Options of a refit. `queries` is the most texts of the corpus that the table is fitted to."""
 
-    `queries` is the most texts of the corpus that the table is fitted to. `judgements` is a judged collection in BEIR
-    layout, which is reported. `more` adds pairs, for instance generated questions. `among` is the number of passages
-    that a held-out query is ranked against.
-    """
-
-    start: str
     queries: int = 20_000
-    judgements: Path | None = None
-    among: int = 5000
-    seed: int = 0
-    pairs: PairOptions = field(default_factory=lambda: PairOptions(passage_words=100))
-    more: PairGenerator | None = None
 
 
 def refit_own_encoder(
@@ -76,7 +62,7 @@ def refit_own_encoder(
     judgements = None if options.judgements is None else read_collection(options.judgements.resolve())
     with hold_run_directory(out):
         with timer.stage("pairs"):
-            prepared = prepare_corpus(corpus, options.pairs, options.seed, show, more=options.more)
+            prepared = prepare_corpus(corpus, options, show)
             queries = list_fit_queries(prepared, options.queries, options.seed)
         with timer.stage("fitting"):
             model = refit_encoder(start, queries, out / name, corpus=prepared.name, cache=out / "vectors", show=show)
@@ -84,28 +70,20 @@ def refit_own_encoder(
         sets = [held_out, *([JudgedQueries.of(judgements, len(judgements.ids))] if judgements else [])]
         with timer.stage("comparing"):
             encoders, compared = compare_with_start(directory, model, sets, show)
-            tables = compare_tables(directory, model, held_out.queries)
-        machine = f"{multiprocessing.cpu_count()} cores of {cpu_name()}"
+            tables = compare_tables(start.encoder, directory, model, held_out.queries)
         method = (
             f"{len(prepared.documents):,} documents. The dense query table of {options.start} and its projection are "
             f"fitted to {len(queries):,} titles, headings and sentences of {len(prepared.training_documents()):,} of "
-            f"them. Time: {timer}, on {machine}. The dense vectors of documents have not changed.\n\n"
+            f"them. Time: {timer}, on {describe_machine()}. The dense vectors of documents have not changed.\n\n"
             f"{_describe_tables(tables)}\n\nA refit weighs meaning more than words, and held-out queries share their "
             "words with their passage. They have misjudged refits: people's questions gained where they lost."
         )
         write_report(
             out,
             {
-                "corpus": {"name": prepared.name, "documents": len(prepared.documents)},
-                "pairs": prepared.pairs.counts(),
+                **describe_run(prepared, options.start, model, timer),
                 "queries": len(queries),
                 "tables": tables,
-                "held_out": len(prepared.split.held_out),
-                "start": options.start,
-                "model": str(model),
-                "seconds": timer.seconds,
-                "machine": machine,
-                "load_average": [round(load, 2) for load in os.getloadavg()],
                 "training": (read_manifest(model).model_extra or {})["training"],
             },
             method,
@@ -134,15 +112,6 @@ def list_fit_queries(prepared: PreparedCorpus, most: int, seed: int) -> list[str
     generated = [number for number, origin in enumerate(train.origins) if origin not in set(PairKind)]
     rows = np.unique(train.query_rows[np.isin(train.origin_rows, generated)]).tolist()
     return draw_texts([*(train.queries[row] for row in rows), *texts_of(prepared.training_documents())], most, seed)
-
-
-def draw_texts(texts: Iterable[str], most: int, seed: int) -> list[str]:
-    """Return at most `most` of the distinct texts, drawn at random, in their order."""
-    distinct = list(dict.fromkeys(texts))
-    if len(distinct) <= most:
-        return distinct
-    drawn = np.random.default_rng(seed).permutation(len(distinct))[:most]
-    return [distinct[position] for position in np.sort(drawn)]
 
 
 def texts_of(documents: Iterable[Document]) -> Iterator[str]:

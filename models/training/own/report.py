@@ -7,6 +7,8 @@ figures are those of `models.training.own.comparison`.
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from models.export.throughput import cpu_name
+from models.progress import StageTimer
 from models.training.own.comparison import HYBRID, NEW, OLD, RERANKED, SEARCHES, ServedVectors
+from models.training.own.held_out import PreparedCorpus
 from models.training.pairs import PairSet
 from services.encoders.query_table import QueryTable
 
@@ -60,6 +65,25 @@ def write_report(
     lengths = {name: [len(vector) for vector in encoder.documents] for name, encoder in encoders.items()}
     plot_vector_lengths(out / "weights.png", lengths)
     (out / "report.md").write_text(_markdown(facts, method, shown, costs, tables), encoding="utf-8")
+
+
+def describe_run(prepared: PreparedCorpus, start: str, model: Path, timer: StageTimer) -> dict[str, Any]:
+    """Return the facts of a run that both methods report."""
+    return {
+        "corpus": {"name": prepared.name, "documents": len(prepared.documents)},
+        "pairs": prepared.pairs.counts(),
+        "held_out": len(prepared.split.held_out),
+        "start": start,
+        "model": str(model),
+        "seconds": timer.seconds,
+        "machine": describe_machine(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def describe_machine() -> str:
+    """Describe the processor: "2 cores of NAME"."""
+    return f"{multiprocessing.cpu_count()} cores of {cpu_name()}"
 
 
 def describe_pairs(pairs: PairSet) -> str:

@@ -9,28 +9,24 @@ encoder is refitted instead (`models.training.own.refit`).
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from models.export.collection import read_collection
-from models.export.throughput import cpu_name
 from models.progress import ProgressReporter, SilentReporter, StageTimer
 from models.training.evaluation import read_best_evaluation, read_curve
 from models.training.judged_queries import JudgedQueries
 from models.training.own.comparison import compare_with_start
 from models.training.own.held_out import (
-    PairGenerator,
+    CorpusOptions,
     held_out_queries,
     prepare_corpus,
     reduce_documents,
     split_held_out,
 )
-from models.training.own.pairs import PairOptions
-from models.training.own.report import describe_pairs, write_report
+from models.training.own.report import describe_machine, describe_pairs, describe_run, write_report
 from models.training.pairs import write_pairs
 from models.training.pipeline import RECORDED_PACKAGES, run_recipe
 from models.training.recipe import TrainingRecipe, parse_recipe
@@ -39,27 +35,20 @@ from services.encoders.manifest import read_manifest, resolve_model_directory
 
 
 @dataclass(frozen=True)
-class OwnCorpusOptions:
-    """Options of a run; the corpus and the start decide the rest.
+class OwnCorpusOptions(CorpusOptions):
+    """Options of a training; the corpus and the start decide the rest.
 
-    `teachers` are (kind, name, weight). `judgements` is a judged collection in BEIR layout, which is reported and never
-    chooses. `more` adds pairs, for instance generated questions. `among` is the number of passages that a held-out
-    query is ranked against, `curve_documents` the number that an evaluation of the learning curve encodes.
+    `teachers` are (kind, name, weight). `curve_documents` is the number of documents that an evaluation of the learning
+    curve encodes.
     """
 
-    start: str
     teachers: Sequence[tuple[str, str, float]]
     steps: int = 300
     batch: int = 12
     learning_rate: float = 1e-4
     regulariser_weight: float = 0.001
     passage_pieces: int = 160
-    judgements: Path | None = None
-    among: int = 5000
     curve_documents: int = 600
-    seed: int = 0
-    pairs: PairOptions = field(default_factory=lambda: PairOptions(passage_words=100))
-    more: PairGenerator | None = None
 
 
 def train_own_encoder(
@@ -76,7 +65,7 @@ def train_own_encoder(
     recipe = _make_recipe(options, out)
     judgements = None if options.judgements is None else read_collection(options.judgements.resolve())
     with timer.stage("pairs"):
-        prepared = prepare_corpus(corpus, options.pairs, options.seed, show, more=options.more)
+        prepared = prepare_corpus(corpus, options, show)
         train = prepared.split.train
         out.mkdir(parents=True, exist_ok=True)
         write_pairs(out / "pairs.jsonl.gz", (train.pair(link) for link in range(len(train))))
@@ -96,29 +85,22 @@ def train_own_encoder(
     teachers = ", ".join(
         " ".join(filter(None, (kind, title, f"{weight:g}"))) for kind, title, weight in options.teachers
     )
-    machine = f"{multiprocessing.cpu_count()} cores of {cpu_name()}"
     method = (
         f"{len(prepared.documents):,} documents; pairs: {describe_pairs(prepared.pairs)}. {recipe.steps:,} steps of "
-        f"{recipe.batch} pairs from {options.start}; teachers: {teachers or 'none'}. Time: {timer}, on {machine}. "
-        f"The best checkpoint is that of step {best_step:,}{', which is the start itself' if best_step == 0 else ''}; "
+        f"{recipe.batch} pairs from {options.start}; teachers: {teachers or 'none'}. Time: {timer}, "
+        f"on {describe_machine()}. The best checkpoint is that of step {best_step:,}"
+        f"{', which is the start itself' if best_step == 0 else ''}; "
         f"{len(choosing.queries):,} other held-out queries chose it."
     )
     write_report(
         out,
         {
-            "corpus": {"name": prepared.name, "documents": len(prepared.documents)},
-            "pairs": prepared.pairs.counts(),
-            "held_out": len(prepared.split.held_out),
+            **describe_run(prepared, options.start, model, timer),
             "chosen_by": len(choosing.queries),
-            "start": options.start,
-            "model": str(model),
             "steps": recipe.steps,
             "batch": recipe.batch,
             "best_step": best_step,
             "teachers": teachers,
-            "seconds": timer.seconds,
-            "machine": machine,
-            "load_average": [round(load, 2) for load in os.getloadavg()],
             "versions": {package: version(package) for package in RECORDED_PACKAGES},
             "recipe": json.loads(recipe.model_dump_json()),
         },
