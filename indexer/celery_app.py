@@ -20,7 +20,8 @@ from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
 from indexer.runtime import LoadEncoder, Runtime, WorkerSettings, load_configured_encoder
 from indexer.task_logging import describe_validation_error, install_body_filter, observe_task
-from services.queue.messages import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage
+from services.queue.lanes import INGEST_QUEUE, is_load_queue
+from services.queue.messages import ENCODE_TASK, INGEST_TASK, EncodeMessage
 from services.settings import Settings
 from services.telemetry import tracing
 
@@ -38,6 +39,7 @@ def celery_configuration(settings: Settings, worker: WorkerSettings) -> dict[str
             # An unacknowledged message is delivered again after this time, which is far above the longest task.
             "visibility_timeout": worker.redelivery,
             # The transport looks for such messages every 5 s. The default is every 100 s: each tenth round of 10 s.
+            "queue_order_strategy": "services.queue.lanes:LaneOrder",
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": 5.0,
@@ -99,7 +101,9 @@ def create_celery(
             except ValidationError as error:
                 log.error("invalid_message: %s", describe_validation_error(error))
                 return observation.record({"invalid": 1})
-            return observation.record(run_encode(runtime, message, redelivered=is_redelivered(self)))
+            return observation.record(
+                run_encode(runtime, message, redelivered=is_redelivered(self), loading=is_load_queue(_queue_of(self)))
+            )
 
     @app.task(name=INGEST_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
     def ingest(self: Any, *_: object, **body: Any) -> dict[str, int]:
@@ -108,6 +112,11 @@ def create_celery(
             return observation.record(run_ingest(runtime, body, self.request.id, redelivered=is_redelivered(self)))
 
     return app
+
+
+def _queue_of(task: Any) -> str:
+    """Return the queue that the message was taken from; empty if it is unknown."""
+    return str((task.request.delivery_info or {}).get("routing_key") or "")
 
 
 def is_redelivered(task: Any) -> bool:

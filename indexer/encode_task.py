@@ -1,53 +1,52 @@
 """The task `sparsewell.encode.v1`: read journalled documents, encode them, write them back.
 
-A document may kill the process that encodes it (memory, a fault in the ONNX runtime), and the message of a dead worker
-is redelivered. `triage_documents` therefore isolates the documents of a message step by step:
-
-first_attempt  first delivery of a journalled document: encoded with others in one run, without a write before
-requeued       enqueued again by the sweeper, because its message was lost or its worker died: an attempt is counted
-               for each before they are encoded in one run
-isolated       an earlier attempt began and did not end: an attempt is counted, then the document is encoded by itself
-exhausted      the allowed number of attempts began and none ended: dead
-
-Waiting in a queue does not count as an attempt.
+`indexer.triage` decides which documents are encoded together and which alone. A task of a load makes way for
+interactive writes (`services.queue.lanes`), and a text with many windows may pass through several tasks
+(`indexer.partial_encoding`).
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from indexer.encoding import (
+    MAX_RUN_WINDOWS,
     EncodedDocument,
     EncodingFailure,
     WindowedDocument,
     cut_talk_windows,
     cut_windows,
     encode_dense_vectors,
-    encode_long_document,
     encode_run,
     group_into_runs,
     make_chaptering,
     store_dense_vectors,
 )
+from indexer.partial_encoding import PartialEncodings, encode_long_document
 from indexer.runtime import Runtime
+from indexer.triage import ATTEMPTS_EXHAUSTED, Triage, attempts_allowed, attempts_begun, triage_documents
+from services.dates import now_ms
 from services.documents.document import is_talk
 from services.errors import BackendUnavailable, EncoderMismatch, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.journal import (
-    PENDING,
     DenseOutcome,
     attempt_write,
     dead_write,
     encoded_write,
     get_documents_call,
     read_stored_documents,
+    requeue_write,
 )
 from services.opensearch.stored_document import StoredDocument, window_limit_refusal
+from services.queue.lanes import interactive_queue
 from services.queue.messages import EncodeMessage
 from services.retry import retry
 from services.telemetry.metrics import DEAD_LETTERS, FAILED_ENQUEUES
@@ -56,49 +55,6 @@ log = logging.getLogger(__name__)
 
 # A long talk may take longer than a lease: on two cores, a chapter generator needs a minute for two hours of talk.
 LONG_TALK_CHARACTERS = 100_000
-ATTEMPTS_EXHAUSTED = (
-    "attempts_exhausted",
-    "Its encoding began {attempts} times and never ended: it seems to need more memory or time than a worker has.",
-)
-
-
-@dataclass
-class Triage:
-    """The pending documents of a message by the isolation that they need. Other documents are in none of the lists."""
-
-    first_attempt: list[StoredDocument] = field(default_factory=list)
-    requeued: list[StoredDocument] = field(default_factory=list)
-    isolated: list[StoredDocument] = field(default_factory=list)
-    exhausted: list[StoredDocument] = field(default_factory=list)
-
-
-def triage_documents(documents: Iterable[StoredDocument], *, redelivered: bool, max_attempts: int) -> Triage:
-    """Sort documents, as read in real time, by the isolation that they need. `isolated` is in order of attempts."""
-    result = Triage()
-    for stored in documents:
-        if stored.state != PENDING:
-            continue
-        attempts = attempts_begun(stored, redelivered)
-        if attempts >= attempts_allowed(stored, max_attempts) or not stored.may_change:
-            result.exhausted.append(stored)
-        elif attempts:
-            result.isolated.append(stored)
-        elif stored.transitions:
-            result.requeued.append(stored)
-        else:
-            result.first_attempt.append(stored)
-    result.isolated.sort(key=lambda stored: stored.attempts)
-    return result
-
-
-def attempts_begun(stored: StoredDocument, redelivered: bool) -> int:
-    """Return the known number of attempts that began. A redelivered message was taken by a worker before."""
-    return max(stored.attempts, 1 if redelivered else 0)
-
-
-def attempts_allowed(stored: StoredDocument, max_attempts: int) -> int:
-    """Return the limit of attempts. A talk gets at least two: the last one skips the chapter engine."""
-    return max(max_attempts, 2) if is_talk(stored.source) else max_attempts
 
 
 @dataclass
@@ -108,6 +64,7 @@ class EncodeRun:
     runtime: Runtime
     generation: Generation
     redelivered: bool
+    loading: bool = False  # a message of a load: it makes way for interactive writes
     began: float = field(default_factory=time.monotonic)
     runs: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -119,6 +76,7 @@ class EncodeRun:
             documents, redelivered=self.redelivered, max_attempts=self.runtime.settings.max_attempts
         )
         self._record_failures([self._exhausted(stored) for stored in triage.exhausted])
+        self._resume(triage)
         left = self._encode(triage.first_attempt)
         left += self._encode(self._count_attempts(triage.requeued)) if self.in_time else triage.requeued
         for at, stored in enumerate(triage.isolated):
@@ -133,7 +91,30 @@ class EncodeRun:
     @property
     def in_time(self) -> bool:
         """Tell whether the task has time for another run. The first run always fits, so each message makes progress."""
-        return not self.runs or time.monotonic() - self.began < self.runtime.worker.task_budget
+        if not self.runs:
+            return True
+        return time.monotonic() - self.began < self.runtime.worker.task_budget and not self._is_in_the_way()
+
+    def _is_in_the_way(self) -> bool:
+        """Tell whether an interactive write waits while this task loads documents."""
+        if not self.loading:
+            return False
+        with suppress(BackendUnavailable, Overloaded):
+            return self.runtime.publisher.depth(interactive_queue(self.generation.encoder.name)) > 0
+        return False
+
+    @cached_property
+    def _partials(self) -> PartialEncodings:
+        return PartialEncodings(self.runtime.publisher, self.generation)
+
+    def _resume(self, triage: Triage) -> None:
+        """Continue documents of which an earlier task encoded a part: it ended on purpose, so no attempt is counted."""
+        if self.redelivered:
+            return
+        for group in (triage.requeued, triage.isolated):
+            resumed = [stored for stored in group if self._partials.load(stored) is not None]
+            triage.first_attempt += resumed
+            group[:] = [stored for stored in group if stored not in resumed]
 
     def _exhausted(self, stored: StoredDocument) -> EncodingFailure:
         code, reason = ATTEMPTS_EXHAUSTED
@@ -232,8 +213,15 @@ class EncodeRun:
                 if not self.in_time:
                     left += [windowed.stored for windowed in group]
                     continue
-                self.runs += 1
-                outcomes = encode_run(self.runtime.encoder, group, jointly=self.runtime.is_joint(self.generation))
+                if len(group[0].windows) > MAX_RUN_WINDOWS:
+                    outcome = self._encode_long_text(group[0])
+                    if outcome is None:
+                        left.append(group[0].stored)
+                        continue
+                    outcomes = [outcome]
+                else:
+                    self.runs += 1
+                    outcomes = encode_run(self.runtime.encoder, group, jointly=self.runtime.is_joint(self.generation))
                 failures += [outcome for outcome in outcomes if isinstance(outcome, EncodingFailure)]
                 encoded = [outcome for outcome in outcomes if isinstance(outcome, EncodedDocument)]
                 writes = self._encoded_writes(encoded)
@@ -242,6 +230,29 @@ class EncodeRun:
             failures += self._count_outcomes(encoded, written.result())
         self._record_failures(failures)
         return left
+
+    def _encode_long_text(self, document: WindowedDocument) -> EncodedDocument | EncodingFailure | None:
+        """Encode a long text, or a part of it. None: the task has no time for the rest, and the part is kept."""
+        stored, encoder, jointly = document.stored, self.runtime.encoder, self.runtime.is_joint(self.generation)
+
+        def go_on() -> bool:
+            self.runs += 1
+            return self.runs == 1 or self.in_time
+
+        outcome = encode_long_document(
+            encoder, document, jointly=jointly, before=self._partials.load(stored), go_on=go_on
+        )
+        if isinstance(outcome, EncodingFailure) or len(outcome.windows) == len(document.windows):
+            return outcome
+        if stored.source["due_at"] - now_ms() < self.runtime.settings.lease_seconds * 500:
+            # Less than half of the lease is left, and the sweeper would take the document for lost.
+            write = requeue_write(self.generation, stored, self.runtime.settings.lease_seconds)
+            if self._write([write]) != [WriteOutcome.STORED]:
+                return None
+            stored = StoredDocument(write.id, write.version, write.source)
+        if self._partials.save(stored, outcome):
+            return None
+        return encode_long_document(encoder, document, jointly=jointly, before=outcome)
 
     def _encoded_writes(self, encoded: Sequence[EncodedDocument]) -> list[Write]:
         """Return the writes of encoded documents, with dense vectors when the generation declares them."""
@@ -315,13 +326,13 @@ class EncodeRun:
         return [verdict.outcome for verdict in verdicts]
 
 
-def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> dict[str, int]:
-    """Handle one message. Return the outcomes of its documents.
+def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool, loading: bool = False) -> dict[str, int]:
+    """Handle one message. Return the outcomes of its documents. `loading`: it came through a load lane.
 
     Documents that cannot be encoded now stay pending, and the sweeper enqueues them again.
     """
     try:
-        run, left = _encode_message(runtime, message, redelivered=redelivered)
+        run, left = _encode_message(runtime, message, redelivered=redelivered, loading=loading)
     except EncoderMismatch as error:
         if runtime.should_log(str(error)):
             log.error("documents stay pending: %s", error)
@@ -337,12 +348,14 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
     return {name: count for name, count in run.counts.items() if count}
 
 
-def _encode_message(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> tuple[EncodeRun, list[str]]:
+def _encode_message(
+    runtime: Runtime, message: EncodeMessage, *, redelivered: bool, loading: bool
+) -> tuple[EncodeRun, list[str]]:
     """Return the run and the ids of the documents that it had no time for."""
     generation = retry(lambda: runtime.generation(message.index, message.generation), runtime.worker.retry_seconds)
     runtime.check_encoder(generation)
     runtime.dense(generation)
-    run = EncodeRun(runtime, generation, redelivered)
+    run = EncodeRun(runtime, generation, redelivered, loading)
     try:
         return run, run.run(message.ids)
     except NotFound:
@@ -350,11 +363,12 @@ def _encode_message(runtime: Runtime, message: EncodeMessage, *, redelivered: bo
         runtime.forget(message.index, message.generation)
         if runtime.generation(message.index, message.generation).token == generation.token:
             raise
-        return _encode_message(runtime, message, redelivered=redelivered)
+        return _encode_message(runtime, message, redelivered=redelivered, loading=loading)
 
 
 def _enqueue_rest(runtime: Runtime, generation: Generation, rest: EncodeMessage) -> None:
     try:
+        # The rest waits behind the other messages of its lane, also the rest of an interactive message.
         runtime.publisher.encode(generation.encoder.name, rest)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("%d documents of %r stay pending: %s", len(rest.ids), rest.index, error)

@@ -95,26 +95,6 @@ def cut_windows(encoder: Encoder, window: WindowSettings, stored: StoredDocument
         return EncodingFailure.from_error(stored, error)
 
 
-def encode_long_document(
-    encoder: Encoder, document: WindowedDocument, max_windows: int = MAX_RUN_WINDOWS, *, jointly: bool = False
-) -> EncodedDocument | EncodingFailure:
-    """Encode a document that may have thousands of windows, in runs of at most `max_windows`.
-
-    `jointly`: see `encode_run`.
-    """
-    encoded: list[EncodedWindow] = []
-    dense: list[DenseArray] = []
-    for at in range(0, len(document.windows), max_windows):
-        part = replace(document, windows=document.windows[at : at + max_windows])
-        (outcome,) = encode_run(encoder, [part], jointly=jointly)
-        if isinstance(outcome, EncodingFailure):
-            return outcome
-        encoded += outcome.windows
-        if outcome.dense is not None:
-            dense.append(outcome.dense)
-    return EncodedDocument(document.stored, encoded, document.chaptering, np.concatenate(dense) if dense else None)
-
-
 def group_into_runs(
     documents: Iterable[WindowedDocument], max_windows: int = MAX_RUN_WINDOWS
 ) -> Iterator[list[WindowedDocument]]:

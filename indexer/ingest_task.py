@@ -18,13 +18,15 @@ from pydantic import ValidationError
 
 from indexer.runtime import Runtime
 from indexer.task_logging import describe_validation_error
+from services.dates import days_ms, now_ms
 from services.documents.document import Document, parse_document
 from services.documents.intake import Intake, count_ingested
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
 from services.index_spec import DocumentLimits, Generation, IndexSpec, validate_index_name
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.jobs import JobRecord, Rejection, add_job_counts_call
-from services.opensearch.journal import LostAnswerCheck
+from services.opensearch.journal import LostAnswerCheck, read_stored_documents
+from services.opensearch.vector_reuse import stored_versions_call
 from services.queue.messages import IngestMessage, encode_messages
 from services.retry import retry
 from services.telemetry.metrics import FAILED_ENQUEUES
@@ -73,19 +75,12 @@ def _ingest(
     runtime: Runtime, generation: Generation, message: IngestMessage, job: str, message_id: str, *, redelivered: bool
 ) -> dict[str, int]:
     settings = runtime.settings
+    _require_recent(message, settings.tombstone_days)
     intake = Intake(generation, job, runtime.clock, settings.lease_seconds)
     version, limits = _message_version(message), settings.document_limits
     for position, item in enumerate(message.documents, message.offset + 1):
         intake.receive(position, partial(parse_message_document, item, generation.spec, limits, version))
-    writes = intake.writes()
-    verdicts = write_bulk(runtime.search, writes, settings.journal_bytes, runtime.worker.retry_seconds)
-    if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):
-        raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
-    # A redelivered message finds its own documents stored.
-    check = LostAnswerCheck(generation.alias, writes, verdicts)
-    if (call := check.call()) is not None:
-        verdicts = check.resolve(retry(partial(runtime.search.send, call), runtime.worker.retry_seconds))
-    stored = intake.apply_verdicts(verdicts)
+    stored = _store(runtime, intake)
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
     _save_job(runtime, record, message_id)
@@ -93,6 +88,7 @@ def _ingest(
     try:
         for physical, ids in stored.items():
             # After a swap the alias leads to another generation than the cached one.
+            generation = intake.generation
             target = (
                 generation if physical == generation.physical else runtime.written_generation(message.index, physical)
             )
@@ -102,6 +98,34 @@ def _ingest(
         log.warning("%s: the sweeper will enqueue the pending documents", error.code)
         FAILED_ENQUEUES.inc()
     return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
+
+
+def _store(runtime: Runtime, intake: Intake) -> dict[str, list[str]]:
+    """Write the documents. Return the ids that wait for an encoder by the generation that stored them.
+
+    Raises BackendUnavailable (`not_stored`) and NotFound.
+    """
+    patience = runtime.worker.retry_seconds
+    generation = intake.generation
+    call = stored_versions_call(generation, intake.waiting_ids)
+    before = read_stored_documents(retry(partial(runtime.search.send, call), patience)) if intake.waiting else []
+    writes = intake.writes({document.id: document for document in before})
+    try:
+        verdicts = write_bulk(runtime.search, writes, runtime.settings.journal_bytes, patience)
+    except NotFound:
+        # A swap retired the generation, so its vectors are not those of the searched one.
+        runtime.forget(generation.index)
+        intake.generation = retry(lambda: runtime.generation(generation.index), patience)
+        if intake.generation.token == generation.token:
+            raise
+        return _store(runtime, intake)
+    if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):
+        raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
+    # A redelivered message finds its own documents stored.
+    check = LostAnswerCheck(generation.alias, writes, verdicts)
+    if (check_call := check.call()) is not None:
+        verdicts = check.resolve(retry(partial(runtime.search.send, check_call), patience))
+    return intake.apply_verdicts(verdicts)
 
 
 def parse_message_document(
@@ -114,6 +138,19 @@ def parse_message_document(
         raise InvalidInput("invalid_json", f"The document cannot be stored as JSON: {error}.") from None
     document = parse_document(item, spec, limits, size)
     return replace(document, version=version) if document.version is None else document
+
+
+def _require_recent(message: IngestMessage, tombstone_days: float) -> None:
+    """Raise InvalidInput (`message_too_old`) for a message from before the oldest tombstones.
+
+    A later delete of its documents may be forgotten, so they would come back.
+    """
+    if message.sent_at is not None and message.sent_at // 1000 < now_ms() - days_ms(tombstone_days):
+        raise InvalidInput(
+            "message_too_old",
+            f"The message was sent more than {tombstone_days:g} days ago (SPARSEWELL_TOMBSTONE_DAYS), and deletes of "
+            "its documents may be forgotten. Send the documents again.",
+        )
 
 
 def _message_version(message: IngestMessage) -> int | None:

@@ -19,7 +19,8 @@ from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import list_generations_call, read_active_generations, read_writable_generations
 from services.opensearch.journal import EMPTY_BACKLOG, BacklogCounts, backlog_call, read_backlog
 from services.opensearch.reindex import ReindexRecord, ReindexRecords
-from services.queue.messages import INGEST_QUEUE, Publisher, encode_queue
+from services.queue.lanes import queues_by_name
+from services.queue.messages import Publisher
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings
 
@@ -90,9 +91,9 @@ class ServiceStateCollector(Collector):
             state.reindexes = self._records.every()
         with suppress(SparsewellError):
             encoders = {generation.encoder.name for generation in state.generations}
-            queues = [INGEST_QUEUE, *sorted(map(encode_queue, encoders))]
             state.queues = {
-                name: QueueState(self._publisher.depth(name), self._publisher.oldest_sent_at(name)) for name in queues
+                name: QueueState(self._publisher.depth(*queues), self._publisher.oldest_sent_at(*queues))
+                for name, queues in queues_by_name(encoders).items()
             }
             state.workers = Counter(dict.fromkeys(sorted(encoders), 0))
             state.workers.update(worker.encoder for worker in self._registry.workers())

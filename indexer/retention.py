@@ -15,7 +15,7 @@ import orjson
 
 from services.dates import days_ms, now_ms
 from services.errors import NotFound
-from services.index_spec import IndexNames
+from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import list_generations_call, read_writable_generations, refresh_call
 from services.opensearch.journal import DELETED
@@ -25,6 +25,10 @@ from services.settings import Settings
 EXPIRY_PAGE_RECORDS = 1000
 # The time for one cleanup. The next pass removes the rest, and SIGTERM waits no longer than this.
 EXPIRY_PASS_SECONDS = 5.0
+# The time for one index. The next pass begins with the index after the last one, so that none waits for another.
+EXPIRY_INDEX_SECONDS = 1.0
+# Generations with expired tombstones that one pass sees.
+MAX_EXPIRED_GENERATIONS = 10_000
 
 
 @dataclass
@@ -36,6 +40,7 @@ class RetentionCleanup:
 
     settings: Settings
     search: SyncSearchClient
+    _last: str = ""  # the generation that the last pass ended with
 
     def remove(self) -> Counter[str]:
         """Make one pass. Return the number of removed records by kind. Raises BackendUnavailable or Overloaded."""
@@ -43,16 +48,33 @@ class RetentionCleanup:
         names = IndexNames(self.settings.index_prefix)
         counts: Counter[str] = Counter()
         before = now_ms() - days_ms(self.settings.tombstone_days)
-        # A generation that is kept for a rollback stays as it was at the swap.
-        for generation in read_writable_generations(self.search.send(list_generations_call(names))):
-            physical = generation.physical
+        for generation in self._expired_in_turn(names, before):
+            if time.monotonic() > deadline:
+                break
+            self._last = physical = generation.physical
             search_call = expired_tombstones_call(physical, before, EXPIRY_PAGE_RECORDS)
-            counts["tombstones"] += self._remove(physical, search_call, generation.write_alias, deadline)
+            ended = min(deadline, time.monotonic() + EXPIRY_INDEX_SECONDS)
+            counts["tombstones"] += self._remove(physical, search_call, generation.write_alias, ended)
         before = now_ms() - days_ms(self.settings.job_days)
+        # The job records have their own time: many tombstones must not keep them.
+        ended = time.monotonic() + EXPIRY_INDEX_SECONDS
         counts["job records"] += self._remove(
-            names.jobs, expired_jobs_call(names.jobs, before, EXPIRY_PAGE_RECORDS), names.jobs, deadline
+            names.jobs, expired_jobs_call(names.jobs, before, EXPIRY_PAGE_RECORDS), names.jobs, ended
         )
         return +counts
+
+    def _expired_in_turn(self, names: IndexNames, before: int) -> list[Generation]:
+        """Return the writable generations with expired tombstones, beginning after the last one of the pass before.
+
+        A generation that is kept for a rollback stays as it was at the swap.
+        """
+        expired = read_expired_generations(self.search.send(expired_generations_call(names, before)))
+        if not expired:
+            return []
+        writable = read_writable_generations(self.search.send(list_generations_call(names)))
+        ordered = sorted((g for g in writable if g.physical in expired), key=lambda generation: generation.physical)
+        later = [generation for generation in ordered if generation.physical > self._last]
+        return later + ordered[: len(ordered) - len(later)]
 
     def _remove(self, index: str, search_call: Call, write_name: str, deadline: float) -> int:
         """Remove the records that `search_call` finds in `index`. Deletes go to the alias or index `write_name`."""
@@ -81,10 +103,31 @@ class ExpiredRecord:
     primary_term: int
 
 
+def expired_generations_call(names: IndexNames, before: int) -> Call:
+    """Count the tombstones of deletes before `before` (milliseconds since 1970) by generation."""
+    by_generation = {"terms": {"field": "_index", "size": MAX_EXPIRED_GENERATIONS}}
+    body = {"size": 0, "query": _expired_tombstones(before), "aggs": {"generations": by_generation}}
+    params = {
+        "filter_path": "aggregations.generations.buckets",
+        "allow_no_indices": "true",
+        "ignore_unavailable": "true",
+    }
+    return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params)
+
+
+def read_expired_generations(answer: Mapping[str, Any]) -> set[str]:
+    """Read the physical names of the generations from an answer to `expired_generations_call`."""
+    buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
+    return {bucket["key"] for bucket in buckets}
+
+
 def expired_tombstones_call(physical: str, before: int, limit: int) -> Call:
     """Find the tombstones of deletes before `before` (milliseconds since 1970), oldest first."""
-    query = {"bool": {"filter": [{"term": {"state": DELETED}}, {"range": {"deleted_at": {"lt": before}}}]}}
-    return _oldest_records_call(physical, query, "deleted_at", limit)
+    return _oldest_records_call(physical, _expired_tombstones(before), "deleted_at", limit)
+
+
+def _expired_tombstones(before: int) -> dict[str, Any]:
+    return {"bool": {"filter": [{"term": {"state": DELETED}}, {"range": {"deleted_at": {"lt": before}}}]}}
 
 
 def expired_jobs_call(jobs: str, before: int, limit: int) -> Call:

@@ -10,16 +10,17 @@ import logging
 import random
 import signal
 import threading
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from indexer.encode_task import ATTEMPTS_EXHAUSTED, attempts_allowed
 from indexer.piece_frequencies import FrequencyUpdate
 from indexer.queue_metrics import ServiceStateCollector
 from indexer.reindex.run import finish_abandoned_swaps
 from indexer.retention import RetentionCleanup
+from indexer.triage import exhaustion_reason
 from services.dates import now_ms
 from services.encoders.catalogue import load_known_encoders
 from services.errors import BackendUnavailable, NotFound, SparsewellError
@@ -33,9 +34,19 @@ from services.opensearch.generations import (
     refresh_call,
 )
 from services.opensearch.jobs import job_traces_call, read_job_traces
-from services.opensearch.journal import dead_write, overdue_documents_call, read_stored_hits, requeue_write
+from services.opensearch.journal import (
+    dead_write,
+    get_documents_call,
+    overdue_documents_call,
+    overdue_indexes_call,
+    read_overdue_indexes,
+    read_stored_documents,
+    read_stored_hits,
+    requeue_write,
+)
 from services.opensearch.stored_document import StoredDocument
-from services.queue.messages import Publisher, encode_messages, encode_queue
+from services.queue.lanes import interactive_queue, load_queue
+from services.queue.messages import Publisher, encode_messages
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings
 from services.telemetry import tracing
@@ -50,14 +61,18 @@ from services.telemetry.metrics import (
 log = logging.getLogger(__name__)
 
 SWEEP_PAGE_DOCUMENTS = 1000
+# A requeue writes the whole document. The texts of one read have about this many bytes, estimated from the read
+# before; the number of documents at most doubles, up to the limit. A container of 384 MiB bears 32 texts of 1 MiB.
+READ_BYTES = 4 * 1024**2
+MAX_READ_DOCUMENTS = 32
+# An index with many overdue documents leaves time for the others, and a pass for the other tasks. The next pass begins
+# with the index after the last one.
+INDEX_SECONDS = 5.0
+PASS_SECONDS = 30.0
 # The time for the writes of a page. The next pass repeats the missing ones, and SIGTERM waits no longer than this.
 WRITE_SECONDS = 5.0
 # The limit of doubled leases: a document that no worker can encode at present is tried once an hour.
 MAX_LEASE_SECONDS = 3600.0
-TRANSITIONS_EXHAUSTED = (
-    "given_up",
-    "It was enqueued a thousand times and never encoded; the logs of the workers have the reasons.",
-)
 
 
 @dataclass
@@ -99,52 +114,107 @@ class Sweeper:
     search: SyncSearchClient
     publisher: Publisher
     heads: dict[str, QueueHead] = field(default_factory=dict)
+    _last: str = ""  # the generation that the last pass ended with
 
     def sweep(self) -> Counter[str]:
         """Make one pass. Return the outcomes of the overdue documents. Raises BackendUnavailable or Overloaded."""
         counts: Counter[str] = Counter()
         if finished := finish_abandoned_swaps(self.search, self.publisher, self.settings):
             counts["swaps finished"] = finished
-        writable = read_writable_generations(
-            self.search.send(list_generations_call(IndexNames(self.settings.index_prefix)))
-        )
-        by_encoder: dict[str, list[Generation]] = defaultdict(list)
-        for generation in writable:
-            by_encoder[generation.encoder.name].append(generation)
-        for encoder, generations in by_encoder.items():
-            head = self.heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
-            # This raises while Redis is unavailable, before the pass writes anything.
-            head.record(now_ms(), self.publisher.oldest_sent_at(encode_queue(encoder)))
-            before = head.overdue_before(now_ms())
+        writable = read_writable_generations(self.search.send(list_generations_call(self._names)))
+        # This raises while Redis is unavailable, before the pass writes anything.
+        self._record_heads({generation.encoder.name for generation in writable}, writable)
+        overdue = read_overdue_indexes(self.search.send(overdue_indexes_call(self._names, now_ms())))
+        ended = time.monotonic() + PASS_SECONDS
+        for generation in self._in_turn([generation for generation in writable if generation.physical in overdue]):
+            before = self._overdue_before(generation)
             if before is None:
                 continue
-            for generation in generations:
-                try:
-                    counts += self._sweep(generation, before)
-                except NotFound:
-                    continue  # deleted meanwhile
-                except BackendUnavailable as error:
-                    if error.code != "search_incomplete":
-                        raise
-                    # A missing shard concerns one index. The documents of other indexes must not wait for it.
-                    counts["generations with a shard away"] += 1
+            self._last = generation.physical
+            try:
+                counts += self._sweep(generation, before)
+            except NotFound:
+                continue  # deleted meanwhile
+            except BackendUnavailable as error:
+                if error.code != "search_incomplete":
+                    raise
+                # A missing shard concerns one index. The documents of other indexes must not wait for it.
+                counts["generations with a shard away"] += 1
+            if time.monotonic() > ended:
+                break
         return counts
+
+    @property
+    def _names(self) -> IndexNames:
+        return IndexNames(self.settings.index_prefix)
+
+    def _record_heads(self, encoders: Collection[str], generations: Sequence[Generation]) -> None:
+        """Record the heads of all queues in which messages of these generations may wait."""
+        queues = set(map(interactive_queue, encoders))
+        queues |= {load_queue(generation.encoder.name, generation.index) for generation in generations}
+        for queue in sorted(queues):
+            head = self.heads.setdefault(queue, QueueHead(self.settings.lease_seconds))
+            head.record(now_ms(), self.publisher.oldest_sent_at(queue))
+
+    def _overdue_before(self, generation: Generation) -> int | None:
+        """Return the time before which the lease of an overdue document ended; None while that is unknown.
+
+        The message of a document may wait in either lane, so both must have passed it.
+        """
+        encoder, now = generation.encoder.name, now_ms()
+        heads = (self.heads[interactive_queue(encoder)], self.heads[load_queue(encoder, generation.index)])
+        moments = [head.overdue_before(now) for head in heads]
+        return None if None in moments else min(moment for moment in moments if moment is not None)
+
+    def _in_turn(self, generations: Sequence[Generation]) -> list[Generation]:
+        """Return the generations, beginning with the one after the last generation of the pass before."""
+        ordered = sorted(generations, key=lambda generation: generation.physical)
+        later = [generation for generation in ordered if generation.physical > self._last]
+        return later + ordered[: len(ordered) - len(later)]
 
     def _sweep(self, generation: Generation, before: int) -> Counter[str]:
         counts: Counter[str] = Counter()
+        ended = time.monotonic() + INDEX_SECONDS
         while True:
-            page = read_stored_hits(
+            found = read_stored_hits(
                 self.search.send(overdue_documents_call(generation.physical, before, SWEEP_PAGE_DOCUMENTS))
             )
-            outcomes = self._requeue(generation, page)
+            outcomes: Counter[str] = Counter()
+            requeued: list[StoredDocument] = []
+            for documents in self._read(generation, found):
+                requeued += self._requeue(generation, documents, outcomes)
+                if len(requeued) >= self.settings.message_documents:
+                    self._enqueue(generation, requeued, outcomes)
+                    requeued = []
+                if time.monotonic() > ended:
+                    break
+            self._enqueue(generation, requeued, outcomes)
             counts += outcomes
-            if len(page) < SWEEP_PAGE_DOCUMENTS or not (outcomes["enqueued"] or outcomes["dead"]):
+            more = len(found) == SWEEP_PAGE_DOCUMENTS and (outcomes["enqueued"] or outcomes["dead"])
+            if not more or time.monotonic() > ended:
                 return counts
             # Without a refresh the next search finds the same documents with their old leases.
             self.search.send(refresh_call(generation.physical))
 
-    def _requeue(self, generation: Generation, overdue: Sequence[StoredDocument]) -> Counter[str]:
-        """Enqueue overdue documents again, or mark them dead when another attempt is useless."""
+    def _read(self, generation: Generation, found: Sequence[StoredDocument]) -> Iterator[list[StoredDocument]]:
+        """Yield the found documents whole, a few at a time. A document that has changed since is left out."""
+        versions = {stored.id: stored.external for stored in found}
+        ids, size = list(versions), 1
+        while ids:
+            page, ids = ids[:size], ids[size:]
+            answer = self.search.send(get_documents_call(generation.physical, page))
+            documents = read_stored_documents(answer)
+            texts = sum(len(stored.source.get("text", "")) for stored in documents) + 1
+            yield [stored for stored in documents if stored.external == versions[stored.id]]
+            size = max(1, min(2 * size, MAX_READ_DOCUMENTS, READ_BYTES * len(page) // texts))
+
+    def _requeue(
+        self, generation: Generation, overdue: Sequence[StoredDocument], counts: Counter[str]
+    ) -> list[StoredDocument]:
+        """Give overdue documents a new lease, or mark them dead when another attempt is useless; count the outcomes.
+
+        Return the documents that must be enqueued.
+        """
         settings = self.settings
         reasons = [exhaustion_reason(stored, settings.max_attempts) for stored in overdue]
         writes = [
@@ -154,28 +224,30 @@ class Sweeper:
             for stored, reason in zip(overdue, reasons, strict=True)
         ]
         verdicts = write_bulk(self.search, writes, settings.journal_bytes, WRITE_SECONDS)
-        counts: Counter[str] = Counter()
         requeued = []
         for stored, reason, verdict in zip(overdue, reasons, verdicts, strict=True):
             if verdict.outcome is not WriteOutcome.STORED:
                 counts[verdict.outcome.value] += 1
             elif reason is None:
-                requeued.append(stored.id)
+                # The text is not needed any more.
+                requeued.append(StoredDocument(stored.id, stored.external, {"job": stored.source.get("job")}))
             else:
                 counts["dead"] += 1
                 DEAD_LETTERS.labels(reason[0]).inc()
                 log.warning("document %r of %s: %s", stored.id, generation.physical, reason[0])
-        if requeued:
-            jobs = {str(stored.source["job"]) for stored in overdue if "job" in stored.source}
-            links = self._job_traces(jobs) if tracing.is_tracing() else []
-            attributes: tracing.SpanAttributes = {"index": generation.index, "documents": len(requeued)}
-            with tracing.open_span("requeue", attributes=attributes, links=links):
-                for message in encode_messages(
-                    generation.index, requeued, settings.message_documents, generation.number
-                ):
-                    self.publisher.encode(generation.encoder.name, message)
-                    counts["enqueued"] += len(message.ids)
-        return counts
+        return requeued
+
+    def _enqueue(self, generation: Generation, requeued: Sequence[StoredDocument], counts: Counter[str]) -> None:
+        if not requeued:
+            return
+        jobs = {str(stored.source["job"]) for stored in requeued if stored.source["job"] is not None}
+        links = self._job_traces(jobs) if tracing.is_tracing() else []
+        attributes: tracing.SpanAttributes = {"index": generation.index, "documents": len(requeued)}
+        ids = [stored.id for stored in requeued]
+        with tracing.open_span("requeue", attributes=attributes, links=links):
+            for message in encode_messages(generation.index, ids, self.settings.message_documents, generation.number):
+                self.publisher.encode(generation.encoder.name, message)
+                counts["enqueued"] += len(message.ids)
 
     def _job_traces(self, jobs: Collection[str]) -> list[str]:
         """Return the traces in which these jobs began, of at most a hundred jobs.
@@ -194,19 +266,6 @@ class Sweeper:
 def next_lease_seconds(stored: StoredDocument, lease_seconds: float) -> float:
     """Return the lease of a document that is enqueued again: doubled for each transition, up to MAX_LEASE_SECONDS."""
     return min(max(lease_seconds, MAX_LEASE_SECONDS), lease_seconds * 2.0 ** min(stored.transitions, 16))
-
-
-def exhaustion_reason(stored: StoredDocument, max_attempts: int) -> tuple[str, str] | None:
-    """Return the code and the reason why another attempt is useless, else None.
-
-    Only attempts that a worker began count. Waiting and lost messages do not.
-    """
-    if stored.attempts >= attempts_allowed(stored, max_attempts):
-        error = stored.source.get("error")
-        if error:
-            return str(error["code"]), str(error["reason"])
-        return ATTEMPTS_EXHAUSTED[0], ATTEMPTS_EXHAUSTED[1].format(attempts=stored.attempts)
-    return None if stored.may_change else TRANSITIONS_EXHAUSTED
 
 
 @dataclass

@@ -27,7 +27,7 @@ from celery.platforms import SecurityWarning
 
 from services.encoders.manifest import Manifest
 from services.errors import BackendUnavailable, ConfigurationError
-from services.queue.messages import INGEST_QUEUE, encode_queue
+from services.queue.lanes import INGEST_QUEUE, encode_queues
 from services.queue.worker_registry import HEARTBEAT_SECONDS, WorkerRegistry
 from services.settings import Settings, redact_addresses
 
@@ -41,8 +41,10 @@ _MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: str) -> int:
     """Run a worker until a signal stops it, and return the exit status. On SIGTERM it finishes the running tasks."""
     processes = settings.worker_concurrency or available_cores()
-    queues = [encode_queue(manifest.name), INGEST_QUEUE]
-    log.info("%d processes with %s (%s) on %s", processes, manifest.name, manifest.fingerprint, ", ".join(queues))
+    queues = [*encode_queues(manifest.name), INGEST_QUEUE]
+    log.info(
+        "%d processes with %s (%s) on %s and its load lanes", processes, manifest.name, manifest.fingerprint, queues[0]
+    )
     # Celery warns the root user of pickled messages, but this application accepts only JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(

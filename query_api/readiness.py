@@ -15,7 +15,8 @@ from services.errors import BackendUnavailable, EncoderMismatch, SparsewellError
 from services.index_spec import IndexNames
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.generations import list_generations_call, read_active_generations
-from services.queue.messages import Publisher, encode_queue
+from services.queue.lanes import encode_queues
+from services.queue.messages import Publisher
 
 T = TypeVar("T")
 
@@ -111,9 +112,9 @@ class ReadinessMonitor:
 
     async def _count_messages(self) -> int | None:
         """Count the messages for the configured encoder; None while Redis does not answer. Searches need no Redis."""
-        queue = encode_queue(self._tables.default.name)
+        queues = encode_queues(self._tables.default.name)
         try:
-            return await _with_timeout(asyncio.to_thread(self._publisher.depth, queue))
+            return await _with_timeout(asyncio.to_thread(self._publisher.depth, *queues))
         except (BackendUnavailable, TimeoutError):
             return None
 

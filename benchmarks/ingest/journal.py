@@ -60,7 +60,7 @@ from services.opensearch.generations import (
     refresh_call,
 )
 from services.opensearch.journal import raw_write
-from services.queue.messages import INGEST_QUEUE
+from services.queue.lanes import INGEST_QUEUE
 from services.settings import Settings
 
 MAX_COST_SHARE = 0.20

@@ -25,7 +25,8 @@ from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.quality.chapters import read_episode_set
 from benchmarks.service import create_index, journal_documents, open_node, read_opensearch_version
 from indexer.encode_task import run_encode
-from indexer.encoding import ChapterMaker, WindowedDocument, cut_talk_windows, encode_long_document, make_chaptering
+from indexer.encoding import ChapterMaker, WindowedDocument, cut_talk_windows, make_chaptering
+from indexer.partial_encoding import encode_long_document
 from indexer.runtime import Runtime, WorkerSettings, load_chapter_maker
 from models.encoder import Encoder
 from services.documents.document import Document

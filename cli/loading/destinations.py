@@ -258,7 +258,7 @@ class QueueDestination:
         self._publisher.close()
 
     def _wait_for_room(self) -> None:
-        from services.queue.messages import INGEST_QUEUE
+        from services.queue.lanes import INGEST_QUEUE
 
         since = time.monotonic()
         while is_full(self._publisher.depth(INGEST_QUEUE), self._publisher.queued_bytes(INGEST_QUEUE)):

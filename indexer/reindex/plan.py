@@ -14,7 +14,7 @@ from services.encoders.manifest import DenseIdentity, Manifest
 from services.errors import Conflict, InvalidInput
 from services.index_spec import Generation, IndexNames, IndexSpec, rename_deprecated_talk_members
 from services.opensearch.generations import new_generation
-from services.opensearch.reindex import has_same_vectors
+from services.opensearch.vector_reuse import has_same_vectors
 
 NO_DENSE = "none"
 

@@ -8,8 +8,8 @@ the pending documents and queued messages at most once a second and refuses a re
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,10 +17,11 @@ from typing import TypeVar
 
 from services.documents.document import Document
 from services.errors import Overloaded, SparsewellError
-from services.index_spec import IndexNames
+from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
-from services.opensearch.generations import count_pending_call, read_pending_count
-from services.queue.messages import Publisher, encode_queue
+from services.opensearch.generations import PendingCounts, count_pending_call, read_pending_counts
+from services.queue.lanes import encode_queues
+from services.queue.messages import Publisher
 from services.settings import Settings
 
 T = TypeVar("T")
@@ -68,13 +69,21 @@ class BacklogMonitor:
         self._samples: dict[str, deque[BacklogSample]] = {}
         self._sampling: dict[str, asyncio.Lock] = {}
         self._journalled = 0
+        self._by_generation: Mapping[str, int] = {}
+        self._journalled_since: Counter[str] = Counter()
 
-    def journalled(self, documents: int) -> None:
-        """Count documents that the process has just journalled."""
+    def journalled(self, physical: str, documents: int) -> None:
+        """Count documents that the process has just journalled in a generation and that wait for an encoder."""
         self._journalled += documents
+        self._journalled_since[physical] += documents
 
-    async def admit(self, encoder: str) -> None:
-        """Admit a request with documents for an encoder. Raises Overloaded (`too_many_pending`, `queue_full`)."""
+    def pending_of(self, physical: str) -> int:
+        """Return the pending documents of a generation: the last count, and those journalled since."""
+        return self._by_generation.get(physical, 0) + self._journalled_since[physical]
+
+    async def admit(self, generation: Generation) -> None:
+        """Admit a request with documents for a generation. Raises Overloaded (`too_many_pending`, `queue_full`)."""
+        encoder = generation.encoder.name
         samples = self._samples.setdefault(encoder, deque())
         lock = self._sampling.setdefault(encoder, asyncio.Lock())
         if not samples:
@@ -91,27 +100,31 @@ class BacklogMonitor:
             [*samples, replace(samples[-1], pending=pending)],
             settings.max_pending_documents,
             settings.max_queue_messages,
-        )
+        ) or index_refusal(generation, self.pending_of(generation.physical), pending, settings.max_pending_documents)
         if error is not None:
             raise error
 
     async def _sample(self, encoder: str, samples: deque[BacklogSample]) -> None:
-        journalled = self._journalled
-        pending, messages = await asyncio.gather(self._count_pending(), self._count_messages(encoder))
+        journalled, since = self._journalled, self._journalled_since.copy()
+        counts, messages = await asyncio.gather(self._count_pending(), self._count_messages(encoder))
+        pending = None if counts is None else counts.total
+        if counts is not None:
+            self._by_generation = counts.by_generation
+            self._journalled_since -= since
         now = time.monotonic()
         samples.append(BacklogSample(now, pending, messages, journalled))
         while len(samples) > 1 and now - samples[0].at > SAMPLE_HISTORY_SECONDS:
             samples.popleft()
 
-    async def _count_pending(self) -> int | None:
+    async def _count_pending(self) -> PendingCounts | None:
         try:
-            return read_pending_count(await self._search.send(count_pending_call(self._names, SAMPLE_TIMEOUT_SECONDS)))
+            return read_pending_counts(await self._search.send(count_pending_call(self._names, SAMPLE_TIMEOUT_SECONDS)))
         except SparsewellError:
             return None
 
     async def _count_messages(self, encoder: str) -> int | None:
         try:
-            return await asyncio.to_thread(self._publisher.depth, encode_queue(encoder))
+            return await asyncio.to_thread(self._publisher.depth, *encode_queues(encoder))
         except SparsewellError:
             return None
 
@@ -156,6 +169,24 @@ def backlog_refusal(samples: Sequence[BacklogSample], max_pending: int, max_mess
             retry_after=retry_after_seconds(last.messages, max_messages, rate),
         )
     return None
+
+
+def index_refusal(generation: Generation, own: int, pending: int | None, max_pending: int) -> Overloaded | None:
+    """Return the error that refuses more documents of one index, or None.
+
+    An index may have as many pending documents as there is room left for all indexes: alone it gets half of the limit,
+    and with another full index a third. So no index takes the last place of the others (dynamic thresholds, Choudhury
+    and Hahne, 1998). `own` and `pending`: the pending documents of the index and of all indexes.
+    """
+    if pending is None or own < max_pending - pending:
+        return None
+    return Overloaded(
+        "too_many_pending",
+        f"{own:,} documents of the index {generation.index!r} are pending, as many as there is room for; no further "
+        "document was accepted.",
+        limit=max_pending,
+        retry_after=UNKNOWN_WAIT_SECONDS,
+    )
 
 
 def drain_rate(earlier: float, before: int | None, later: float, after: int | None) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import Request
@@ -45,7 +45,10 @@ from services.errors import (
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, write_bulk_async
 from services.opensearch.jobs import JobRecord
-from services.opensearch.journal import LostAnswerCheck
+from services.opensearch.journal import LostAnswerCheck, read_stored_documents
+from services.opensearch.stored_document import StoredDocument
+from services.opensearch.vector_reuse import stored_versions_call
+from services.queue.lanes import is_interactive
 from services.queue.messages import encode_messages
 from services.telemetry.logs import add_log_context
 from services.telemetry.metrics import FAILED_ENQUEUES, PROBLEMS
@@ -55,12 +58,15 @@ log = logging.getLogger(__name__)
 
 # Documents of one bulk request, unless its bytes reach `journal_bytes` first.
 FLUSH_DOCUMENTS = 500
+# A write is repeated when another write of the same document was faster, or when a swap retired the generation.
+MAX_WRITES = 5
 
 _ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
 _KEY_ADVICE = (
     " with an Idempotency-Key, because the API reads it whole first; send several requests, each with its own key"
 )
 
+IngestForm = BodyForm | Literal["document"]
 NumberedItems = Iterable[tuple[int, object]]
 
 
@@ -83,7 +89,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
     settings = app.settings
     with app.in_flight.slot() as slot:
         generation = await app.generation(index)
-        await app.backlog.admit(generation.encoder.name)
+        await app.backlog.admit(generation)
         receiver = BodyReceiver(request, slot, settings.body_timeout)
         if form == "lines" and key is None:
             return IngestResponse(await _ingest_stream(app, generation, receiver))
@@ -105,7 +111,7 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
     key = parse_idempotency_key(headers) if (headers := request.headers.getlist(KEY_HEADER)) else None
     with app.in_flight.slot() as slot:
         generation = await app.generation(index)
-        await app.backlog.admit(generation.encoder.name)
+        await app.backlog.admit(generation)
         receiver = BodyReceiver(request, slot, app.settings.body_timeout)
         limits = app.document_limits
         raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
@@ -117,7 +123,7 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
         # The path names the document, so it is part of the request that the key stands for.
         digest = idempotency_digest("document", orjson.dumps(document_id) + raw) if key else ""
         return await _ingest_items(
-            app, generation, "array", [(1, ParsedDocument(document, len(raw)))], (key, digest) if key else None
+            app, generation, "document", [(1, ParsedDocument(document, len(raw)))], (key, digest) if key else None
         )
 
 
@@ -129,7 +135,7 @@ class Ingestion:
     """
 
     def __init__(
-        self, app: AppState, generation: Generation, form: BodyForm, record: IdempotencyRecord | None = None
+        self, app: AppState, generation: Generation, form: IngestForm, record: IdempotencyRecord | None = None
     ) -> None:
         self._app = app
         self._generation = generation
@@ -141,6 +147,7 @@ class Ingestion:
         )
         self._queued = True
         self._bytes = 0
+        self._total_bytes = 0
         self._last_position = 0
 
     @property
@@ -158,7 +165,9 @@ class Ingestion:
 
         An item is a decoded value of an array, a line (None for a line over the limit) or a `ParsedDocument`.
         """
-        self._bytes += await self._receive(position, item)
+        size = await self._receive(position, item)
+        self._bytes += size
+        self._total_bytes += size
         if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._app.settings.journal_bytes:
             await self._flush()
 
@@ -203,7 +212,7 @@ class Ingestion:
         """Return the answer. `failure` ended the body early.
 
         Raises when no document was accepted: the failure, Overloaded or BackendUnavailable when OpenSearch stored none,
-        else InvalidInput (`no_document_accepted`) with every reason.
+        Conflict (`stale_version`) for a single document, else InvalidInput (`no_document_accepted`) with every reason.
         """
         intake = self._intake
         rejected = [rejection.as_json() for rejection in intake.rejections]
@@ -212,6 +221,8 @@ class Ingestion:
                 raise failure
             if rejected and all(rejection.code == "not_stored" for rejection in intake.rejections):
                 raise _nothing_stored(overloaded=intake.overloaded)
+            if self._form == "document" and rejected:
+                raise stale_version()
             detail = "No document was accepted; `rejected` says why." if rejected else "The body holds no document."
             raise InvalidInput("no_document_accepted", detail, rejected=rejected)
         answer: dict[str, Any] = {
@@ -235,14 +246,38 @@ class Ingestion:
         if streaming and not self._intake.accepted:
             with suppress(Conflict):
                 await self._app.search.send(self.job.begin_call(self._app.names))
-        try:
-            verdicts = await write_raw_documents(self._app, self._generation, self._intake.writes())
-        except NotFound:
-            self._app.forget(self._generation.index)
-            raise
-        for physical, ids in self._intake.apply_verdicts(verdicts).items():
-            self._app.backlog.journalled(len(ids))
-            await self._enqueue(physical, ids)
+        for attempt in range(1, MAX_WRITES + 1):
+            try:
+                writes = self._intake.writes(await self._stored_versions())
+                verdicts = await write_raw_documents(self._app, self._generation, writes)
+            except NotFound:
+                # The generation was retired by a swap, so its vectors are not those of the searched one.
+                if attempt == MAX_WRITES or not await self._follow_swap():
+                    raise
+                continue
+            pending = self._intake.apply_verdicts(verdicts, again=attempt < MAX_WRITES)
+            for physical, ids in pending.items():
+                self._app.backlog.journalled(physical, len(ids))
+                await self._enqueue(physical, ids)
+            if not self._intake.waiting:
+                return
+
+    async def _stored_versions(self) -> dict[str, StoredDocument]:
+        """Return the stored versions of the waiting documents by id. A retired generation has none."""
+        call = stored_versions_call(self._generation, self._intake.waiting_ids)
+        return {stored.id: stored for stored in read_stored_documents(await self._app.search.send(call))}
+
+    async def _follow_swap(self) -> bool:
+        """Take the generation that the index has now. Return whether it is another one."""
+        before = self._generation
+        self._app.forget(before.index)
+        self._generation = self._intake.generation = await self._app.generation(before.index)
+        return self._generation.token != before.token
+
+    def _is_interactive(self) -> bool:
+        """Tell whether the documents pass those of loads: the request is small, and its index is not being loaded."""
+        pending = self._app.backlog.pending_of(self._generation.physical)
+        return is_interactive(self._last_position, self._total_bytes, pending)
 
     async def _enqueue(self, physical: str, ids: list[str]) -> None:
         """Enqueue documents that the generation `physical` stored.
@@ -258,12 +293,19 @@ class Ingestion:
                 self._app.forget(self._generation.index)  # Searches then find the new generation as well.
                 self._generation = await self._app.generation_of(self._generation.index, physical)
             generation = self._generation
+            interactive = self._is_interactive()
             for message in encode_messages(generation.index, ids, settings.message_documents, generation.number):
-                await asyncio.to_thread(publisher.encode, generation.encoder.name, message)
+                send = partial(publisher.encode, generation.encoder.name, message, interactive=interactive)
+                await asyncio.to_thread(send)
         except (BackendUnavailable, Overloaded, NotFound) as error:
             log.warning("%s: the sweeper will enqueue the pending documents", error.code)
             FAILED_ENQUEUES.inc()
             self._queued = False
+
+
+def stale_version() -> Conflict:
+    """Return the error for a write or a delete with a lower version than the stored one."""
+    return Conflict("stale_version", "A newer version of this document is stored; it was kept.")
 
 
 def _nothing_stored(*, overloaded: bool) -> SparsewellError:
@@ -298,7 +340,7 @@ async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyRe
         async for chunk in request_body.stream_lines(receiver, settings.max_stream_bytes, longest):
             for number, raw in chunk:
                 await ingestion.add(number, raw)
-            await app.backlog.admit(generation.encoder.name)
+            await app.backlog.admit(generation)
     except (TooLarge, TooSlow, Overloaded) as error:
         return await ingestion.finish(error)
     except ClientDisconnect:
@@ -310,7 +352,7 @@ async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyRe
 async def _ingest_items(
     app: AppState,
     generation: Generation,
-    form: BodyForm,
+    form: IngestForm,
     items: NumberedItems,
     key: tuple[str, str] | None,
 ) -> IngestResponse:
@@ -334,7 +376,7 @@ async def _ingest_items(
     await ingestion.journal()
     try:
         answer = IngestResponse(ingestion.answer())
-    except InvalidInput as error:  # All versions are stale. A repetition would end the same way.
+    except (Conflict, InvalidInput) as error:  # All versions are stale. A repetition would end the same way.
         answer = IngestResponse(problem_members(error), error.status)
     outcome = {"status": answer.status, "body": answer.body}
     earlier = await store_job_outcome(app, ingestion.job, outcome if ingestion.final else None)

@@ -14,7 +14,14 @@ from fastapi.responses import Response
 from query_api.app_state import AppState, WithApp
 from query_api.ingest.dead_letters import list_dead_letters, retry_dead_letters
 from query_api.ingest.idempotency import KEY_HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
-from query_api.ingest.ingest import IngestResponse, ingest_document, ingest_documents, write_raw_documents
+from query_api.ingest.ingest import (
+    MAX_WRITES,
+    IngestResponse,
+    ingest_document,
+    ingest_documents,
+    stale_version,
+    write_raw_documents,
+)
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,
     ChaptersAnswer,
@@ -27,12 +34,18 @@ from query_api.schemas.resources import (
     document_responses,
     json_response,
 )
-from services.documents.document import MAX_CLIENT_VERSION, is_talk, validate_document_id
-from services.errors import BackendUnavailable, Conflict, NotFound
-from services.opensearch.bulk import WriteOutcome
+from services.documents.document import MAX_CLIENT_VERSION, client_version, is_talk, validate_document_id
+from services.errors import BackendUnavailable, NotFound
+from services.opensearch.bulk import Verdict, WriteOutcome
 from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
 from services.opensearch.jobs import count_invisible_documents, load_job_call, summarise_job
-from services.opensearch.journal import DELETED, format_earlier_attempts, get_document_call, tombstone_write
+from services.opensearch.journal import (
+    DELETED,
+    format_earlier_attempts,
+    get_document_call,
+    tombstone_write,
+    vector_state,
+)
 from services.opensearch.stored_document import StoredDocument, read_chapters, read_segments
 from services.talk.chapters import (
     PLAIN_TYPE,
@@ -159,8 +172,9 @@ async def get_document(
 ) -> Response:
     stored = await read_stored_document(app, index, document_id)
     answer = {"id": stored.id} | {name: stored.source[name] for name in _SOURCE_MEMBERS if name in stored.source}
-    if "earlier" in stored.source:
-        answer["earlier"] = format_earlier_attempts(stored.source["earlier"])
+    answer["vectors"] = vector_state(stored.source)
+    if (earlier := format_earlier_attempts(stored.source)) is not None:
+        answer["earlier"] = earlier
     if is_talk(stored.source):
         answer["chapters"] = read_chapters(stored.source)
         if segments:
@@ -181,19 +195,31 @@ async def delete_document(
     app: WithApp,
     version: int | None = Query(None, ge=0, le=MAX_CLIENT_VERSION, description="as a document's version"),
 ) -> Response:
-    generation = await app.generation(index)
     if version is None:
-        # A delete without a version needs an existing document. With a version it may arrive before the document.
-        await read_stored_document(app, index, document_id)
-    write = tombstone_write(
-        generation, validate_document_id(document_id), app.clock.next() if version is None else version
-    )
-    (verdict,) = await write_raw_documents(app, generation, [write])
+        verdict = await _delete_newest(app, index, document_id)
+    else:
+        # The delete may arrive before the document.
+        write = tombstone_write(await app.generation(index), validate_document_id(document_id), version)
+        (verdict,) = await write_raw_documents(app, await app.generation(index), [write])
     if verdict.outcome is WriteOutcome.SUPERSEDED:
-        raise Conflict("stale_version", "A newer version of this document is stored; it was kept.")
+        raise stale_version()
     if verdict.outcome is not WriteOutcome.STORED:
         raise BackendUnavailable("not_stored", f"The delete could not be stored ({verdict.reason}); send it again.")
     return Response(status_code=204)
+
+
+async def _delete_newest(app: AppState, index: str, document_id: str) -> Verdict:
+    """Delete the stored version of a document, and every version that another request writes meanwhile.
+
+    Raises NotFound (`document_not_found`).
+    """
+    for attempt in range(1, MAX_WRITES + 1):
+        stored = await read_stored_document(app, index, document_id, only=("state",))
+        generation, version = await app.generation(index), app.clock.next(above=client_version(stored.external))
+        (verdict,) = await write_raw_documents(app, generation, [tombstone_write(generation, stored.id, version)])
+        if verdict.outcome is not WriteOutcome.SUPERSEDED or attempt == MAX_WRITES:
+            break
+    return verdict
 
 
 @documents_router.get(

@@ -23,7 +23,7 @@ from services.opensearch.client import Call
 from services.opensearch.generations import all_generations_call, read_generations
 from services.opensearch.journal import EMPTY_BACKLOG, BacklogCounts, backlog_call, read_backlog
 from services.opensearch.reindex import ReindexRecord, read_reindex_records, reindex_records_call
-from services.queue.messages import INGEST_QUEUE, encode_queue
+from services.queue.lanes import queues_by_name
 from services.telemetry.logs import build_information
 
 STATUS_SECONDS: Final = 5.0
@@ -147,8 +147,8 @@ def _read_queues(app: AppState, encoders: list[str]) -> tuple[list[dict[str, Any
     now = time.time() * 1000
     try:
         queues = []
-        for name in (INGEST_QUEUE, *map(encode_queue, encoders)):
-            messages, oldest = app.publisher.depth(name), app.publisher.oldest_sent_at(name)
+        for name, lanes in queues_by_name(encoders).items():
+            messages, oldest = app.publisher.depth(*lanes), app.publisher.oldest_sent_at(*lanes)
             queues.append({"queue": name, "messages": messages, "oldest_seconds": _age_seconds(oldest, now)})
         everything = ALL_INDEXES in app.principal.indexes
         workers = [worker for worker in app.worker_registry.workers() if everything or worker.encoder in encoders]

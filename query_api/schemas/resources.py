@@ -4,7 +4,7 @@
 are built from checked values, so `json_response` serialises them once, and the models are not validated again.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi.responses import Response
@@ -213,6 +213,10 @@ class DocumentAnswer(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
     version: int
     state: str
+    vectors: Literal["current", "earlier", "none"] = Field(
+        description="the version of the text that search by meaning uses: this one, an earlier one until this one is "
+        "encoded, or none yet"
+    )
     job: str | None = None
     encoder: str | None = None
     attempts: int = 0

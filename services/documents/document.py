@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -247,14 +247,26 @@ def client_version(external: int) -> int:
 
 
 class VersionClock:
-    """Clock for writes without a client version: microseconds since 1970, strictly increasing in this process."""
+    """Hybrid logical clock for writes without a client version: microseconds since 1970.
+
+    Its versions increase strictly in this process, and each is above the stored version of its document, so a later
+    write never loses to an earlier one of a host whose clock is ahead. The clock follows such a host by MAX_LEAD at
+    most; beyond that, only the version of the document itself is raised. See Kulkarni et al., Logical Physical Clocks
+    (2014), section 3.
+    """
+
+    MAX_LEAD: Final = 60_000_000  # microseconds
 
     def __init__(self) -> None:
         self._last = 0
         self._lock = threading.Lock()
 
-    def next(self) -> int:
-        """Return the next client version."""
+    def next(self, above: int = -1) -> int:
+        """Return the next client version, above `above`, which is the stored version of the document.
+
+        The last possible version is returned again and again.
+        """
+        now = time.time_ns() // 1000
         with self._lock:
-            self._last = max(self._last + 1, time.time_ns() // 1000)
-            return self._last
+            self._last = max(self._last + 1, now, min(above + 1, now + self.MAX_LEAD))
+            return min(max(self._last, above + 1), MAX_CLIENT_VERSION)

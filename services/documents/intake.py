@@ -4,15 +4,17 @@ The API and the bulk queue use the same `Intake`. It accepts or rejects each doc
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.documents.document import Document, VersionClock
+from services.documents.document import Document, VersionClock, client_version
 from services.errors import InvalidInput
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutcome
 from services.opensearch.jobs import Rejection
 from services.opensearch.journal import raw_write
+from services.opensearch.stored_document import StoredDocument
+from services.opensearch.vector_reuse import reuse_vectors
 from services.telemetry.metrics import INGESTED_DOCUMENTS
 
 _REJECTIONS = {
@@ -22,11 +24,21 @@ _REJECTIONS = {
 }
 
 
+@dataclass(slots=True)
+class _Received:
+    """A document without a verdict, and its last write."""
+
+    position: int
+    document: Document
+    complete: bool = False
+
+
 @dataclass
 class Intake:
     """An ingestion: documents by position, their raw writes, and the decision to accept or reject each document.
 
-    It rejects the second document with the same id, because the order of the two writes would be undefined.
+    Of two documents with one id, the higher version wins, as it would in two requests. Without a version in both, the
+    second one is rejected, because the order of the two writes would be undefined.
     """
 
     generation: Generation
@@ -37,8 +49,9 @@ class Intake:
     overloaded: bool = False
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
-    _seen: set[str] = field(default_factory=set)
-    _ready: list[tuple[int, Document]] = field(default_factory=list)
+    _seen: dict[str, int | None] = field(default_factory=dict)
+    _ready: dict[str, _Received] = field(default_factory=dict)
+    _accepted: set[str] = field(default_factory=set)
 
     def receive(self, position: int, parse: Callable[[], Document]) -> None:
         """Take the document at `position` (item or line, from 1).
@@ -50,53 +63,91 @@ class Intake:
             document = parse()
             document_id = document.id
             if document_id in self._seen:
-                raise InvalidInput(
-                    "duplicate_id", "An earlier document of this request has the same id; the first was kept."
-                )
+                self._replace_earlier(document)
         except InvalidInput as error:
             self.rejections.append(Rejection(position, document_id or error.extra.get("id"), error.code, error.detail))
             return
-        self._seen.add(document_id)
-        self._ready.append((position, document))
+        self._seen[document_id] = document.version
+        self._ready[document_id] = _Received(position, document)
+
+    def _replace_earlier(self, document: Document) -> None:
+        """Reject the earlier document with the same id, unless it is journalled already.
+
+        Raises InvalidInput (`duplicate_id`, `stale_version`) if the earlier one is kept.
+        """
+        earlier = self._seen[document.id]
+        if earlier is None or document.version is None or document.version == earlier:
+            raise InvalidInput(
+                "duplicate_id", "An earlier document of this request has the same id; the first was kept."
+            )
+        if document.version < earlier:
+            raise InvalidInput("stale_version", f"This request has version {earlier} of the document; it was kept.")
+        replaced = self._ready.pop(document.id, None)
+        if replaced is not None:
+            reason = f"This request has version {document.version} of the document; it was kept."
+            self.rejections.append(Rejection(replaced.position, document.id, "stale_version", reason))
 
     @property
     def waiting(self) -> int:
         """Number of received documents without a verdict."""
         return len(self._ready)
 
-    def writes(self) -> list[Write]:
-        """Return the raw writes of the documents without a verdict. Call it once, then `apply_verdicts`."""
-        return [
-            raw_write(
-                self.generation,
-                document,
-                self.job,
-                self._version() if document.version is None else document.version,
-                self.lease_seconds,
-            )
-            for _, document in self._ready
-        ]
+    @property
+    def waiting_ids(self) -> list[str]:
+        """The ids of the received documents without a verdict."""
+        return list(self._ready)
 
-    def apply_verdicts(self, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+    def writes(self, stored: Mapping[str, StoredDocument]) -> list[Write]:
+        """Return the writes of the documents without a verdict. Then call `apply_verdicts`.
+
+        `stored`: the stored versions of these documents by id. A write takes over their vectors, and a version of the
+        server's clock is above theirs.
+        """
+        writes = []
+        for received in self._ready.values():
+            document, before = received.document, stored.get(received.document.id)
+            version = self._server_version(before) if document.version is None else document.version
+            raw = raw_write(self.generation, document, self.job, version, self.lease_seconds)
+            reused = reuse_vectors(self.generation, raw, before)
+            received.complete = reused.complete
+            writes.append(reused.write)
+        return writes
+
+    def apply_verdicts(self, verdicts: Sequence[Verdict], *, again: bool = False) -> dict[str, list[str]]:
         """Accept or reject the documents of the last `writes`.
 
-        Return the accepted ids by the physical generation that stored them.
-        After a swap this is another generation than the one of the intake, and during a swap there are two.
+        Return the ids that wait for an encoder by the physical generation that stored them. After a swap this is
+        another generation than the one of the intake, and during a swap there are two. `again`: documents whose
+        version came from the clock keep waiting if another write was faster; write them again.
         """
-        accepted_by_generation: dict[str, list[str]] = defaultdict(list)
-        for (position, document), verdict in zip(self._ready, verdicts, strict=True):
+        pending_by_generation: dict[str, list[str]] = defaultdict(list)
+        waiting = {}
+        for received, verdict in zip(self._ready.values(), verdicts, strict=True):
+            document = received.document
             if verdict.outcome is WriteOutcome.STORED:
-                accepted_by_generation[verdict.physical].append(document.id)
-                self.accepted.append(document.id)
+                if document.id not in self._accepted:
+                    self._accepted.add(document.id)
+                    self.accepted.append(document.id)
+                if not received.complete:
+                    pending_by_generation[verdict.physical].append(document.id)
+                continue
+            if again and verdict.outcome is WriteOutcome.SUPERSEDED and self._is_from_clock(document):
+                waiting[document.id] = received
                 continue
             self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
             code, reason = _REJECTIONS[verdict.outcome]
-            self.rejections.append(Rejection(position, document.id, code, reason.format(reason=verdict.reason)))
-        self._ready.clear()
-        return accepted_by_generation
+            reason = reason.format(reason=verdict.reason)
+            self.rejections.append(Rejection(received.position, document.id, code, reason))
+        self._ready = waiting
+        return pending_by_generation
 
-    def _version(self) -> int:
-        return self.clock.next() if self.version is None else self.version
+    def _is_from_clock(self, document: Document) -> bool:
+        return document.version is None and self.version is None
+
+    def _server_version(self, before: StoredDocument | None) -> int:
+        if self.version is not None:
+            return self.version
+        return self.clock.next(above=-1 if before is None else client_version(before.external))
 
 
 def count_ingested(accepted: int, rejected: int) -> None:

@@ -114,19 +114,23 @@ async def write_bulk_async(
 
 @dataclass
 class BulkRun:
-    """State of a bulk write. `verdicts[i]` belongs to the i-th write once `done`."""
+    """State of a bulk write. `verdicts[i]` belongs to the i-th write once `done`.
+
+    A write is serialised when its request is built, so that only one request is in memory beside the writes.
+    """
 
     writes: Sequence[Write]
     max_bytes: int
     verdicts: list[Verdict | None] = field(init=False)
-    _waiting: deque[tuple[int, bytes]] = field(init=False)
-    _in_flight: list[tuple[int, bytes]] = field(init=False, default_factory=list)
+    _waiting: deque[int] = field(init=False)
+    _in_flight: list[int] = field(init=False, default_factory=list)
+    _serialised: tuple[int, bytes] | None = field(init=False, default=None)  # did not fit the last request
     _failures: int = 0
     _reason: str = ""
 
     def __post_init__(self) -> None:
         self.verdicts = [None] * len(self.writes)
-        self._waiting = deque((i, write.lines()) for i, write in enumerate(self.writes))
+        self._waiting = deque(range(len(self.writes)))
 
     @property
     def done(self) -> bool:
@@ -134,21 +138,27 @@ class BulkRun:
 
     def next_call(self) -> Call:
         """Build the next request: at least one write, and at most `max_bytes` unless one write is larger."""
+        body: list[bytes] = []
         size = 0
-        while self._waiting and (not self._in_flight or size + len(self._waiting[0][1]) <= self.max_bytes):
+        while self._waiting:
+            i = self._waiting[0]
+            lines = self._lines(i)
+            if body and size + len(lines) > self.max_bytes:
+                self._serialised = i, lines
+                break
             self._in_flight.append(self._waiting.popleft())
-            size += len(self._in_flight[-1][1])
-        body = b"".join(lines for _, lines in self._in_flight)
-        return Call("POST", "/_bulk", body, {"filter_path": _RESPONSE_FILTER_PATH}, ndjson=True)
+            body.append(lines)
+            size += len(lines)
+        return Call("POST", "/_bulk", b"".join(body), {"filter_path": _RESPONSE_FILTER_PATH}, ndjson=True)
 
     def answered(self, answer: Any) -> float:
         """Take the answer to the last request. Return the seconds to wait before the next one."""
         retried = []
-        for (i, lines), item in zip(self._in_flight, answer["items"], strict=True):
+        for i, item in zip(self._in_flight, answer["items"], strict=True):
             result = next(iter(item.values()))
             verdict = judge_item(result["status"], result.get("error"))
             if verdict is None:
-                retried.append((i, lines))
+                retried.append(i)
                 self._reason = OVERLOADED_CODE if result["status"] == 429 else error_type(result.get("error"))
             elif verdict.outcome is WriteOutcome.STORED:
                 verdict = Verdict(WriteOutcome.STORED, physical=result["_index"])
@@ -172,6 +182,10 @@ class BulkRun:
     def give_up(self) -> list[Verdict]:
         """Return the verdicts at the deadline. Writes without a verdict are not stored, for the last reason."""
         return [verdict or Verdict(WriteOutcome.NOT_STORED, self._reason) for verdict in self.verdicts]
+
+    def _lines(self, i: int) -> bytes:
+        kept, self._serialised = self._serialised, None
+        return kept[1] if kept is not None and kept[0] == i else self.writes[i].lines()
 
     def _next_delay(self) -> float:
         self._failures += 1

@@ -59,7 +59,9 @@ def list_dead_letters_call(physical: str, size: int, after: DeadLetterCursor | N
         "sort": _DEAD_LETTER_SORT,
         "version": True,
         "track_total_hits": True,
-        "_source": {"excludes": ["windows"]} if whole else {"includes": _DEAD_LETTER_FIELDS},
+        "_source": {"excludes": ["windows"]}
+        if whole
+        else {"includes": _DEAD_LETTER_FIELDS, "excludes": ["earlier.vectors"]},
     }
     if after is not None:
         body["search_after"] = [after.dead_at, after.dead_id, after.seq_no]
@@ -83,7 +85,6 @@ def read_dead_letters(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _format_dead_letter(document_id: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    earlier = source.get("earlier")
     return {
         "id": document_id,
         "title": source.get("title"),
@@ -93,5 +94,5 @@ def _format_dead_letter(document_id: str, source: Mapping[str, Any]) -> dict[str
         "job": source.get("job"),
         "ingested_at": format_timestamp(source.get("ingested_at")),
         "dead_at": format_timestamp(source.get("dead_at")),
-        "earlier": format_earlier_attempts(earlier) if earlier else None,
+        "earlier": format_earlier_attempts(source),
     }

@@ -8,6 +8,7 @@ moves the alias in one step. See docs/decisions/0003 (search the generation), 00
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,8 @@ _TYPES: dict[FieldType, dict[str, Any]] = {
     "date": {"type": "date", "format": "strict_date_optional_time"},
     "boolean": {"type": "boolean"},
 }
+# Generations that `count_pending_call` tells apart, those with the most pending documents.
+MAX_COUNTED_GENERATIONS = 1000
 _KEYWORD_FIELD = {"type": "keyword"}
 _RANK_FEATURES_FIELD = {"type": "rank_features"}
 _TIMESTAMP_FIELD = {"type": "date", "format": "epoch_millis"}
@@ -44,6 +47,14 @@ LATER_FIELDS: dict[str, Any] = {
     "dense_encoder": _KEYWORD_FIELD,
     "dense_error": _KEYWORD_FIELD,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCounts:
+    """Pending documents: of all indexes, and by the physical name of each generation that has any."""
+
+    total: int
+    by_generation: Mapping[str, int]
 
 
 def new_generation(
@@ -319,16 +330,30 @@ def read_state_counts(answer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def count_pending_call(names: IndexNames, seconds: float) -> Call:
-    """Count the pending documents of all indexes. OpenSearch answers within `seconds` or not at all."""
-    query = {"query": {"term": {"state": "pending"}}}
-    params = {"filter_path": "count,_shards.failed", "allow_no_indices": "true", "ignore_unavailable": "true"}
+    """Count the pending documents of all indexes and of each. OpenSearch answers within `seconds` or not at all."""
+    body = {
+        "size": 0,
+        "track_total_hits": True,
+        "query": {"term": {"state": "pending"}},
+        "aggs": {"generations": {"terms": {"field": "_index", "size": MAX_COUNTED_GENERATIONS}}},
+    }
+    params = {
+        "filter_path": "hits.total.value,_shards.failed,aggregations.generations.buckets",
+        "allow_no_indices": "true",
+        "ignore_unavailable": "true",
+    }
     # write aliases exclude retired generations, whose pending documents stay pending
-    return Call("POST", f"/{names.every_write_alias}/_count", orjson.dumps(query), params, timeout=seconds)
+    return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params, timeout=seconds)
 
 
-def read_pending_count(answer: Mapping[str, Any]) -> int | None:
-    """Read the count from an answer to `count_pending_call`; None if a shard was not counted."""
-    return None if answer["_shards"]["failed"] else int(answer["count"])
+def read_pending_counts(answer: Mapping[str, Any]) -> PendingCounts | None:
+    """Read the counts from an answer to `count_pending_call`; None if a shard was not counted."""
+    if answer["_shards"]["failed"]:
+        return None
+    buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
+    return PendingCounts(
+        int(answer["hits"]["total"]["value"]), {bucket["key"]: bucket["doc_count"] for bucket in buckets}
+    )
 
 
 def create_jobs_call(names: IndexNames, settings: Settings) -> Call:

@@ -9,7 +9,7 @@ dead letters of every generation in one search.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import orjson
@@ -25,15 +25,29 @@ from services.documents.document import (
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Verdict, Write, WriteOutcome
 from services.opensearch.client import Call
-from services.opensearch.stored_document import EncodedWindow, StoredDocument, build_search_fields, build_talk_members
+from services.opensearch.stored_document import (
+    EncodedWindow,
+    StoredDocument,
+    build_search_fields,
+    build_stale_fields,
+    build_talk_members,
+)
 from services.talk.model import Chaptering
 
-# Members that the encoder made: large, and not read with a document.
-_EXCLUDED_VECTORS = "windows,dense"
+# Large members that an answer to a client does not show.
+_EXCLUDED_VECTORS = "windows,dense,earlier.vectors.windows"
+# A transition writes the whole document, so it must read the vectors of an earlier version. The windows of an encoded
+# document are in no transition.
+_EXCLUDED_WINDOWS = "windows"
+# Members of a pending document that its encoding replaces, with the dense vectors of an earlier version.
+_REPLACED_MEMBERS: Final = ("due_at", "error", "earlier", "dense", "dense_encoder")
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
+VectorState = Literal["current", "earlier", "none"]
 MAX_REASON_CHARACTERS = 2000
 # Generations in one answer of `backlog_call`.
 MAX_GENERATIONS: Final = 1000
+# Generations with overdue documents that one pass of the sweeper sees.
+MAX_SWEPT_GENERATIONS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,7 @@ def encoded_write(
     `dense` is given if the generation declares a dense encoder; a document without dense vectors is searchable but not
     reranked. `chaptering` is given for talk.
     """
-    kept = {k: v for k, v in stored.source.items() if k not in ("due_at", "error", "earlier")}
+    kept = {k: v for k, v in stored.source.items() if k not in _REPLACED_MEMBERS}
     source = kept | {
         "state": ENCODED,
         "encoder": generation.encoder.fingerprint,
@@ -110,13 +124,13 @@ def attempt_write(
     source = stored.source | {"attempts": attempts, "due_at": now_ms() + int(lease_seconds * 1000)}
     if error is not None:
         source["error"] = {"code": error[0], "reason": error[1][:MAX_REASON_CHARACTERS]}
-    return Write(generation.write_alias, stored.id, next_transition(stored.external), source)
+    return _transition(generation, stored, source)
 
 
 def requeue_write(generation: Generation, stored: StoredDocument, lease_seconds: float) -> Write:
     """Return the transition of enqueueing again. It is no attempt: perhaps no worker took the message before."""
     source = stored.source | {"due_at": now_ms() + int(lease_seconds * 1000)}
-    return Write(generation.write_alias, stored.id, next_transition(stored.external), source)
+    return _transition(generation, stored, source)
 
 
 def dead_write(generation: Generation, stored: StoredDocument, code: str, reason: str) -> Write:
@@ -130,7 +144,7 @@ def dead_write(generation: Generation, stored: StoredDocument, code: str, reason
         "dead_id": stored.id,
         "error": {"code": code, "reason": reason[:MAX_REASON_CHARACTERS]},
     }
-    return Write(generation.write_alias, stored.id, next_transition(stored.external), source)
+    return _transition(generation, stored, source)
 
 
 def retry_write(generation: Generation, stored: StoredDocument, lease_seconds: float) -> Write:
@@ -142,6 +156,7 @@ def retry_write(generation: Generation, stored: StoredDocument, lease_seconds: f
     if not stored.may_be_retried:
         raise ValueError("too few transitions are left for a retry")
     earlier = stored.source.get("earlier", {})
+    vectors = {"vectors": earlier["vectors"]} if "vectors" in earlier else {}
     kept = {k: v for k, v in stored.source.items() if k not in ("dead_at", "dead_id", "error")}
     source = kept | {
         "state": PENDING,
@@ -152,9 +167,16 @@ def retry_write(generation: Generation, stored: StoredDocument, lease_seconds: f
             "attempts": earlier.get("attempts", 0) + stored.attempts,
             "error": stored.source.get("error"),
             "dead_at": stored.source.get("dead_at"),
-        },
+        }
+        | vectors,
     }
-    return Write(generation.write_alias, stored.id, next_transition(stored.external), source)
+    return _transition(generation, stored, source)
+
+
+def _transition(generation: Generation, stored: StoredDocument, source: dict[str, Any]) -> Write:
+    """Return the next write of the same raw document, with the search fields of its earlier vectors, if any."""
+    fields = build_stale_fields(source, generation.spec)
+    return Write(generation.write_alias, stored.id, next_transition(stored.external), source | fields)
 
 
 def tombstone_write(generation: Generation, document_id: str, version: int) -> Write:
@@ -171,7 +193,7 @@ def get_document_call(alias: str, document_id: str, only: Sequence[str] = ()) ->
 
 def get_documents_call(index: str, ids: Sequence[str]) -> Call:
     """Read documents in real time: acknowledged writes are visible before a refresh."""
-    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": _EXCLUDED_VECTORS})
+    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": _EXCLUDED_WINDOWS})
 
 
 def read_stored_documents(answer: Mapping[str, Any]) -> list[StoredDocument]:
@@ -183,11 +205,44 @@ def read_stored_documents(answer: Mapping[str, Any]) -> list[StoredDocument]:
     ]
 
 
+def overdue_indexes_call(names: IndexNames, before: int) -> Call:
+    """Count the pending documents with a lease that ended before `before` (milliseconds since 1970) by generation."""
+    aggregation = {"terms": {"field": "_index", "size": MAX_SWEPT_GENERATIONS}}
+    body = {"size": 0, "query": _overdue(before), "aggs": {"generations": aggregation}, "track_total_hits": False}
+    # A shard that is away hides its documents until a later pass.
+    params = {
+        "filter_path": "aggregations.generations.buckets",
+        "allow_no_indices": "true",
+        "ignore_unavailable": "true",
+        "allow_partial_search_results": "true",
+    }
+    return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params)
+
+
+def read_overdue_indexes(answer: Mapping[str, Any]) -> set[str]:
+    """Read the physical names of the generations with overdue documents."""
+    buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
+    return {bucket["key"] for bucket in buckets}
+
+
 def overdue_documents_call(physical: str, before: int, limit: int) -> Call:
-    """Find pending documents whose lease expired before `before` (milliseconds since 1970), oldest first."""
-    query = {"bool": {"filter": [{"term": {"state": PENDING}}, {"range": {"due_at": {"lt": before}}}]}}
-    body = {"size": limit, "query": query, "sort": [{"due_at": "asc"}], "version": True, "track_total_hits": False}
+    """Find pending documents whose lease expired before `before` (milliseconds since 1970), oldest first.
+
+    The hits have the members that decide what to do with a document, without its text.
+    """
+    body = {
+        "size": limit,
+        "query": _overdue(before),
+        "sort": [{"due_at": "asc"}],
+        "version": True,
+        "track_total_hits": False,
+        "_source": ["state", "attempts", "error", "job", "kind"],
+    }
     return Call("POST", f"/{physical}/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
+
+
+def _overdue(before: int) -> dict[str, Any]:
+    return {"bool": {"filter": [{"term": {"state": PENDING}}, {"range": {"due_at": {"lt": before}}}]}}
 
 
 def read_stored_hits(answer: Mapping[str, Any]) -> list[StoredDocument]:
@@ -279,6 +334,14 @@ def _write_identity(source: Mapping[str, object]) -> tuple[object, object]:
     return source.get("version"), source.get("job")
 
 
-def format_earlier_attempts(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Format the attempts before the last retry for the API."""
-    return {**earlier, "dead_at": format_timestamp(earlier.get("dead_at"))}
+def format_earlier_attempts(source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Format the attempts of a stored document before its last retry for the API; None without a retry."""
+    earlier = {name: value for name, value in source.get("earlier", {}).items() if name != "vectors"}
+    return earlier | {"dead_at": format_timestamp(earlier.get("dead_at"))} if earlier else None
+
+
+def vector_state(source: Mapping[str, Any]) -> VectorState:
+    """Return which version of a stored document its vectors describe: this one, an earlier one, or none."""
+    if source["state"] == ENCODED:
+        return "current"
+    return "earlier" if "vectors" in source.get("earlier", {}) else "none"

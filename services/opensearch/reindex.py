@@ -1,7 +1,7 @@
 """Reindexing: copied documents, changes by sequence number, and the record of progress.
 
-A reindex copies each document to the target generation; `has_same_vectors` and `has_same_chapters` decide whether its
-vectors are copied or encoded again. Changes of the source are read in the order of `_seq_no`: operations up to the
+A reindex copies each document to the target generation; `services.opensearch.vector_reuse` decides whether its vectors
+are copied or encoded again. Changes of the source are read in the order of `_seq_no`: operations up to the
 global checkpoint are on every in-sync copy, and a refresh makes them visible. A document that is written again gets a
 new number, so a pass between two checkpoints sees the latest state of every changed document, and the next pass sees
 later changes. The record of an index is saved by compare-and-swap: of two processes the slower one stops at its next
@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.dates import now_ms
-from services.documents.document import client_version, is_talk, raw_version
+from services.documents.document import client_version, raw_version
 from services.errors import BackendUnavailable, Conflict, NotFound
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Write
@@ -27,9 +27,11 @@ from services.opensearch.stored_document import (
     TOO_MANY_WINDOWS,
     StoredDocument,
     build_search_fields,
+    build_stale_fields,
     read_windows,
     window_limit_refusal,
 )
+from services.opensearch.vector_reuse import has_same_chapters, has_same_vectors
 from services.settings import Settings
 
 # The client's members and the data of their ingestion; all other members belong to one generation.
@@ -59,40 +61,13 @@ def copy_write(source: Generation, target: Generation, stored: StoredDocument, l
             members = {name: value for name, value in stored.source.items() if name not in dropped}
             return Write(alias, stored.id, external, members | build_search_fields(windows, target.spec, members))
         if stored.state == DEAD and stored.source.get("error", {}).get("code") != TOO_MANY_WINDOWS:
-            return Write(alias, stored.id, external, stored.source)
+            return Write(alias, stored.id, external, stored.source | build_stale_fields(stored.source, target.spec))
         if stored.state == PENDING:
             # with its attempts and retries: an earlier pass may have copied an older, dead state of the document
-            return Write(alias, stored.id, external, stored.source | {"due_at": due})
+            stale = build_stale_fields(stored.source, target.spec)
+            return Write(alias, stored.id, external, stored.source | {"due_at": due} | stale)
     raw = _raw_source(stored) | {"state": PENDING, "attempts": 0, "due_at": due}
     return Write(alias, stored.id, raw_version(client_version(external)), raw)
-
-
-def has_same_vectors(source: Generation, target: Generation) -> bool:
-    """Check whether the encoders of `target` would make the sparse and dense vectors that `source` has.
-
-    If `target` wants no dense vectors, they are dropped; if it lacks them, every document is encoded again. Talk also
-    depends on each document's chapters: see `has_same_chapters`.
-    """
-    sparse = source.encoder.fingerprint == target.encoder.fingerprint and source.window == target.window
-    return sparse and (target.dense is None or target.dense == source.dense)
-
-
-def has_same_chapters(source: Generation, target: Generation, stored: Mapping[str, Any]) -> bool:
-    """Tell whether a document has the chapters that `target` asks for, and windows that were encoded with them.
-
-    A producer's chapters suit every engine. Chapters that an engine failed to make are made again.
-    """
-    if source.spec.talk is None or target.spec.talk is None or not is_talk(stored):
-        return True
-    if source.spec.talk.titles_in_vectors != target.spec.talk.titles_in_vectors:
-        return False
-    chaptering = stored.get("chaptering", {})
-    if chaptering.get("engine") == "given":
-        return True
-    engine = target.spec.talk.chapters
-    if chaptering.get("engine") != engine or "error" in chaptering:
-        return False
-    return engine == "none" or not target.chapters or chaptering.get("fingerprint") == target.chapters
 
 
 def incompatible_write(source: Generation, target: Generation, stored: StoredDocument) -> Write:

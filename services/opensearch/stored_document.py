@@ -94,17 +94,34 @@ def build_search_fields(windows: Sequence[EncodedWindow], spec: IndexSpec, sourc
 
     `source`: the stored document without these fields.
     """
+    fields = build_vector_fields(windows, spec)
+    if "window" in spec.scored_by and spec.talk is not None:
+        text = joined_text(source.get("title", ""), source["text"])
+        for fields_of_window, window in zip(fields["window_vectors"], windows, strict=True):
+            fields_of_window["words"] = text[window.start : window.end]
+    if spec.talk is not None and "chapters" in source:
+        fields["chapters"] = build_chapter_fields(windows, spec, source)
+    return fields
+
+
+def build_stale_fields(source: Mapping[str, Any], spec: IndexSpec) -> dict[str, Any]:
+    """Return the fields for sparse search of a document that is not encoded yet, from its earlier vectors, if any.
+
+    They are the vectors of the version before (`earlier.vectors`), so they have no words and no chapters.
+    """
+    vectors = source.get("earlier", {}).get("vectors")
+    if vectors is None:
+        return {}
+    return build_vector_fields(read_windows(vectors), spec)
+
+
+def build_vector_fields(windows: Sequence[EncodedWindow], spec: IndexSpec) -> dict[str, Any]:
+    """Return the sparse vectors as the index declares them: merged, by window, or both."""
     fields: dict[str, Any] = {}
     if "document" in spec.scored_by:
         fields["sparse"] = document_vector(windows, spec.document_top_k).features()
     if "window" in spec.scored_by:
-        fields["window_vectors"] = window_fields = [{"sparse": window.vector.features()} for window in windows]
-        if spec.talk is not None:
-            text = joined_text(source.get("title", ""), source["text"])
-            for fields_of_window, window in zip(window_fields, windows, strict=True):
-                fields_of_window["words"] = text[window.start : window.end]  # type: ignore[assignment]
-    if spec.talk is not None and "chapters" in source:
-        fields["chapters"] = build_chapter_fields(windows, spec, source)
+        fields["window_vectors"] = [{"sparse": window.vector.features()} for window in windows]
     return fields
 
 

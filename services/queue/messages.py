@@ -23,12 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from services.dates import now_ms
 from services.documents.document import MAX_CLIENT_VERSION
 from services.errors import BackendUnavailable, Overloaded, SparsewellError
+from services.queue.lanes import INGEST_QUEUE, interactive_queue, load_queue
 from services.telemetry import tracing
 from services.telemetry.logs import PROPAGATED_FIELDS, current_log_context
 
 ENCODE_TASK: Final = "sparsewell.encode.v1"
 INGEST_TASK: Final = "sparsewell.ingest.v1"
-INGEST_QUEUE: Final = "sparsewell.ingest"
 MAX_MESSAGE_DOCUMENTS: Final = 1000
 
 # Redis is not on the durability path, so a longer wait would only delay the caller.
@@ -96,14 +96,6 @@ class IngestMessage(_Message):
 CONTRACTS: Final[dict[str, type[BaseModel]]] = {ENCODE_TASK: EncodeMessage, INGEST_TASK: IngestMessage}
 
 
-def encode_queue(encoder: str) -> str:
-    """Return the queue of the workers that hold this encoder.
-
-    Each encoder has its own, so that none waits for another.
-    """
-    return f"sparsewell.encode.{encoder}"
-
-
 def encode_messages(index: str, ids: Sequence[str], size: int, generation: int) -> list[EncodeMessage]:
     """Return messages of at most `size` documents each, in the order of the ids."""
     return [
@@ -132,22 +124,27 @@ class Publisher:
         self._connection: Connection | None = None
         self._retry_at = 0.0
 
-    def encode(self, encoder: str, message: EncodeMessage) -> None:
+    def encode(self, encoder: str, message: EncodeMessage, *, interactive: bool = False) -> None:
         """Ask the workers that hold `encoder` to encode journalled documents.
 
-        Raises BackendUnavailable, and Overloaded (`redis_full`) when Redis has no memory left.
+        `interactive`: the documents pass those of loads. Raises BackendUnavailable, and Overloaded (`redis_full`) when
+        Redis has no memory left.
         """
-        self._send(ENCODE_TASK, encode_queue(encoder), message.model_dump(mode="json"))
+        queue = interactive_queue(encoder) if interactive else load_queue(encoder, message.index)
+        self._send(ENCODE_TASK, queue, message.model_dump(mode="json"))
 
     def ingest(self, message: IngestMessage) -> None:
         """Send raw documents to the workers. Raises BackendUnavailable, and Overloaded (`redis_full`)."""
         self._send(INGEST_TASK, INGEST_QUEUE, message.model_dump(mode="json"))
 
-    def depth(self, queue: str) -> int:
-        """Return the number of messages waiting in a queue. Raises BackendUnavailable."""
+    def depth(self, *queues: str) -> int:
+        """Return the number of messages waiting in these queues together. Raises BackendUnavailable."""
         with self._lock:
             try:
-                return int(self._open().default_channel.client.llen(queue))
+                with self._open().default_channel.client.pipeline(transaction=False) as pipe:
+                    for queue in queues:
+                        pipe.llen(queue)
+                    return sum(map(int, pipe.execute()))
             except Exception as error:
                 raise self._translate_error(error) from error
 
@@ -164,23 +161,21 @@ class Publisher:
             except Exception as error:
                 raise self._translate_error(error) from error
 
-    def oldest_sent_at(self, queue: str) -> int | None:
-        """Return when the oldest waiting message was sent (milliseconds since 1970), or None for an empty queue.
+    def oldest_sent_at(self, *queues: str) -> int | None:
+        """Return when the oldest waiting message was sent (milliseconds since 1970), or None for empty queues.
 
         Queues are first in, first out, so every message sent before that has been received or is lost. A message from
         another producer without a time counts as sent in 1970. Raises BackendUnavailable.
         """
         with self._lock:
             try:
-                raw = self._open().default_channel.client.lindex(queue, -1)
+                with self._open().default_channel.client.pipeline(transaction=False) as pipe:
+                    for queue in queues:
+                        pipe.lindex(queue, -1)
+                    heads = pipe.execute()
             except Exception as error:
                 raise self._translate_error(error) from error
-        if raw is None:
-            return None
-        try:
-            return int(loads(raw)["headers"][SENT_AT_HEADER])
-        except (ValueError, KeyError, TypeError):
-            return 0
+        return min((_sent_at(raw) for raw in heads if raw is not None), default=None)
 
     def count_attempt(self, message_id: str) -> int:
         """Count one more attempt at a redelivered message and return the attempts since `clear_attempts`.
@@ -201,6 +196,26 @@ class Publisher:
         with self._lock:
             try:
                 self._open().default_channel.client.delete(_ATTEMPTS_KEY_PREFIX + message_id)
+            except Exception as error:
+                raise self._translate_error(error) from error
+
+    def read_value(self, key: str) -> bytes | None:
+        """Return a value that `write_value` stored; None if it expired or was lost. Raises BackendUnavailable."""
+        with self._lock:
+            try:
+                value: bytes | None = self._open().default_channel.client.get(key)
+            except Exception as error:
+                raise self._translate_error(error) from error
+            return value
+
+    def write_value(self, key: str, value: bytes, seconds: int) -> None:
+        """Store a value that may be lost for some seconds.
+
+        Raises BackendUnavailable, and Overloaded (`redis_full`).
+        """
+        with self._lock:
+            try:
+                self._open().default_channel.client.set(key, value, ex=seconds)
             except Exception as error:
                 raise self._translate_error(error) from error
 
@@ -268,6 +283,13 @@ class Publisher:
         self._drop()
         reason = "no connection" if isinstance(error, OperationalError) else type(error).__name__
         return BackendUnavailable("redis_unavailable", f"Redis did not accept the message ({reason}).")
+
+
+def _sent_at(raw: bytes) -> int:
+    try:
+        return int(loads(raw)["headers"][SENT_AT_HEADER])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _is_response_timeout(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
 from services.opensearch.journal import read_stored_hits
 from services.opensearch.stored_document import StoredDocument, read_windows
-from services.queue.messages import INGEST_QUEUE, encode_queue
+from services.queue.lanes import INGEST_QUEUE, encode_queues
 from services.settings import Settings
 from tests.faults.history import Final
 from tests.faults.processes import RedisProcess, Running, wait_for
@@ -41,7 +41,7 @@ class Stack:
 
     def __init__(self, settings: Settings, directory: Path, redis: RedisProcess) -> None:
         self.settings, self.redis = settings, redis
-        self.queue = encode_queue(settings.encoder)
+        self.queues = encode_queues(settings.encoder)
         self._directory = directory
         self._started: list[Running] = []
         self.search = SyncSearchClient(settings)
@@ -112,7 +112,7 @@ class Stack:
     def owed(self) -> int:
         """Count the waiting and unacknowledged messages of the encode queue and the ingest queue together."""
         with closing(self.broker()) as client:
-            return int(client.hlen("unacked")) + sum(int(client.llen(one)) for one in (self.queue, INGEST_QUEUE))
+            return int(client.hlen("unacked")) + sum(int(client.llen(one)) for one in (*self.queues, INGEST_QUEUE))
 
     def broker(self) -> "Redis":
         """Return a client of its database of Redis."""

@@ -9,7 +9,7 @@ import httpx
 import orjson
 
 from services.opensearch.client import Call
-from services.queue.messages import INGEST_QUEUE
+from services.queue.lanes import INGEST_QUEUE
 from tests.faults.door import Door
 from tests.faults.history import check
 from tests.faults.processes import wait_for

@@ -11,7 +11,7 @@ import yaml
 from indexer.runtime import WorkerSettings
 from infra import health
 from infra.helm.rendering import CHART, KubernetesObject, RenderedRelease, list_cases, load_case_values, render_release
-from services.queue.messages import INGEST_QUEUE, encode_queue
+from services.queue.lanes import INGEST_QUEUE, encode_queues, interactive_queue
 from services.settings import Settings
 from tests.helm import policies
 
@@ -140,9 +140,9 @@ def test_large_numbers_are_said_as_they_are(releases: dict[str, RenderedRelease]
 def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, RenderedRelease]) -> None:
     (scaled,) = policies.of_kind(releases["production"].objects, "ScaledObject")
     counted = [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]]
-    assert counted == [encode_queue("projected-minilm-l6"), INGEST_QUEUE]
+    assert counted == [*encode_queues("projected-minilm-l6"), INGEST_QUEUE]
     own = next(one for one in policies.of_kind(releases["everything"].objects, "ScaledObject"))
-    assert own["spec"]["triggers"][0]["metadata"]["listName"] == encode_queue("own")
+    assert own["spec"]["triggers"][0]["metadata"]["listName"] == interactive_queue("own")
 
 
 def test_autoscaling_counts_in_the_redis_of_the_release() -> None:

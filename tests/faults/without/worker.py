@@ -21,6 +21,7 @@ import orjson
 from celery.signals import worker_ready
 
 import indexer.encode_task
+import indexer.triage
 from indexer.encoding import EncodedDocument, EncodingFailure, WindowedDocument, encode_run
 from models.encoder import Encoder
 from services.opensearch import bulk
@@ -36,15 +37,17 @@ def requeue(app: Any) -> None:
 
 
 def attempts(_: Any) -> None:
-    def all_fresh(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.encode_task.Triage:
-        return indexer.encode_task.Triage(fresh=[stored for stored in documents if stored.state == "pending"])
+    def all_fresh(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.triage.Triage:
+        return indexer.triage.Triage(first_attempt=[stored for stored in documents if stored.state == "pending"])
 
     indexer.encode_task.triage_documents = all_fresh
 
 
 def isolation(_: Any) -> None:
-    def all_or_nothing(encoder: Encoder, group: Sequence[WindowedDocument]) -> list[EncodedDocument | EncodingFailure]:
-        outcomes = encode_run(encoder, group)
+    def all_or_nothing(
+        encoder: Encoder, group: Sequence[WindowedDocument], *, jointly: bool = False
+    ) -> list[EncodedDocument | EncodingFailure]:
+        outcomes = encode_run(encoder, group, jointly=jointly)
         failed = [one for one in outcomes if isinstance(one, EncodingFailure)]
         if not failed:
             return outcomes
@@ -52,10 +55,10 @@ def isolation(_: Any) -> None:
 
     careful = indexer.encode_task.triage_documents
 
-    def never_alone(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.encode_task.Triage:
+    def never_alone(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.triage.Triage:
         found = careful(documents, redelivered=redelivered, max_attempts=max_attempts)
-        found.suspected += found.alone
-        found.alone = []
+        found.requeued += found.isolated
+        found.isolated = []
         return found
 
     indexer.encode_task.encode_run = all_or_nothing

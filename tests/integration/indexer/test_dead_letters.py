@@ -19,14 +19,15 @@ from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import LATER_FIELDS, create_generation_call
 from services.opensearch.journal import attempt_write, dead_write, retry_write
-from services.queue.messages import Publisher, encode_queue
+from services.queue.lanes import load_queue
+from services.queue.messages import Publisher
 from services.settings import Settings
 from tests.integration.indexer import journalled
 from tests.integration.indexer.journalled import Journal
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., ChildProcess]
-QUEUE = encode_queue("standin")
+QUEUE = load_queue("standin", "papers")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import redis
 from prometheus_client import REGISTRY
 
 from indexer.encode_task import run_encode
+from indexer.encoding import MAX_RUN_WINDOWS
 from indexer.runtime import Runtime, WorkerSettings
 from models.encoder import Encoder
 from services.documents.document import encoded_version
@@ -26,7 +27,8 @@ from services.opensearch.generations import (
 from services.opensearch.journal import attempt_write, dead_write, requeue_write, tombstone_write
 from services.opensearch.reindex import copy_write
 from services.opensearch.stored_document import read_windows
-from services.queue.messages import EncodeMessage, encode_queue
+from services.queue.lanes import load_queue
+from services.queue.messages import EncodeMessage
 from services.settings import Settings
 from tests.integration.indexer.journalled import Hooked, Journal
 
@@ -261,7 +263,7 @@ def test_what_there_is_no_time_for_is_sent_on(
     counts = run_encode(short, journal.message(*names), redelivered=False)
     assert counts["encoded"] + counts["left"] == 40
     assert counts["left"] > 0
-    assert broker.llen(encode_queue("standin")) == 1
+    assert broker.llen(load_queue("standin", "papers")) == 1
     assert journal.states(*names).count("pending") == counts["left"]
 
 
@@ -292,3 +294,61 @@ def without_vectors(journal: Journal, settings: Settings) -> Call:
     del body["mappings"]["properties"]["sparse"]
     call = create_generation_call(journal.generation, settings, [])
     return replace(call, body=orjson.dumps(body))
+
+
+def test_a_long_text_passes_through_several_tasks_and_no_window_is_encoded_twice(
+    settings: Settings, journal: Journal, standin: Encoder, broker: "redis.Redis"
+) -> None:
+    text = "one two three four five six seven " * 3600
+    journal.put({"long": text, "whole": text})
+    windows = len(standin.windows(text))
+    assert windows > 3 * MAX_RUN_WINDOWS
+    slow = Hooked(standin, lambda _: time.sleep(0.05))
+    short = Runtime(settings, WorkerSettings(task_budget=0.01), lambda _: slow)
+    tasks = 0
+    while journal.states("long") == ["pending"]:
+        counts = run_encode(short, journal.message("long"), redelivered=False)
+        tasks += 1
+        assert counts in ({"left": 1}, {"encoded": 1})
+        assert broker.llen(load_queue("standin", "papers")) == tasks - (counts == {"encoded": 1}), "it is sent on"
+    assert tasks == -(-windows // MAX_RUN_WINDOWS)
+    assert sum(slow.runs) == windows
+    assert run_encode(
+        Runtime(settings, WorkerSettings(), lambda _: standin), journal.message("whole"), redelivered=False
+    )
+    assert journal.whole("long")["windows"] == journal.whole("whole")["windows"]
+    assert journal.stored("long").attempts == 0, "a task that ends on purpose is no attempt"
+
+
+def test_a_part_belongs_to_one_version_and_its_loss_costs_only_time(
+    settings: Settings, journal: Journal, standin: Encoder, broker: "redis.Redis"
+) -> None:
+    journal.put({"long": "one two three four five six seven " * 3600})
+    short = Runtime(settings, WorkerSettings(task_budget=0.01), lambda _: Hooked(standin, lambda _: time.sleep(0.05)))
+    assert run_encode(short, journal.message("long"), redelivered=False) == {"left": 1}
+    journal.put({"long": "eight nine ten eleven twelve thirteen " * 3600})
+    watched = Hooked(standin)
+    text = journal.stored("long").source["text"]
+    patient = Runtime(settings, WorkerSettings(), lambda _: watched)
+    assert run_encode(patient, journal.message("long"), redelivered=False) == {"encoded": 1}
+    assert sum(watched.runs) == len(standin.windows(text)), "nothing of the other text was kept"
+    journal.put({"long": "fourteen fifteen sixteen " * 7200})
+    assert run_encode(short, journal.message("long"), redelivered=False) == {"left": 1}
+    broker.flushall()
+    assert run_encode(hooked(short, standin), journal.message("long"), redelivered=False) in (
+        {"left": 1},
+        {"encoded": 1},
+    )
+
+
+def test_a_load_makes_way_for_an_interactive_write(
+    settings: Settings, journal: Journal, standin: Encoder, runtime: Runtime
+) -> None:
+    names = [f"d{i}" for i in range(40)]
+    journal.put({name: f"words {name}" for name in (*names, "urgent")})
+    runtime.publisher.encode("standin", journal.message("urgent"), interactive=True)
+    counts = run_encode(hooked(runtime, standin), journal.message(*names), redelivered=False, loading=True)
+    assert counts == {"encoded": MAX_RUN_WINDOWS, "left": 40 - MAX_RUN_WINDOWS}
+    assert run_encode(hooked(runtime, standin), journal.message(*names), redelivered=False) == {
+        "encoded": 40 - MAX_RUN_WINDOWS, "skipped": MAX_RUN_WINDOWS,
+    }, "an interactive message gives way to nothing"  # fmt: skip

@@ -14,7 +14,7 @@ from models.encoder import Encoder
 from services.documents.document import raw_version
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.jobs import load_job_call
-from services.queue.messages import encode_queue
+from services.queue.lanes import load_queue
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal
 
@@ -36,7 +36,7 @@ def test_documents_are_journalled_enqueued_and_counted(
     assert journal.states("a", "b") == ["pending", "pending"]
     assert journal.stored("b").external == raw_version(7)
     assert journal.stored("a").source["job"] == "m1"
-    assert broker.llen(encode_queue("standin")) == 1
+    assert broker.llen(load_queue("standin", "papers")) == 1
     record = job(runtime, "m1")
     assert (record["accepted"], record["rejected"], record["complete"]) == (2, 0, True)
 
@@ -154,3 +154,12 @@ def test_without_a_place_for_messages_the_documents_are_kept(
     )
     assert run_ingest(lonely, body({"id": "a", "text": "x"}), "m1", redelivered=False) == {"accepted": 1, "rejected": 0}
     assert journal.states("a") == ["pending"]
+
+
+def test_a_message_from_before_the_oldest_tombstones_is_refused(runtime: Runtime, journal: Journal) -> None:
+    old = time.time_ns() // 1000 - int((runtime.settings.tombstone_days + 1) * 86_400e6)
+    message = body({"id": "a", "text": "one"}, sent_at=old)
+    assert run_ingest(runtime, message, "m1", redelivered=False) == {"rejected": 1}
+    assert job(runtime, "m1")["rejections"][0]["code"] == "message_too_old"
+    recent = body({"id": "a", "text": "one"}, sent_at=old + int(2 * 86_400e6))
+    assert run_ingest(runtime, recent, "m2", redelivered=False) == {"accepted": 1, "rejected": 0}

@@ -19,7 +19,8 @@ from infra.processes import ChildProcess
 from models.encoder import Encoder
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import create_generation_call, delete_generations_call, new_generation
-from services.queue.messages import EncodeMessage, encode_queue
+from services.queue.lanes import load_queue
+from services.queue.messages import EncodeMessage
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal, log_of
 from tests.integration.indexer.reindexing import another_encoder, run_command
@@ -90,13 +91,16 @@ def test_a_worker_that_journals_and_remembers_the_old_generation(
     monkeypatch.setattr("indexer.runtime.GENERATION_CACHE_SECONDS", 600.0)
     message = {"contract": "sparsewell.ingest.v1", "index": "papers", "documents": [{"id": "a", "text": "one"}]}
     run_ingest(runtime, message, "m1", redelivered=False)
-    assert (broker.llen(encode_queue("standin")), broker.llen(encode_queue("other"))) == (1, 0)
+    assert (broker.llen(load_queue("standin", "papers")), broker.llen(load_queue("other", "papers"))) == (1, 0)
     code, said = run_command(settings, "reindex", "papers", "--encoder", str(other), "--encode-here", "--unchecked")
     assert code == 0, said
     for number in (2, 3):
         message["documents"] = [{"id": f"b{number}", "text": "two"}]
         assert run_ingest(runtime, message, f"m{number}", redelivered=False) == {"accepted": 1, "rejected": 0}
-        assert (broker.llen(encode_queue("standin")), broker.llen(encode_queue("other"))) == (1, number - 1)
+        assert (broker.llen(load_queue("standin", "papers")), broker.llen(load_queue("other", "papers"))) == (
+            1,
+            number - 1,
+        )
     assert runtime.generation("papers").number == 2, "it has noticed"
 
 

@@ -18,27 +18,29 @@ import redis
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
-from indexer.sweeper import QueueHead, Sweeper
+from indexer.sweeper import READ_BYTES, QueueHead, Sweeper
 from infra.local_servers import LocalSettings
 from infra.ports import find_free_port
 from infra.processes import ChildProcess
 from infra.redis import RedisConfig, start_redis
 from models.encoder import Encoder
 from services.dates import now_ms
+from services.documents.document import Document
 from services.errors import BackendUnavailable
 from services.index_spec import IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import INCOMPLETE_SEARCH_DETAIL, Call, SyncSearchClient
-from services.opensearch.generations import create_generation_call, new_generation
-from services.opensearch.journal import attempt_write, requeue_write
-from services.queue.messages import Publisher, encode_queue
+from services.opensearch.generations import create_generation_call, new_generation, refresh_call
+from services.opensearch.journal import attempt_write, raw_write, requeue_write
+from services.queue.lanes import encode_queues, load_queue
+from services.queue.messages import Publisher
 from services.settings import Settings
 from services.telemetry import tracing
 from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., ChildProcess]
-QUEUE = encode_queue("standin")
+QUEUE = load_queue("standin", "papers")
 LEASE = 2.0
 
 
@@ -105,6 +107,8 @@ def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
     names = IndexNames(settings.index_prefix)
     broken = new_generation(names, "broken", 1, journal.generation.spec, standin.manifest)
     search.send(create_generation_call(broken, settings, [names.alias("broken")]))
+    write_bulk(search, [raw_write(broken, Document("b", "two"), "job", 1, -600)], 1024, 10)
+    search.send(refresh_call(broken.physical))
 
     class WithoutAShard(SyncSearchClient):
         def send(self, call: Call) -> object:
@@ -121,10 +125,10 @@ def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
 
 
 def long_watched() -> dict[str, QueueHead]:
-    """Observe the encoder's queue as empty two leases ago."""
+    """Observe the encoder's queues as empty two leases ago."""
     head = QueueHead(LEASE)
     head.record(now_ms() - int(2000 * LEASE), None)
-    return {"standin": head}
+    return dict.fromkeys(encode_queues("standin"), head)
 
 
 def put_back(search: SyncSearchClient, journal: Journal, name: str, seconds: float) -> None:
@@ -184,6 +188,50 @@ def test_more_than_a_page_is_swept_in_one_pass(
     monkeypatch.setattr("indexer.sweeper.SWEEP_PAGE_DOCUMENTS", 10)
     journal.put({f"d{i}": "words" for i in range(35)})
     assert sweep_for(2 * LEASE, sweeper_here, journal) == {"enqueued": 35}
+
+
+def test_indexes_take_turns_and_an_index_with_much_to_sweep_ends_its_turn(
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, standin: Encoder,
+    broker: "redis.Redis", monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("indexer.sweeper.INDEX_SECONDS", 0.0)
+    monkeypatch.setattr("indexer.sweeper.PASS_SECONDS", 0.0)
+    names = IndexNames(settings.index_prefix)
+    other = new_generation(names, "zebras", 1, journal.generation.spec, standin.manifest)
+    search.send(create_generation_call(other, settings, [names.alias("zebras")]))
+    for generation, count in ((journal.generation, 20), (other, 1)):
+        writes = [raw_write(generation, Document(f"d{n}", "words"), "job", 1, -600) for n in range(count)]
+        write_bulk(search, writes, 1024**2, 10)
+        search.send(refresh_call(generation.physical))
+    sweeper = Sweeper(settings, search, publisher, long_watched())
+    assert sweeper.sweep() == {"enqueued": 1}, "one read of the first index, and the pass is over"
+    assert sweeper.sweep() == {"enqueued": 1}
+    assert broker.llen(load_queue("standin", "zebras")) == 1, "the second pass begins with the second index"
+    assert sweeper.sweep() == {"enqueued": 1}
+    assert broker.llen(QUEUE) == 2
+
+
+def test_texts_are_read_by_bytes(
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher
+) -> None:
+    """A container of 384 MiB must bear a thousand texts of 70 KB (docs/guarantees.md)."""
+    read: list[int] = []
+
+    class Watched(SyncSearchClient):
+        def send(self, call: Call) -> object:
+            answer = search.send(call)
+            if call.path.endswith("/_mget"):
+                read.append(sum(len(document["_source"]["text"]) for document in answer["docs"]))
+            return answer
+
+    text = "words and more words. " * 12_000  # 264 KB
+    writes = [raw_write(journal.generation, Document(f"d{n}", text), "job", 1, -600) for n in range(60)]
+    write_bulk(search, writes, 4 * 1024**2, 30)
+    journal.refresh()
+    with closing(Watched(settings)) as client:
+        assert Sweeper(settings, client, publisher, long_watched()).sweep() == {"enqueued": 60}
+    assert sum(read) == 60 * len(text)
+    assert max(read) <= READ_BYTES
 
 
 def test_documents_of_which_no_attempt_ended_are_dead(

@@ -16,7 +16,8 @@ from services.errors import NotFound
 from services.index_spec import IndexNames
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.jobs import load_job_call
-from services.queue.messages import INGEST_QUEUE, IngestMessage, Publisher, encode_queue
+from services.queue.lanes import INGEST_QUEUE, interactive_queue
+from services.queue.messages import IngestMessage, Publisher
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal, log_of
 
@@ -158,7 +159,7 @@ def test_sigterm_finishes_what_has_begun(
     os.kill(worker.pid, signal.SIGTERM)
     eventually(lambda: not worker.alive(), 60, "it has ended")
     assert set(journal.states(*texts)) == {"encoded"}
-    assert broker.llen(encode_queue("standin")) == broker.hlen("unacked") == 0
+    assert broker.llen(interactive_queue("standin")) == broker.hlen("unacked") == 0
 
 
 def test_nonsense_on_the_queue_is_refused_without_being_printed(

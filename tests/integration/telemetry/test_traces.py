@@ -8,7 +8,7 @@ import httpx
 import pytest
 import redis
 
-from services.queue.messages import encode_queue
+from services.queue.lanes import interactive_queue
 from services.settings import Settings
 from tests.integration.telemetry.collector import Collector, collecting
 
@@ -93,7 +93,7 @@ def test_the_sweepers_message_is_linked_to_the_trace_in_which_its_documents_came
         )
         assert answer.json()["queued"]
     with redis.Redis.from_url(settings.redis_url) as broker:
-        assert broker.delete(encode_queue("standin")) == 1, "the message is lost"
+        assert broker.delete(interactive_queue("standin")) == 1, "the message is lost"
     start("sweeper", **quick)
     eventually(lambda: any(TRACE in span.links for span in collector.named("requeue")), 60, "it is enqueued again")
     (linked, *_) = [span for span in collector.named("requeue") if TRACE in span.links]

@@ -1,6 +1,6 @@
 """Triage of a message's documents by the isolation that they need."""
 
-from indexer.encode_task import triage_documents
+from indexer.triage import triage_documents
 from services.documents.document import VERSION_STRIDE, next_transition, raw_version
 from services.opensearch.stored_document import StoredDocument
 

@@ -10,9 +10,9 @@ from indexer.encoding import (
     EncodedDocument,
     WindowedDocument,
     cut_talk_windows,
-    encode_long_document,
     make_chaptering,
 )
+from indexer.partial_encoding import encode_long_document
 from models.chapters.engine import Episode
 from models.encoder import Encoder
 from models.registry import load_encoder

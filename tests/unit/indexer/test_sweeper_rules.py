@@ -2,7 +2,8 @@
 
 import pytest
 
-from indexer.sweeper import MAX_LEASE_SECONDS, exhaustion_reason, next_lease_seconds
+from indexer.sweeper import MAX_LEASE_SECONDS, next_lease_seconds
+from indexer.triage import exhaustion_reason
 from services.documents.document import VERSION_STRIDE, raw_version
 from services.opensearch.stored_document import StoredDocument
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import redis
 
-from services.queue.messages import encode_queue
+from services.queue.lanes import encode_queues
 from services.settings import Settings
 from tests.encoding import encoding
 
@@ -63,7 +63,7 @@ def own_indexes(request: pytest.FixtureRequest) -> Iterator[None]:
         api.delete(f"/v1/indexes/{name}").raise_for_status()
     settings: Settings = request.getfixturevalue("settings")
     with closing(redis.Redis.from_url(settings.redis_url)) as broker:
-        broker.delete(encode_queue(settings.encoder))
+        broker.delete(*encode_queues(settings.encoder))
 
 
 def names(api: httpx.Client) -> set[str]:

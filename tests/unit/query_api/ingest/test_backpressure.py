@@ -11,9 +11,18 @@ from query_api.ingest.backpressure import (
     InFlightRequests,
     backlog_refusal,
     count_waiting_documents,
+    index_refusal,
     retry_after_seconds,
 )
+from services.encoders.manifest import WindowSettings
 from services.errors import Overloaded
+from services.index_spec import EncoderIdentity, Generation, IndexSpec
+
+GENERATION = Generation(
+    index="docs", number=1, physical="sparsewell-docs.g000001", spec=IndexSpec.model_validate({}),
+    encoder=EncoderIdentity(name="standin", fingerprint="0" * 16), window=WindowSettings(pieces=64, overlap=8),
+    created_at="2026-01-01T00:00:00+00:00",
+)  # fmt: skip
 
 
 def looks(*pending: int | None) -> list[BacklogSample]:
@@ -93,3 +102,24 @@ def test_bytes_at_once_are_bounded_except_for_one_alone() -> None:
         with pytest.raises(Overloaded):
             first.reserve(61)
     assert fleet.bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "refused"),
+    [(49, 0, False), (50, 0, True), (33, 33, False), (34, 33, True), (0, 99, False), (1, 99, True)],
+)
+def test_an_index_may_have_as_much_as_there_is_room_left(own: int, others: int, refused: bool) -> None:
+    error = index_refusal(GENERATION, own, own + others, 100)
+    assert (error is not None) == refused
+    if error is not None:
+        assert (error.code, error.extra["limit"]) == ("too_many_pending", 100)
+        assert "'docs'" in error.detail
+    assert index_refusal(GENERATION, own, None, 100) is None, "an unknown count refuses nothing"
+
+
+def test_two_full_indexes_leave_a_third_to_the_others() -> None:
+    first = second = 0
+    while index_refusal(GENERATION, first, first + second, 900) is None:
+        first += 1
+        second += index_refusal(GENERATION, second, first + second, 900) is None
+    assert (first, second) == (300, 300)

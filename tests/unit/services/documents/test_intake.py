@@ -24,7 +24,7 @@ def test_accepted_rejected_and_duplicate_documents() -> None:
     intake.receive(2, refuse)
     intake.receive(4, lambda: Document("a", "y"))
     intake.receive(5, lambda: Document("c", "z"))
-    first, second = intake.writes()
+    first, second = intake.writes({})
     assert (first.id, first.version) == ("a", raw_version(5))
     assert client_version(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
     assert intake.apply_verdicts([Verdict(WriteOutcome.STORED, physical="g1"), Verdict(WriteOutcome.SUPERSEDED)]) == {
@@ -41,7 +41,7 @@ def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     for position, name in enumerate("abc", 1):
         intake.receive(position, lambda name=name: Document(name, "x"))  # type: ignore[misc]
-    intake.writes()
+    intake.writes({})
     held = intake.apply_verdicts([Verdict(WriteOutcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
     assert held == {"g1": ["a", "c"], "g2": ["b"]}
     assert intake.accepted == ["a", "b", "c"]
@@ -50,7 +50,7 @@ def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
 def test_the_raw_write_contains_the_client_s_members() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", "T", {"tag": "y"}, 3))
-    source = intake.writes()[0].source
+    source = intake.writes({})[0].source
     assert {k: source[k] for k in ("text", "title", "metadata", "state", "job", "version", "attempts")} == {
         "text": "x", "title": "T", "metadata": {"tag": "y"}, "state": "pending", "job": "job", "version": 3,
         "attempts": 0,

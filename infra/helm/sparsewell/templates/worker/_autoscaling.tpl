@@ -78,7 +78,10 @@ spec:
   pollingInterval: {{ $keda.pollingInterval }}
   cooldownPeriod: {{ $keda.cooldownPeriod }}
   triggers:
-    {{- range list (include "sparsewell.queue" (dict "root" .root "encoder" .encoder)) "sparsewell.ingest" }}
+    {{- $queue := include "sparsewell.queue" (dict "root" .root "encoder" .encoder) }}
+    {{- $queues := list $queue }}
+    {{- range until 16 }}{{ $queues = append $queues (printf "%s.load.%d" $queue .) }}{{ end }}
+    {{- range append $queues "sparsewell.ingest" }}
     - type: redis
       metadata:
         address: {{ $address | quote }}

@@ -1,0 +1,142 @@
+"""Updates through the REST API: a document stays findable by meaning, and the same text is not encoded again."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from services.documents.document import raw_version
+from services.opensearch.client import Call, SyncSearchClient
+from services.queue.lanes import interactive_queue
+from services.settings import Settings
+
+DAY = 86_400_000_000
+PATH = "/v1/indexes/docs/documents/a"
+
+
+@pytest.fixture
+def search(settings: Settings) -> Iterator[SyncSearchClient]:
+    client = SyncSearchClient(settings)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def index(api: httpx.Client, encode: Callable[[], None]) -> str:
+    """Create an index with one encoded document."""
+    assert api.put("/v1/indexes/docs", json={"fields": {"price": "number"}}).status_code == 201
+    put(api, text="Make a temporary folder.", metadata={"price": 1})
+    encode()
+    refresh(api)
+    assert found(api, "temporary folder") == ["a"]
+    return "docs"
+
+
+def put(api: httpx.Client, status: int = 202, **document: Any) -> None:
+    answer = api.put(PATH, json=document)
+    assert answer.status_code == status, answer.text
+
+
+def refresh(api: httpx.Client) -> None:
+    """Reading a job refreshes its index. A refresh interval passes otherwise."""
+    time.sleep(1.2)
+
+
+def found(api: httpx.Client, query: str, mode: str = "sparse", **more: Any) -> list[str]:
+    answer = api.post("/v1/indexes/docs/search", json={"query": query, "mode": mode, **more})
+    assert answer.status_code == 200, answer.text
+    return [hit["id"] for hit in answer.json()["hits"]]
+
+
+def waiting(settings: Settings) -> int:
+    with redis.Redis.from_url(settings.redis_address) as client:
+        return int(client.llen(interactive_queue("standin")))
+
+
+@pytest.mark.usefixtures("index")
+def test_an_updated_document_is_found_by_its_earlier_vectors_until_it_is_encoded(
+    api: httpx.Client, encode: Callable[[], None]
+) -> None:
+    put(api, text="Pause the program for a while.")
+    shown = api.get(PATH).json()
+    assert (shown["state"], shown["vectors"], shown["text"]) == ("pending", "earlier", "Pause the program for a while.")
+    assert "earlier" not in shown
+    refresh(api)
+    assert found(api, "temporary folder") == ["a"]
+    hit = api.post("/v1/indexes/docs/search", json={"query": "temporary folder", "mode": "hybrid"}).json()["hits"][0]
+    assert (hit["state"], hit["passage"]["text"]) == ("pending", "Pause the program for a while.")
+    put(api, text="Walk slowly.")
+    refresh(api)
+    assert found(api, "temporary folder") == ["a"], "a second update keeps the vectors of the last encoded version"
+    encode()
+    refresh(api)
+    shown = api.get(PATH).json()
+    assert (shown["state"], shown["vectors"]) == ("encoded", "current")
+    assert found(api, "temporary folder") == []
+    assert found(api, "walk slowly") == ["a"]
+
+
+@pytest.mark.usefixtures("index")
+def test_a_change_of_metadata_alone_is_searchable_at_once_and_asks_no_worker(
+    api: httpx.Client, settings: Settings
+) -> None:
+    put(api, text="Make a temporary folder.", metadata={"price": 2})
+    assert waiting(settings) == 0
+    shown = api.get(PATH).json()
+    assert (shown["state"], shown["vectors"], shown["metadata"]) == ("encoded", "current", {"price": 2})
+    refresh(api)
+    for mode in ("sparse", "lexical", "hybrid"):
+        assert found(api, "temporary folder", mode, filter={"field": "price", "is": 2}) == ["a"]
+        assert found(api, "temporary folder", mode, filter={"field": "price", "is": 1}) == []
+
+
+@pytest.mark.usefixtures("index")
+def test_a_delete_takes_the_earlier_vectors_away(api: httpx.Client, encode: Callable[[], None]) -> None:
+    put(api, text="Pause the program for a while.")
+    assert api.delete(PATH).status_code == 204
+    encode()
+    refresh(api)
+    assert found(api, "temporary folder") == []
+    put(api, text="Walk slowly.")
+    refresh(api)
+    assert found(api, "temporary folder") == [], "a tombstone has no vectors"
+    assert api.get(PATH).json()["vectors"] == "none"
+
+
+@pytest.mark.usefixtures("index")
+def test_a_stale_put_is_a_conflict_as_a_stale_delete_is(api: httpx.Client) -> None:
+    put(api, text="two", version=2, status=409)
+    assert api.put(PATH, json={"text": "two", "version": 2}).json()["code"] == "stale_version"
+
+
+@pytest.mark.usefixtures("index")
+def test_a_write_without_a_version_wins_over_a_host_whose_clock_is_a_day_ahead(
+    api: httpx.Client, search: SyncSearchClient, settings: Settings
+) -> None:
+    physical = f"{settings.index_prefix}-docs.g000001"
+    ahead = time.time_ns() // 1000 + DAY
+    call = Call(
+        "PUT", f"/{physical}/_doc/a", b'{"text":"ahead","state":"pending","version":%d}' % ahead,
+        {"version": raw_version(ahead), "version_type": "external"},
+    )  # fmt: skip
+    search.send(call)
+    put(api, text="later")
+    assert api.get(PATH).json()["text"] == "later"
+    assert api.delete(PATH).status_code == 204
+    put(api, text="afterwards")
+    assert api.get(PATH).json()["text"] == "afterwards"
+
+
+@pytest.mark.usefixtures("index")
+def test_the_highest_version_of_one_request_wins(api: httpx.Client) -> None:
+    items = [{"id": "x", "text": f"v{version}", "version": version} for version in (1, 3, 2)]
+    answer = api.post("/v1/indexes/docs/documents", json=items).json()
+    assert answer["accepted"] == ["x"]
+    assert [(each["position"], each["code"]) for each in answer["rejected"]] == [
+        (1, "stale_version"),
+        (3, "stale_version"),
+    ]
+    assert api.get("/v1/indexes/docs/documents/x").json()["text"] == "v3"
