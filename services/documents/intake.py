@@ -25,7 +25,7 @@ _REJECTIONS = {
 
 
 @dataclass(slots=True)
-class _Received:
+class Received:
     """A document without a verdict, and its last write."""
 
     position: int
@@ -50,7 +50,7 @@ class Intake:
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     _seen: dict[str, int | None] = field(default_factory=dict)
-    _ready: dict[str, _Received] = field(default_factory=dict)
+    _ready: dict[str, Received] = field(default_factory=dict)
     _accepted: set[str] = field(default_factory=set)
 
     def receive(self, position: int, parse: Callable[[], Document]) -> None:
@@ -68,7 +68,7 @@ class Intake:
             self.rejections.append(Rejection(position, document_id or error.extra.get("id"), error.code, error.detail))
             return
         self._seen[document_id] = document.version
-        self._ready[document_id] = _Received(position, document)
+        self._ready[document_id] = Received(position, document)
 
     def _replace_earlier(self, document: Document) -> None:
         """Reject the earlier document with the same id, unless it is journalled already.

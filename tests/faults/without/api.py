@@ -18,7 +18,7 @@ import query_api.ingest.request_body
 from cli.serve import serve_api
 from query_api.index_cache import QueryTableCache
 from services.documents.document import Document
-from services.documents.intake import Intake, _Received
+from services.documents.intake import Intake, Received
 from services.opensearch import bulk
 from services.opensearch.journal import LostAnswerCheck
 
@@ -46,7 +46,7 @@ def blocks() -> None:
 def judged_alone() -> None:
     def receive(self: Intake, position: int, parse: Callable[[], Document]) -> None:
         document = parse()
-        self._ready[document.id] = _Received(position, document)
+        self._ready[document.id] = Received(position, document)
 
     Intake.receive = receive  # type: ignore[method-assign]
 
