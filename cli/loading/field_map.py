@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from cli.loading.source import SourceRecord
+from cli.loading.source import FRONT_MATTER_PREFIX, SourceRecord
 from services.documents.document import is_date
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import FieldType
@@ -50,6 +50,11 @@ class FieldMap:
     def is_given(self) -> bool:
         """Tell whether --map or --id-from was given."""
         return bool(self.targets) or self.hashed_id
+
+    @property
+    def maps_ids(self) -> bool:
+        """Tell whether ids come from the columns that an option names."""
+        return self.hashed_id or "id" in self.targets
 
     @property
     def metadata(self) -> list[str]:
@@ -113,7 +118,7 @@ class DocumentMapper:
             *_SINGLE_COLUMN_TARGETS,
             *_JOINED_TARGETS,
             *fields,
-            *(_METADATA_PREFIX + name for name in fields),
+            *(prefix + name for prefix in (_METADATA_PREFIX, FRONT_MATTER_PREFIX) for name in fields),
         }
         self._used |= {column for columns in self._targets.values() for column in columns}
         self._used |= {column.partition(".")[0] for column in self._used}
@@ -184,8 +189,9 @@ class DocumentMapper:
         target = _METADATA_PREFIX + name
         columns = self._targets.get(target)
         if columns is None:
-            if target in record:
-                return record[target], target
+            for column in (target, FRONT_MATTER_PREFIX + name):
+                if column in record:
+                    return record[column], column
             # In a row with a `metadata` column, as an export writes it, `state` and the like belong to the export.
             reserved = (*_SINGLE_COLUMN_TARGETS, *_JOINED_TARGETS, *(EXPORTED_MEMBERS if "metadata" in record else ()))
             same_name = name in record and name not in reserved
