@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from cli.relevance.reindex_gate import QualityGate
     from cli.terminal import LoadDisplay
     from indexer.reindex.follower import Follower
-    from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing, ReindexProgress
     from indexer.runtime import Runtime
     from services.encoders.catalogue import KnownEncoder
-    from services.encoders.manifest import DenseIdentity, Manifest
     from services.index_spec import Generation
+    from services.opensearch.reindex import ReindexRecord
     from services.settings import Settings
 
 EncodeHereOption = Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")]
@@ -67,6 +66,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     ] = None,
     language: Annotated[str | None, typer.Option(help="analyser of lexical search: english or standard")] = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; repeatable")] = None,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="convert stored values to the changed types of fields, as load does")
+    ] = False,
     judgements: Annotated[
         Path | None, typer.Option(help="folder with queries.jsonl and qrels.tsv: swap only if the quality holds")
     ] = None,
@@ -89,6 +91,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from rich.console import Console
 
     from cli.loading.load import parse_fields
+    from cli.reindex_plan import begin_reindexing, find_dense_change, parse_talk_options
     from cli.terminal import LoadDisplay
     from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing
@@ -112,16 +115,16 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         dense=dense,
         windows=windows,
         chapters=chapters,
-        talk=_parse_talk_options(talk or []),
+        talk=parse_talk_options(talk or []),
     )
-    dense_vectors = _dense_identity(changes, settings)
+    dense_vectors = find_dense_change(changes, settings)
     known = load_known_encoders(settings, *([encoder] if encoder else []))
     search = SyncSearchClient(settings)
     try:
         with LoadDisplay(Console(stderr=True)) as show:
             work = Reindexing(search, settings, index)
             build = GenerationBuild(work, settings, known, show, stall_seconds, encode_here)
-            if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.report):
+            if not begin_reindexing(work, settings, known, changes, dense_vectors, show.report, convert=convert):
                 if work.current_record.step == "swapping":
                     build.swap()
                 typer.echo(
@@ -172,12 +175,7 @@ class GenerationBuild:
             progress = self.work.follow_until_caught_up(follower, self.stall_seconds, self._show)
         record = follower.record
         if record.incompatible:
-            raise Conflict(
-                "misfits",
-                f"{record.incompatible:,} documents do not fit the new declaration (for example "
-                f"{', '.join(record.incompatible_ids[:3])}): `sparsewell generations abort {record.index}`, "
-                "then change it.",
-            )
+            raise Conflict("misfits", describe_misfits(record, follower.reasons))
         fresh_dead = progress.new["dead"] - progress.old["dead"]
         if fresh_dead > 0:
             self.show.report(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
@@ -186,6 +184,7 @@ class GenerationBuild:
 
     def require_quality(self, gate: "QualityGate") -> None:
         """Compare both generations on the judged queries. Raises Conflict (`quality_gate`)."""
+        from cli.reindex_plan import find_by_fingerprint
         from cli.relevance.reindex_gate import compare_generations
         from services.encoders.query_table import QueryTable
 
@@ -231,6 +230,7 @@ class GenerationBuild:
             yield self.work.follower(dispatch, self.stall_seconds)
 
     def _open_runtime(self, target: "Generation") -> "Runtime":
+        from cli.reindex_plan import find_by_fingerprint
         from indexer.runtime import Runtime, WorkerSettings
 
         directory = find_by_fingerprint(self.known, target).directory
@@ -242,19 +242,18 @@ class GenerationBuild:
         self.show.step(done, max(1, done + new["pending"] + progress.behind), done)
 
 
-def find_by_fingerprint(known: "Sequence[KnownEncoder]", generation: "Generation") -> "KnownEncoder":
-    """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
-    from services.errors import ConfigurationError
-
-    wanted = generation.encoder
-    for encoder in known:
-        if encoder.manifest.fingerprint == wanted.fingerprint:
-            return encoder
-    raise ConfigurationError(
-        "unknown_encoder",
-        f"No model directory of the encoder {wanted.name} ({wanted.fingerprint}) is known: give it with --encoder or "
-        "in SPARSEWELL_MORE_ENCODERS.",
+def describe_misfits(record: "ReindexRecord", reasons: "Mapping[str, str]") -> str:
+    """List the first documents that do not fit the new declaration, and say what to do about them."""
+    listed = "\n".join(f"  {name}: {reasons.get(name, 'found by an earlier run')}" for name in record.incompatible_ids)
+    further = record.incompatible - len(record.incompatible_ids)
+    more = f"\n  and {further:,} more" if further > 0 else ""
+    abort = f"give up with `sparsewell generations abort {record.index}`"
+    advice = (
+        f"Correct these documents, then {abort} and begin again."
+        if record.convert
+        else f"Repeat the command with --convert to convert their values, or {abort}."
     )
+    return f"{record.incompatible:,} documents do not fit the new declaration. {advice}\n{listed}{more}"
 
 
 def _open_gate(judgements: Path | None, modes: str, max_loss: float) -> "QualityGate | None":
@@ -270,128 +269,3 @@ def _open_gate(judgements: Path | None, modes: str, max_loss: float) -> "Quality
         return None
     measure_rankings({"query": {"document": 1}}, {"query": [("document", 1.0)]})  # fails early without the `eval` extra
     return QualityGate(JudgedQuestions.read(judgements), chosen, max_loss)
-
-
-def _dense_identity(changes: "GenerationChanges", settings: "Settings") -> "DenseIdentity | None":
-    """Return the identity of the named dense encoder. Raises InvalidInput (`unknown_dense_encoder`)."""
-    from indexer.reindex.plan import NO_DENSE
-    from services.encoders.catalogue import find_dense_identity, list_dense_encoders
-
-    return (
-        None
-        if changes.dense in (None, NO_DENSE)
-        else find_dense_identity(list_dense_encoders(settings), changes.dense or "")
-    )
-
-
-def _begin_reindexing(  # type: ignore[no-untyped-def]
-    work: "Reindexing",
-    settings: "Settings",
-    known: "list[KnownEncoder]",
-    changes: "GenerationChanges",
-    dense: "DenseIdentity | None",
-    report,
-) -> bool:
-    """Plan a new generation or resume a stopped one. Return False if its swap has begun, or the sweeper has done it."""
-    from indexer.reindex.plan import describe_changes, plan_generation
-    from services.errors import Conflict
-    from services.index_spec import IndexNames
-
-    source = work.active()
-    record = work.load()
-    if record is not None and record.step == "swapping":
-        return False
-    if record is not None and record.step == "swapped" and not record.rollback and changes.any:
-        manifest = _encoder_manifest(changes, known, record.target)
-        engine = _chapter_engine_fingerprint(changes, known, record.source, settings)
-        names, number = IndexNames(settings.index_prefix), record.target.number
-        wanted = plan_generation(names, record.source, number, changes, manifest, dense, engine)
-        if _is_same_generation(wanted, record.target):
-            return False
-    if record is not None and (record.step != "following" or record.rollback):
-        raise Conflict(
-            "generation_kept",
-            f"Another generation of {work.index!r} exists ({record.step}). See `sparsewell generations show "
-            f"{work.index}`, then finish the rollback or drop the generation.",
-        )
-    manifest = _encoder_manifest(changes, known, source if record is None else record.target)
-    number = work.next_number() if record is None else record.target.number
-    engine = _chapter_engine_fingerprint(changes, known, source, settings)
-    target = plan_generation(IndexNames(settings.index_prefix), source, number, changes, manifest, dense, engine)
-    if record is None:
-        record = work.begin(source, target)
-        report(f"Building generation {number} of {work.index} from generation {source.number}.")
-    elif changes.any and not _is_same_generation(target, record.target):
-        raise Conflict(
-            "reindex_exists",
-            f"A reindex of {work.index!r} with other changes has begun. Finish it without options, or abort it "
-            f"with `sparsewell generations abort {work.index}`.",
-        )
-    else:
-        report(f"Resuming generation {number} of {work.index} ({record.copied:,} documents copied so far).")
-    for line in describe_changes(source, record.target):
-        report(f"  {line}")
-    return True
-
-
-def _parse_talk_options(pairs: list[str]) -> dict[str, object]:
-    """Parse NAME=VALUE pairs; a value is JSON if possible, else text. Raises ConfigurationError (`bad_talk`)."""
-    import json
-
-    from services.errors import ConfigurationError
-
-    options: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name or name == "chapters":
-            raise ConfigurationError("bad_talk", f"--talk {pair!r} is not NAME=VALUE (--chapters names the engine).")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
-
-
-def _chapter_engine_fingerprint(
-    changes: "GenerationChanges", known: "list[KnownEncoder]", source: "Generation", settings: "Settings"
-) -> str:
-    """Return the fingerprint of the engine that makes the chapters of talk; empty without an engine.
-
-    Raises ConfigurationError for an engine that is not available here.
-    """
-    from indexer.runtime import load_chapter_maker
-    from models.registry import load_encoder
-    from services.encoders.manifest import resolve_model_directory
-    from services.errors import ConfigurationError
-
-    talk = source.spec.talk
-    name = changes.chapters or ("none" if talk is None else talk.chapters)
-    if name not in ("tiling", "podtile"):  # `plan_generation` refuses unknown engines
-        return ""
-    directory = (
-        find_by_fingerprint(known, source).directory
-        if changes.encoder is None
-        else resolve_model_directory(changes.encoder)
-    )
-    encoder = load_encoder(str(directory))
-    try:
-        return load_chapter_maker(settings, name, encoder).fingerprint
-    except ConfigurationError:
-        if changes.chapters is not None:
-            raise
-        return source.chapters  # the engine stays the same, so this machine does not need its model
-
-
-def _encoder_manifest(
-    changes: "GenerationChanges", known: "list[KnownEncoder]", generation: "Generation"
-) -> "Manifest":
-    """Return the manifest of the named encoder, or else of the generation's encoder."""
-    from services.encoders.manifest import read_manifest, resolve_model_directory
-
-    if changes.encoder is not None:
-        return read_manifest(resolve_model_directory(changes.encoder))
-    return find_by_fingerprint(known, generation).manifest
-
-
-def _is_same_generation(left: "Generation", right: "Generation") -> bool:
-    return left.model_copy(update={"created_at": right.created_at, "token": right.token}) == right

@@ -1,7 +1,8 @@
 """Declaration files: the indexes that an installation should have, and their differences from the existing ones.
 
 `find_differences` compares a declared index with the API's answer about it, and `reindex_options` returns the arguments
-of `cli.reindex.reindex` that remove the differences. See docs/decisions/0095.
+of `cli.reindex.reindex` that remove the differences. See docs/decisions/0095. An export has a declaration file beside
+it, which declares the exported index; `describe_declaration` makes its content from the API's answer (0253).
 """
 
 import json
@@ -47,6 +48,35 @@ def read_declaration(file: Path) -> Declaration:
         ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError("bad_declaration", f"{file} is not valid JSON: {error}.") from None
+
+
+def declaration_path(exported: Path) -> Path:
+    """Return the path of the declaration file beside an exported file."""
+    return exported.with_name(f"{exported.name}.declaration.json")
+
+
+def describe_declaration(existing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the declaration that creates an index equal to an existing one. `existing` is the API's answer."""
+    same = ("fields", "window", "windows", "language", "document_top_k", "talk")
+    declared = {name: existing[name] for name in same} | {"encoder": existing["encoder"]["name"]}
+    # An API of an earlier version refuses a member that it does not know.
+    if not existing.get("adapt_weights", True):
+        declared["adapt_weights"] = False
+    return declared | ({} if existing["dense"] is None else {"dense": existing["dense"]["name"]})
+
+
+def read_export_declaration(exported: Path) -> dict[str, Any] | None:
+    """Return the declaration beside an exported file; None if there is none.
+
+    Raises ConfigurationError (`bad_declaration`).
+    """
+    file = declaration_path(exported)
+    if not file.is_file():
+        return None
+    indexes = list(read_declaration(file).indexes.values())
+    if len(indexes) != 1:
+        raise ConfigurationError("bad_declaration", f"{file} must declare one index; it declares {len(indexes)}.")
+    return indexes[0].model_dump(mode="json", exclude_unset=True)
 
 
 def find_differences(declared: IndexSpec, existing: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

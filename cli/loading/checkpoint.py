@@ -37,6 +37,7 @@ class LoadCheckpoint:
     sent: int = 0
     accepted: int = 0
     rejected: int = 0
+    unchanged: int = 0  # documents that the index has already
     refused_bytes: int = 0
     # Part of the idempotency keys of this load, so that a repeated batch keeps its job. A new load has a new id.
     load: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -64,6 +65,7 @@ class LoadCheckpoint:
                 int(stored["sent"]),
                 int(stored["accepted"]),
                 int(stored["rejected"]),
+                int(stored["unchanged"]),
                 int(stored["refused_bytes"]),
                 str(stored["load"]),
             )
@@ -86,6 +88,7 @@ class LoadCheckpoint:
             "sent": self.sent,
             "accepted": self.accepted,
             "rejected": self.rejected,
+            "unchanged": self.unchanged,
             "refused_bytes": self.refused_bytes,
             "load": self.load,
         }

@@ -10,7 +10,7 @@ import time
 import uuid
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 from urllib.parse import quote
@@ -18,18 +18,20 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from cli.api_client import connect_api, index_path, read_bulk_answer, request_json
+from cli.api_client import connect_api, index_path, quote_path_segment, read_bulk_answer, request_json
 from cli.loading.checkpoint import LoadCheckpoint
+from cli.loading.export import iter_pages
 from cli.loading.source import DocumentMaker, LoadSource, Refusal, SourceBatch, SourcePosition, read_batches
 from cli.terminal import LoadDisplay
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
-from services.index_spec import FieldType
+from services.index_spec import IndexSpec
 from services.retry import retry
 
 POLL_SECONDS = 0.5
 # Time without progress before a warning that a worker may be missing.
 STALL_WARNING_SECONDS = 30.0
 MAX_BATCH_BYTES = 4 * 1024**2
+EXPORT_PAGE_DOCUMENTS = 1000
 # Backpressure: Redis holds the queue in memory, so a load waits while the queue is longer than this.
 MAX_WAITING_MESSAGES = 50
 MAX_QUEUE_BYTES = 32 * 1024**2
@@ -60,15 +62,21 @@ def send_all(
     make: DocumentMaker,
     size: int,
     show: LoadDisplay,
+    is_known: Callable[[bytes], bool] = lambda _: False,
 ) -> None:
-    """Send the sources from the checkpoint's position to the end, in batches of `size` documents."""
+    """Send the sources from the checkpoint's position to the end, in batches of `size` documents.
+
+    Documents that the index has already (`is_known`) are counted and not sent.
+    """
     total = sum(source.size for source in sources)
     show.begin("loading", total, first=record.sent)
     before = sum(source.size for source in sources[: record.place.part])
     for part, source in enumerate(sources[record.place.part :], record.place.part):
         identity = source.identity()
         for batch in read_batches(source, record.place, make, size, MAX_BATCH_BYTES):
-            _send_batch(batch, record, destination, sources)
+            fresh = [(number, line) for number, line in batch.lines if not is_known(line)]
+            record.unchanged += len(batch.lines) - len(fresh)
+            _send_batch(replace(batch, lines=fresh), record, destination, sources)
             show.step(before + batch.read, total, record.sent)
         if not _is_unchanged(source, identity):
             show.report(f"{source.name} changed while it was read: load it again.")
@@ -129,10 +137,26 @@ class ApiDestination:
         self._load = uuid.uuid4().hex
         self._client = connect_api(self.base, httpx.Timeout(60, connect=5))
 
-    def create(self, fields: dict[str, str], *, talk: bool = False) -> bool:
+    def create(self, declaration: Mapping[str, Any]) -> bool:
         """Create the index. Return False if the index exists; it does not change."""
         try:
-            self._request("PUT", self._path, json={"fields": fields} | ({"talk": {}} if talk else {}))
+            self._request("PUT", self._path, json=dict(declaration))
+        except Conflict as error:
+            if error.code != "index_exists":
+                raise
+            return False
+        return True
+
+    def export(self) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
+        """Yield the documents and the trailer of each page of an export of the index."""
+        first = {"size": EXPORT_PAGE_DOCUMENTS}
+        return iter_pages(self.base, f"{self._path}/export", first, self._retry_seconds, self._report)
+
+    def delete(self, document_id: str, version: int) -> bool:
+        """Delete a document up to a version. Return False if the index has a newer version."""
+        path = f"{self._path}/documents/{quote_path_segment(document_id, 'The id')}"
+        try:
+            self._request("DELETE", path, params={"version": version})
         except Conflict:
             return False
         return True
@@ -141,14 +165,10 @@ class ApiDestination:
         """Return the creation time of the index. Raises NotFound (`index_not_found`)."""
         return str(self._request("GET", self._path)["created_at"])
 
-    def fields(self) -> dict[str, FieldType]:
-        """Return the metadata fields that the index declares."""
-        fields: dict[str, FieldType] = self._request("GET", self._path)["fields"]
-        return fields
-
-    def takes_talk(self) -> bool:
-        """Tell whether the index declares talk."""
-        return self._request("GET", self._path)["talk"] is not None
+    def spec(self) -> IndexSpec:
+        """Return the fields and the talk that the index declares."""
+        answer = self._request("GET", self._path)
+        return IndexSpec(fields=answer["fields"], talk=answer["talk"])
 
     def created_at_if_known(self) -> str:
         """Return the creation time, or an empty text if the API does not answer at once (a load by the queue)."""

@@ -1,7 +1,7 @@
 """Sources whose documents are files: a directory, or files given by name.
 
-`walk_files` yields the files of a directory in a stable order, so that a load can be resumed, follows links without
-circles, and counts the skipped files. `FileSource` is the base class of `TextSource` and `TalkSource`.
+`walk_files` yields the files of a directory in a stable order, so that a load can be resumed, follows no link out of
+the directory, and counts the skipped files. `FileSource` is the base class of `TextSource` and `TalkSource`.
 """
 
 import hashlib
@@ -16,6 +16,9 @@ from pathlib import Path
 from cli.loading.source import DocumentMaker, SourcePosition, SourceRow
 from services.errors import InvalidInput
 
+_INNER_LINKS = "links to directories that are read anyway"
+_OUTER_LINKS = "links out of the directory or to hidden files"
+
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
@@ -29,10 +32,11 @@ class FileEntry:
 def walk_files(root: Path, skipped: Counter[str], wanted: Callable[[Path], bool]) -> Iterator[FileEntry]:
     """Yield the `wanted` files below `root`, sorted by name within each directory. Count the others by reason.
 
-    A link to a directory is followed, unless its target contains or is inside a directory that is read anyway; so no
-    circle is possible. Raises OSError if the root cannot be listed.
+    A link is followed only to a file inside the root that is not hidden: a repository of somebody else may have a link
+    to /etc/passwd. A directory inside the root is read without links, so no circle is possible. Raises OSError if the
+    root cannot be listed.
     """
-    known = [root.resolve()]
+    resolved = root.resolve()
     stack: list[tuple[str, Iterator[os.DirEntry[str]]]] = [("", iter(_list_directory(root)))]
     while stack:
         prefix, entries = stack[-1]
@@ -45,10 +49,12 @@ def walk_files(root: Path, skipped: Counter[str], wanted: Callable[[Path], bool]
             skipped["hidden"] += 1
             continue
         try:
-            if entry.is_dir():
-                if entry.is_symlink() and not _is_new_directory(path.resolve(), known):
-                    skipped["links to directories that are read anyway"] += 1
+            if entry.is_symlink() and (entry.is_dir() or entry.is_file()):
+                inside = is_inside(resolved, path)
+                if not inside or entry.is_dir():
+                    skipped[_INNER_LINKS if inside else _OUTER_LINKS] += 1
                     continue
+            if entry.is_dir():
                 stack.append((f"{name}/", iter(_list_directory(path))))
             elif not entry.is_file():
                 skipped["broken links and special files"] += 1
@@ -67,12 +73,10 @@ def _list_directory(path: Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_new_directory(target: Path, known: list[Path]) -> bool:
-    """Tell whether a link's target is outside of the known directories, and add it to them."""
-    if any(target.is_relative_to(directory) or directory.is_relative_to(target) for directory in known):
-        return False
-    known.append(target)
-    return True
+def is_inside(root: Path, path: Path) -> bool:
+    """Tell whether a path leads to a place below the resolved `root` that is not hidden, after all links."""
+    target = path.resolve()
+    return target.is_relative_to(root) and not any(part.startswith(".") for part in target.relative_to(root).parts)
 
 
 def printable_name(name: str) -> str:
@@ -113,6 +117,16 @@ class FileSource(ABC):
         """Return a text that changes with the name, size or modification time of a file."""
         return self._identity
 
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether the files are all files of a directory."""
+        return self._root is not None
+
+    def list_ids(self) -> tuple[set[str], list[str]]:
+        """Return the ids of all documents, and the names of the entries that cannot be read, maybe directories."""
+        entries = list(self._entries(Counter()))
+        return {self._id(entry) for entry in entries}, [entry.name for entry in entries if entry.fault]
+
     def columns(self) -> None:
         """Return None: each document has its own columns."""
         return None
@@ -140,6 +154,10 @@ class FileSource(ABC):
     def _companions(self, path: Path) -> Iterable[Path]:
         """Return files that may exist and belong to the document of `path`."""
         return ()
+
+    def _id(self, entry: FileEntry) -> str:
+        """Return the id of a file's document."""
+        return entry.name
 
     @abstractmethod
     def _entries(self, skipped: Counter[str]) -> Iterator[FileEntry]:

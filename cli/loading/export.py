@@ -56,7 +56,8 @@ def export(
 ) -> None:
     """Write the documents of an index with id, title, text, metadata, version and state.
 
-    `sparsewell load` reads the file. The file gets its name when it is complete. Exit status 1: an error, and no file.
+    `sparsewell load` reads the file, and with --create the declaration of the index, which FILE.declaration.json has.
+    The file gets its name when it is complete. Exit status 1: an error, and no file.
 
     Example: sparsewell export books --output books.jsonl.gz
     """
@@ -77,6 +78,7 @@ def export(
     with LoadDisplay(Console(stderr=True)) as show:
         try:
             with open_writer(output, parquet=parquet, vectors=vectors) as writer:
+                declaration = None if output is None else request_declaration(base, index, retry_seconds, show.report)
                 for lines, trailer in iter_pages(base, path, parameters, retry_seconds, show.report):
                     if exported == 0:
                         show.begin("exporting", trailer["total"], unit="documents")
@@ -84,6 +86,8 @@ def export(
                     exported += len(lines)
                     show.step(exported, trailer["total"], exported)
                 require_complete_export(exported, trailer)
+                if output is not None and declaration is not None:
+                    _write_declaration(output, index, declaration)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except BrokenPipeError:
@@ -91,6 +95,25 @@ def export(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
     typer.echo(f"{exported:,} documents{f' in {output}' if output else ''}", err=True)
+
+
+def request_declaration(base: str, index: str, retry_seconds: float, report: Callable[[str], None]) -> dict[str, Any]:
+    """Return the declaration of an index. Raises NotFound (`index_not_found`)."""
+    from cli.api_client import connect_api, index_path, request_json
+    from services.declarations import describe_declaration
+    from services.retry import retry
+
+    with connect_api(base, 60) as client:
+        answer = retry(lambda: request_json(client, base, "GET", index_path(index)), retry_seconds, report)
+    return describe_declaration(answer)
+
+
+def _write_declaration(output: Path, index: str, declaration: Mapping[str, Any]) -> None:
+    """Write the declaration file beside an export, before the export gets its name."""
+    from services.declarations import declaration_path
+
+    with write_atomically(declaration_path(output)) as out:
+        out.write(orjson.dumps({"indexes": {index: declaration}}, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def choose_format(output: Path | None, option: ExportFormat | None) -> ExportFormat:

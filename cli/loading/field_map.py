@@ -7,17 +7,15 @@ refused (`bad_value`).
 
 import csv
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from cli.loading.source import SourceRecord
-from services.documents.document import is_date
+from cli.loading.source import FRONT_MATTER_PREFIX, SourceRecord
+from services.documents.conversion import INTEGER, as_text, bad_value, convert_value
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import FieldType
 
@@ -32,11 +30,6 @@ _JSON_COLUMNS = ("segments", "transcript", "chapters")
 TALK_COLUMNS = (*_TEXT_COLUMNS, *_JSON_COLUMNS, "duration")
 _MAX_UNUSED_NAMES = 20
 _ABSENT = object()
-_NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?")
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-# Databases print times in ISO 8601, but with a space.
-_SPACED_DATE = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d.*)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,11 @@ class FieldMap:
     def is_given(self) -> bool:
         """Tell whether --map or --id-from was given."""
         return bool(self.targets) or self.hashed_id
+
+    @property
+    def maps_ids(self) -> bool:
+        """Tell whether ids come from the columns that an option names."""
+        return self.hashed_id or "id" in self.targets
 
     @property
     def metadata(self) -> list[str]:
@@ -113,7 +111,7 @@ class DocumentMapper:
             *_SINGLE_COLUMN_TARGETS,
             *_JOINED_TARGETS,
             *fields,
-            *(_METADATA_PREFIX + name for name in fields),
+            *(prefix + name for prefix in (_METADATA_PREFIX, FRONT_MATTER_PREFIX) for name in fields),
         }
         self._used |= {column for columns in self._targets.values() for column in columns}
         self._used |= {column.partition(".")[0] for column in self._used}
@@ -184,8 +182,9 @@ class DocumentMapper:
         target = _METADATA_PREFIX + name
         columns = self._targets.get(target)
         if columns is None:
-            if target in record:
-                return record[target], target
+            for column in (target, FRONT_MATTER_PREFIX + name):
+                if column in record:
+                    return record[column], column
             # In a row with a `metadata` column, as an export writes it, `state` and the like belong to the export.
             reserved = (*_SINGLE_COLUMN_TARGETS, *_JOINED_TARGETS, *(EXPORTED_MEMBERS if "metadata" in record else ()))
             same_name = name in record and name not in reserved
@@ -262,29 +261,10 @@ def _read_duration(record: SourceRecord) -> Any:
     return value
 
 
-def as_text(value: Any, column: str) -> str | None:
-    """Convert a value to text, or to None if it is empty.
-
-    Raises InvalidInput (`bad_value`) for lists, objects and bytes.
-    """
-    match value:
-        case None | "":
-            return None
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int() | float() | Decimal():
-            return str(value)
-        case datetime() | date():
-            return value.isoformat()
-    raise _bad_value(value, column, "text")
-
-
 def as_id(value: Any, column: str) -> str | None:
     """Convert a value to a document id. Other numbers than integers are refused: they have several spellings."""
     if isinstance(value, float | Decimal | bool):
-        raise _bad_value(value, column, "an id (text or a whole number)")
+        raise bad_value(value, column, "an id (text or a whole number)")
     return as_text(value, column)
 
 
@@ -294,69 +274,6 @@ def as_version(value: Any, column: str) -> int | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+    if isinstance(value, str) and INTEGER.fullmatch(value.strip()):
         return int(value)
-    raise _bad_value(value, column, "a whole number")
-
-
-def convert_value(kind: FieldType, value: Any, column: str) -> Any:
-    """Convert a metadata value, or a list, to the declared type; None stands for no value.
-
-    Raises InvalidInput (`bad_value`).
-    """
-    if isinstance(value, list | tuple):
-        items = [_convert_single(kind, item, column) for item in value]
-        return [item for item in items if item is not None] or None
-    return _convert_single(kind, value, column)
-
-
-def _convert_single(kind: FieldType, value: Any, column: str) -> Any:
-    if value is None or value == "":
-        return None
-    match kind:
-        case "keyword" | "text":
-            return as_text(value, column)
-        case "number":
-            return _convert_number(value, column)
-        case "boolean":
-            return _convert_boolean(value, column)
-        case "date":
-            return _convert_date(value, column)
-
-
-def _convert_number(value: Any, column: str) -> int | float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, str):
-        text = value.strip()
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _NUMBER.fullmatch(text):
-            return float(text)
-    raise _bad_value(value, column, "a number")
-
-
-def _convert_boolean(value: Any, column: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
-        return _BOOLEANS[value.strip().lower()]
-    raise _bad_value(value, column, "true, false, 1 or 0")
-
-
-def _convert_date(value: Any, column: str) -> str:
-    if isinstance(value, date):  # datetime is a subclass
-        return value.isoformat()
-    if isinstance(value, str):
-        text = _SPACED_DATE.sub(r"\1T\2", value.strip())
-        if is_date(text):
-            return text
-    raise _bad_value(value, column, "a date as in 2026-11-24 or 2026-11-24T09:30:00Z")
-
-
-def _bad_value(value: Any, column: str, wanted: str) -> InvalidInput:
-    text = repr(value)
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return InvalidInput("bad_value", f"Column {column[:80]!r}: {shown} is not {wanted}.")
+    raise bad_value(value, column, "a whole number")

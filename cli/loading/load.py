@@ -6,31 +6,23 @@ waits until the documents are encoded, and prints the refused ones.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.loading.source import (
-    FORMATS_BY_SUFFIX,
-    ROW_FORMATS,
-    TEXT_FORMATS,
-    DocumentKind,
-    FileFormat,
-    LoadSource,
-    detect_format,
-)
+from cli.loading.arguments import open_sources, save_standard_input
+from cli.loading.source import DocumentKind, FileFormat, LoadSource
 from cli.terminal import ApiOption, RetrySecondsOption
-from services.documents.compressed_lines import split_suffixes
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import ConfigurationError, Conflict
+from services.index_spec import IndexSpec
 
 if TYPE_CHECKING:
     from cli.loading.checkpoint import LoadCheckpoint
     from cli.loading.destinations import ApiDestination
-    from cli.loading.field_map import FieldMap
     from cli.terminal import LoadDisplay
 
 SHOWN_REFUSALS = 10
@@ -48,7 +40,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         list[Path],
         typer.Argument(
             help="files of JSONL, CSV, TSV, Parquet, Markdown, HTML or text, or a directory of the last three; "
-            "may be compressed (.gz, .bz2, .xz, .zst)"
+            "may be compressed (.gz, .bz2, .xz, .zst); - reads rows from standard input"
         ),
     ],
     index: Annotated[str, typer.Option("--index", "-i", help="index to load into")],
@@ -74,10 +66,19 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     id_from: Annotated[
         str | None, typer.Option(help="column of the id, or @content for a hash of the document")
     ] = None,
-    create: Annotated[bool, typer.Option("--create", help="create the index if it is missing")] = False,
+    create: Annotated[
+        bool,
+        typer.Option(
+            "--create", help="create the index if it is missing, as the declaration file of an export declares it"
+        ),
+    ] = False,
     field: Annotated[
         list[str] | None, typer.Option(help="with --create: NAME=TYPE of a metadata field; repeatable")
     ] = None,
+    mirror: Annotated[
+        bool,
+        typer.Option("--mirror", help="also delete the documents of the index that have no file in the directory"),
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, max=1000, help="documents per request or message")] = 500,
     wait: Annotated[bool, typer.Option(help="wait until all documents are encoded")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="start again instead of resuming")] = False,
@@ -95,6 +96,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from cli.api_client import api_address, require_writable
     from cli.loading.destinations import ApiDestination, QueueDestination, send_all
     from cli.loading.field_map import DocumentMapper, parse_field_map
+    from cli.loading.mirror import find_mirrored_directory, read_indexed_documents, remove_documents_without_file
     from cli.terminal import LoadDisplay
     from services.settings import Settings
 
@@ -103,34 +105,36 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     fields = parse_fields(field or [], create=create)
     field_map = parse_field_map(map or [], id_from)
     base = api_address(settings, api)
-    sources = open_sources(source, format, delimiter, field_map, kind)
     records = records_directory()
-    if rejected is not None:
-        require_writable(rejected)
-    with LoadDisplay(Console(stderr=True)) as show:
+    with save_standard_input(source, format, records) as paths, LoadDisplay(Console(stderr=True)) as show:
+        sources = open_sources(paths, format, delimiter, field_map, kind)
+        mirrored = find_mirrored_directory(sources, maps_ids=field_map.maps_ids) if mirror else None
+        if rejected is not None:
+            require_writable(rejected)
         rest = ApiDestination(base, index, retry_seconds, show.report)
-        if create and rest.create(
-            dict.fromkeys(field_map.metadata, "keyword") | fields, talk=kind is DocumentKind.talk
-        ):
-            show.report(f"Created the index {index}.")
+        if create:
+            declaration = make_declaration(paths, field_map.metadata, fields, talk=kind is DocumentKind.talk)
+            _create_index(rest, index, declaration, fields, show.report)
         typed = any(opened.typed for opened in sources)
         needs_api = via is DestinationName.api or create or typed
         created_at = rest.created_at() if needs_api else rest.created_at_if_known()
-        make = DocumentMapper(field_map, rest.fields() if typed else {}, talk=typed and rest.takes_talk())
+        spec = rest.spec() if typed else IndexSpec()
+        make = DocumentMapper(field_map, spec.fields, talk=spec.talk is not None)
         target = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
-        record = open_checkpoint(records, source, sources, target, restart=restart, report=show.report)
+        record = open_checkpoint(records, paths, sources, target, restart=restart, report=show.report)
         job = next(iter(record.jobs), None)
         destination = (
             QueueDestination(settings.redis_address, index, job, retry_seconds, show.report)
             if via is DestinationName.queue
             else rest.of(record.load)
         )
-        for note in (note for opened in sources for note in opened.notes()):
-            show.report(note)
+        _report_start(record, sources, show.report)
+        removed = 0
         try:
-            if record.resumed:
-                show.report(f"Resuming after {describe_place(record, sources)} (--restart starts again).")
-            send_all(sources, record, destination, make, batch, show)
+            indexed = read_indexed_documents(rest, sources, show, mirror=mirror)
+            send_all(sources, record, destination, make, batch, show, indexed.has if indexed else lambda _: False)
+            if mirrored is not None and indexed is not None:
+                removed = remove_documents_without_file(rest, mirrored, indexed, show.report)
             states = _wait_for_load(record, rest, via, sources, show) if wait else None
         except KeyboardInterrupt:
             show.report(f"Stopped after {describe_place(record, sources)}. Repeat the command to resume.")
@@ -140,15 +144,65 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             rest.close()
         if make.unused:
             show.report(f"Unused columns: {', '.join(make.unused)} (see --map).")
-    if rejected is not None:
-        _write_refusals(rejected, record)
-    raise typer.Exit(report_load(record, states))
+    _write_refusals(rejected, record)
+    raise typer.Exit(report_load(record, states, removed))
+
+
+def _create_index(
+    rest: "ApiDestination",
+    index: str,
+    declaration: Mapping[str, Any],
+    fields: Mapping[str, str],
+    report: Callable[[str], None],
+) -> None:
+    """Create the index if it is missing. Raises Conflict (`field_differs`)."""
+    if rest.create(declaration):
+        report(f"Created the index {index}.")
+    require_declared(index, fields, rest.spec().fields)
+
+
+def _report_start(record: "LoadCheckpoint", sources: "Sequence[LoadSource]", report: Callable[[str], None]) -> None:
+    """Report the skipped files, and where a stopped load continues."""
+    for note in (note for opened in sources for note in opened.notes()):
+        report(note)
+    if record.resumed:
+        report(f"Resuming after {describe_place(record, sources)} (--restart starts again).")
+
+
+def make_declaration(
+    paths: Sequence[Path], mapped: Sequence[str], fields: Mapping[str, str], *, talk: bool
+) -> dict[str, Any]:
+    """Return the declaration of a new index: the one beside an export, with the mapped fields and those of --field.
+
+    Raises ConfigurationError (`bad_declaration`).
+    """
+    from services.declarations import read_export_declaration
+
+    found = [declared for path in paths if (declared := read_export_declaration(path)) is not None]
+    if any(declared != found[0] for declared in found):
+        raise ConfigurationError("bad_declaration", "The declarations beside the files differ: load each file alone.")
+    declaration = found[0] if found else {}
+    declaration["fields"] = dict.fromkeys(mapped, "keyword") | declaration.get("fields", {}) | fields
+    return {"talk": {}} | declaration if talk and not declaration.get("talk") else declaration
+
+
+def require_declared(index: str, fields: Mapping[str, str], existing: Mapping[str, str]) -> None:
+    """Check that an index declares the fields of --field. Raises Conflict (`field_differs`).
+
+    An index that exists keeps its declaration, so a load would refuse or convert values by another type.
+    """
+    for name, kind in fields.items():
+        if existing.get(name) != kind:
+            declared = f"declares {name}={existing[name]}" if name in existing else f"does not declare {name}"
+            raise Conflict(
+                "field_differs",
+                f"The index {index} exists and {declared}: leave out --field {name}={kind}, or change the index with "
+                f"`sparsewell reindex {index} --field {name}={kind}`.",
+            )
 
 
 def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
     """Parse NAME=TYPE pairs of metadata fields. Raises ConfigurationError (`bad_field`)."""
-    from services.errors import ConfigurationError
-
     if pairs and not create:
         raise ConfigurationError("bad_field", "--field needs --create: it declares fields of a new index.")
     fields = {}
@@ -160,127 +214,6 @@ def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
             )
         fields[name] = kind
     return fields
-
-
-def open_sources(
-    paths: Sequence[Path],
-    format_option: FileFormat | None,
-    delimiter: str | None,
-    field_map: "FieldMap",
-    kind: DocumentKind | None = None,
-) -> list[LoadSource]:
-    """Open the sources in the order of the arguments and check their headers.
-
-    Raises ConfigurationError (`unreadable_file`, `unknown_format`, `unknown_column`, `bad_delimiter`, `bad_map`,
-    `two_directories`), and InvalidInput if a single source has a bad header.
-    """
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
-        raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
-    if kind is DocumentKind.talk and not all(_has_rows(path, format_option) for path in paths):
-        if format_option or delimiter or field_map.is_given:
-            raise ConfigurationError("bad_map", "--kind talk reads transcripts, which have no columns to map.")
-        return _open_talks(paths)
-    sources: list[LoadSource] = []
-    # Neighbouring text files are one source, so that they share batches.
-    for directory, file_format, group in _group_arguments(paths, format_option):
-        try:
-            sources += _open_group(directory, file_format, group, format_option, delimiter, field_map)
-        except OSError as error:
-            name = error.filename or group[0]
-            raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
-    _require_one_directory(paths)
-    _check_columns(sources, field_map)
-    return sources
-
-
-def _has_rows(path: Path, format_option: FileFormat | None) -> bool:
-    """Tell whether each row of a file is a document. Such a row has its own `kind`."""
-    from cli.loading.text_files import TRANSCRIPT_MEDIA_TYPES
-
-    if path.is_dir():
-        return False
-    suffix = split_suffixes(path)[0]
-    by_suffix = None if suffix in TRANSCRIPT_MEDIA_TYPES else FORMATS_BY_SUFFIX.get(suffix)
-    return (format_option or by_suffix) in ROW_FORMATS
-
-
-def _open_talks(paths: Sequence[Path]) -> list[LoadSource]:
-    from cli.loading.text_files import TalkSource
-
-    sources: list[LoadSource] = []
-    try:
-        for directory, group in groupby(paths, Path.is_dir):
-            files = list(group)
-            for path in () if directory else files:
-                path.open("rb").close()
-            sources += [TalkSource(path) for path in files] if directory else [TalkSource(None, files)]
-    except OSError as error:
-        name = error.filename or paths[0]
-        raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
-    _require_one_directory(paths)
-    return sources
-
-
-def _require_one_directory(paths: Sequence[Path]) -> None:
-    if sum(path.is_dir() for path in paths) > 1:
-        raise ConfigurationError("two_directories", "Load one directory at a time: ids are paths below it.")
-
-
-def _group_arguments(
-    paths: Sequence[Path], format_option: FileFormat | None
-) -> Iterator[tuple[bool, FileFormat | None, list[Path]]]:
-    """Yield runs of arguments with the same reader: whether they are directories, the format, the paths."""
-
-    def reader(path: Path) -> tuple[bool, FileFormat | None]:
-        if path.is_dir():
-            return True, None
-        file_format = format_option or detect_format(path)
-        return False, FileFormat.text if file_format in TEXT_FORMATS else file_format
-
-    for (directory, file_format), group in groupby(paths, reader):
-        yield directory, file_format, list(group)
-
-
-def _open_group(
-    directory: bool,
-    file_format: FileFormat | None,
-    group: list[Path],
-    format_option: FileFormat | None,
-    delimiter: str | None,
-    field_map: "FieldMap",
-) -> list[LoadSource]:
-    from cli.loading.tabular import DelimitedSource, JsonLinesSource, ParquetSource
-    from cli.loading.text_files import TextSource
-
-    if directory:
-        return [TextSource(path) for path in group]
-    for path in group:
-        if not path.is_file() and path.exists():  # opening a pipe would consume its content
-            raise ConfigurationError("unreadable_file", f"{path} is not a regular file, so a load cannot be resumed.")
-        path.open("rb").close()
-    match file_format:
-        case FileFormat.jsonl:
-            return [JsonLinesSource(path, mapped=field_map.is_given) for path in group]
-        case FileFormat.csv | FileFormat.tsv:
-            separator = delimiter or ("," if file_format is FileFormat.csv else "\t")
-            return [DelimitedSource(path, separator) for path in group]
-        case FileFormat.parquet:
-            return [ParquetSource(path) for path in group]
-        case _:
-            return [TextSource(None, group, format_option)]
-
-
-def _check_columns(sources: Sequence[LoadSource], field_map: "FieldMap") -> None:
-    # One bad header of several does not stop the load: the file is refused when it is read.
-    for source in sources:
-        try:
-            columns = source.columns()
-        except InvalidInput:
-            if len(sources) == 1:
-                raise
-            continue
-        if columns is not None:
-            field_map.require(columns, source.name)
 
 
 def records_directory() -> Path:
@@ -304,7 +237,6 @@ def open_checkpoint(
     Raises ConfigurationError (`unreadable_file`).
     """
     from cli.loading.checkpoint import LoadCheckpoint, checkpoint_name, content_identity
-    from services.errors import ConfigurationError
 
     try:
         content = content_identity(sources)
@@ -357,14 +289,16 @@ def _wait_for_load(
     return states
 
 
-def report_load(record: "LoadCheckpoint", states: Counter[str] | None) -> int:
+def report_load(record: "LoadCheckpoint", states: Counter[str] | None, removed: int = 0) -> int:
     """Print the result of the load, delete its checkpoint, and return the exit status."""
     for refusal in islice(record.refusals(), SHOWN_REFUSALS):
         name = f" ({refusal.id})" if refusal.id else ""
         typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
     if record.rejected > SHOWN_REFUSALS:
         typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes all to a file.")
-    typer.echo(f"{record.accepted:,} accepted, {record.rejected:,} rejected")
+    further = ((record.unchanged, "unchanged"), (removed, "removed"))
+    counts = [f"{record.accepted:,} accepted", f"{record.rejected:,} rejected"]
+    typer.echo(", ".join([*counts, *(f"{count:,} {name}" for count, name in further if count)]))
     record.forget()
     if states is None:
         return 1 if record.rejected else 0
@@ -373,7 +307,9 @@ def report_load(record: "LoadCheckpoint", states: Counter[str] | None) -> int:
     return 1 if record.rejected or states["dead"] else 0
 
 
-def _write_refusals(path: Path, record: "LoadCheckpoint") -> None:
+def _write_refusals(path: Path | None, record: "LoadCheckpoint") -> None:
+    if path is None:
+        return
     with path.open("w", encoding="utf-8") as out:
         for refusal in record.refusals():
             out.write(json.dumps(refusal.as_json(), ensure_ascii=False) + "\n")

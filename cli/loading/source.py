@@ -56,6 +56,8 @@ FORMATS_BY_SUFFIX = {
     ".txt": FileFormat.text,
     ".text": FileFormat.text,
 }
+# Prefix of the columns of front matter whose names are members of a document.
+FRONT_MATTER_PREFIX = "front_matter."
 SourceRecord = Mapping[str, Any]
 
 

@@ -8,15 +8,16 @@ NAME.vtt, .json, .srt or .txt, with optional companion files NAME.chapters.json 
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cli.loading.directories import FileEntry, FileSource, printable_name, walk_files
+from cli.loading.directories import FileEntry, FileSource, is_inside, printable_name, walk_files
 from cli.loading.source import (
     FORMATS_BY_SUFFIX,
+    FRONT_MATTER_PREFIX,
     MAX_RECORD_BYTES,
     TEXT_FORMATS,
     DocumentMaker,
@@ -60,6 +61,8 @@ TRANSCRIPT_MEDIA_TYPES = {
 }
 CHAPTERS = ".chapters.json"
 META = ".meta.json"
+# Keys of the front matter that are no member of the document.
+_MEMBER_KEYS = ("id", "text", "version")
 _META_MEMBERS = ("title", "description", "duration", "url", "metadata", "version")
 
 
@@ -123,10 +126,14 @@ class TalkSource(FileSource):
         super().__init__(root, files)
 
     def _companions(self, path: Path) -> Iterable[Path]:
-        return _companion_paths(path)
+        root = (self._root or path.parent).resolve()
+        return (companion for companion in _companion_paths(path) if is_inside(root, companion))
+
+    def _id(self, entry: FileEntry) -> str:
+        return entry.name[: -len(entry.path.suffix)]
 
     def _document(self, entry: FileEntry, make: DocumentMaker) -> bytes | InvalidInput:
-        return _make_talk(entry)
+        return _make_talk(self._id(entry), entry.path, set(self._companions(entry.path)))
 
     def _entries(self, skipped: Counter[str]) -> Iterator[FileEntry]:
         if self._root is None:
@@ -144,18 +151,18 @@ class TalkSource(FileSource):
                 yield entry
 
 
-def _make_talk(entry: FileEntry) -> bytes | InvalidInput:
+def _make_talk(talk_id: str, path: Path, companions: Set[Path]) -> bytes | InvalidInput:
     """Return the JSON of a talk for the API. The service parses the transcript."""
-    chapters, meta = _companion_paths(entry.path)
-    document: dict[str, Any] = {"id": entry.name[: -len(entry.path.suffix)], "kind": "talk"}
+    chapters, meta = _companion_paths(path)
+    document: dict[str, Any] = {"id": talk_id, "kind": "talk"}
     try:
-        text = read_text(entry.path)
+        text = read_text(path)
         if not text.strip():
             raise InvalidInput("empty_file", "The file has no text.")
-        document["transcript"] = {"type": TRANSCRIPT_MEDIA_TYPES[entry.path.suffix.lower()], "text": text}
-        if chapters.exists():
+        document["transcript"] = {"type": TRANSCRIPT_MEDIA_TYPES[path.suffix.lower()], "text": text}
+        if chapters in companions and chapters.exists():
             document["chapters"] = _read_json(chapters)
-        if meta.exists():
+        if meta in companions and meta.exists():
             document |= _read_meta(meta)
         return orjson.dumps(document)
     except ConfigurationError as error:
@@ -225,12 +232,13 @@ def read_text(path: Path) -> str:
 def read_markdown(text: str) -> dict[str, Any]:
     """Read the columns `title`, `text` and one for each key of the front matter.
 
-    The keys `id` and `text` of the front matter become `front_matter.id` and `front_matter.text`. Raises InvalidInput
+    The keys `id`, `text` and `version` of the front matter become `front_matter.id` and so on: the version of a page is
+    not the version of its document, which a page with `version: 3` could never change again. Raises InvalidInput
     (`bad_front_matter`), ConfigurationError (`missing_library`).
     """
     front, body = _split_front_matter(text)
     title, body = _split_title(body)
-    columns = {f"front_matter.{name}" if name in ("id", "text") else name: value for name, value in front.items()}
+    columns = {f"{FRONT_MATTER_PREFIX}{name}" if name in _MEMBER_KEYS else name: value for name, value in front.items()}
     return {"title": title, **columns, "text": body}
 
 

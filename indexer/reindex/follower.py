@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
 from services.dates import days_ms, now_ms
-from services.errors import BackendUnavailable, Conflict, Overloaded
+from services.errors import BackendUnavailable, Conflict, InvalidInput, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.client import SyncSearchClient
@@ -25,6 +25,7 @@ from services.opensearch.reindex import (
     ShardState,
     changes_call,
     copy_write,
+    fit_stored_document,
     incompatible_write,
     is_pending_write,
     read_changes,
@@ -62,6 +63,7 @@ class Follower:
     record: ReindexRecord
     dispatch: Dispatch
     retry_seconds: float = 60.0
+    reasons: dict[str, str] = field(default_factory=dict, init=False)  # of the first incompatible documents
     _page: int = field(default=FIRST_PAGE_DOCUMENTS, init=False)
 
     def catch_up(self, before_page: Callable[[], None] = lambda: None) -> int:
@@ -120,9 +122,10 @@ class Follower:
 
     def _copy(self, documents: Sequence[StoredDocument]) -> None:
         record, settings = self.record, self.settings
-        writes = [copy_write(record.source, record.target, stored, settings.lease_seconds) for stored in documents]
         size = sum(len(stored.source.get("text", "")) for stored in documents) // len(documents) + 1
         self._page = max(1, min(MAX_PAGE_DOCUMENTS, MAX_PAGE_BYTES // size))
+        documents = self._fit(documents)
+        writes = [copy_write(record.source, record.target, stored, settings.lease_seconds) for stored in documents]
         verdicts = write_bulk(self.search, writes, settings.journal_bytes, self.retry_seconds)
         pending = []
         for stored, write, verdict in zip(documents, writes, verdicts, strict=True):
@@ -132,17 +135,34 @@ class Follower:
                         "not_stored", f"OpenSearch did not store every document in time ({verdict.reason})."
                     )
                 case WriteOutcome.REFUSED:
-                    record.incompatible += 1
-                    if len(record.incompatible_ids) < MAX_RECORDED_INCOMPATIBLE:
-                        record.incompatible_ids.append(write.id)
-                    if record.step == "swapping":
-                        self._write_dead(incompatible_write(record.source, record.target, stored))
+                    self._refuse(stored, f"OpenSearch refuses it ({verdict.reason}).")
                 case WriteOutcome.STORED:
                     record.copied += 1
                     if is_pending_write(write):
                         pending.append(write.id)
         if pending:
             self.dispatch(pending)
+
+    def _fit(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
+        """Return the documents that fit the declaration of the target, and record the others."""
+        fitting = []
+        record = self.record
+        for stored in documents:
+            try:
+                fitting.append(fit_stored_document(record.source, record.target, stored, convert=record.convert))
+            except InvalidInput as error:
+                self._refuse(stored, error.detail)
+        return fitting
+
+    def _refuse(self, stored: StoredDocument, reason: str) -> None:
+        """Record a document that does not fit the target. During a swap it becomes a dead letter of the target."""
+        record = self.record
+        record.incompatible += 1
+        if len(record.incompatible_ids) < MAX_RECORDED_INCOMPATIBLE:
+            record.incompatible_ids.append(stored.id)
+            self.reasons[stored.id] = reason
+        if record.step == "swapping":
+            self._write_dead(incompatible_write(record.source, record.target, stored))
 
     def _write_dead(self, write: Write) -> None:
         (verdict,) = write_bulk(self.search, [write], self.settings.journal_bytes, self.retry_seconds)

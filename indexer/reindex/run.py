@@ -104,11 +104,17 @@ class Reindexing:
         """Return a number above the numbers of all existing generations."""
         return max((generation.number for generation in self.every_generation()), default=0) + 1
 
-    def begin(self, source: Generation, target: Generation) -> ReindexRecord:
+    def begin(self, source: Generation, target: Generation, *, convert: bool = False) -> ReindexRecord:
         """Record the plan. Raises Conflict (`reindex_exists`)."""
-        self.record = ReindexRecord(index=self.index, source=source, target=target)
+        self.record = ReindexRecord(index=self.index, source=source, target=target, convert=convert)
         self._records.begin(self.record)
         return self.record
+
+    def begin_conversion(self) -> None:
+        """Copy all documents again and convert values of fields whose type changes."""
+        record = self.current_record
+        record.convert, record.checkpoints, record.incompatible, record.incompatible_ids = True, {}, 0, []
+        self._records.save(record)
 
     def follower(self, dispatch: Dispatch, retry_seconds: float) -> Follower:
         """Create the follower of the record. `dispatch` requests vectors for the target."""
@@ -147,13 +153,16 @@ class Reindexing:
     ) -> ReindexProgress:
         """Follow until the new generation is no further behind than the old one. Return the last progress.
 
-        Raises BackendUnavailable (`reindex_stuck`) when no document was encoded for `seconds`.
+        It also ends after a pass that found incompatible documents, because no swap can follow. Raises
+        BackendUnavailable (`reindex_stuck`) when no document was encoded for `seconds`.
         """
         monitor = _ProgressMonitor(self, seconds, report)
         near_since: float | None = None
         while True:
             behind = follower.catch_up(monitor.throttle)
             progress = monitor.check(behind)
+            if follower.record.incompatible:
+                return progress
             more = progress.new["pending"] - progress.old["pending"]
             if behind <= MAX_IN_FLIGHT_DOCUMENTS and more <= MAX_IN_FLIGHT_DOCUMENTS:
                 near_since = near_since or time.monotonic()
@@ -181,7 +190,7 @@ class Reindexing:
         if record.rollback:
             back = ReindexRecord(
                 index=self.index, source=record.target, target=record.source, step="swapped",
-                target_checkpoints=record.checkpoints, swapped_at=record.swapped_at,
+                target_checkpoints=record.checkpoints, swapped_at=record.swapped_at, convert=record.convert,
             )  # fmt: skip
             self._records.save(back)
             self.record = back
@@ -216,6 +225,7 @@ class Reindexing:
         back = ReindexRecord(
             index=self.index, source=record.target, target=record.source, rollback=True,
             checkpoints=record.target_checkpoints, swapped_at=record.swapped_at, covered_at=record.swapped_at,
+            convert=True,  # documents written since the swap have values of the newer types
         )  # fmt: skip
         self._records.save(back)
         self.record = back

@@ -35,6 +35,7 @@ from query_api.schemas.resources import (
     json_response,
 )
 from services.documents.document import MAX_CLIENT_VERSION, client_version, is_talk, validate_document_id
+from services.documents.read_document import ADDED_SCHEMA_MEMBERS
 from services.errors import BackendUnavailable, NotFound
 from services.opensearch.bulk import Verdict, WriteOutcome
 from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
@@ -76,7 +77,8 @@ _DOCUMENT_SCHEMA: dict[str, Any] = {
             "maximum": MAX_CLIENT_VERSION,
             "description": "the highest wins, in any order of arrival; none: the server's clock in microseconds",
         },
-    },
+    }
+    | ADDED_SCHEMA_MEMBERS,
 }
 _TALK_SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import orjson
 
+from services.documents.read_document import strip_read_members
 from services.errors import InvalidInput
 from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
 from services.talk.model import TALK_KIND, Talk
@@ -78,7 +79,7 @@ def parse_document(
     try:
         document_id = validate_document_id(value.get("id"))
         limits.check(size, spec, talk=is_talk(value))
-        return _parse_members(document_id, value, spec, limits)
+        return _parse_members(document_id, strip_read_members(value), spec, limits)
     except InvalidInput as error:
         if document_id is not None:
             error.extra.setdefault("id", document_id)  # a client needs the ids in a list of rejections
@@ -109,7 +110,7 @@ def validate_document_id(value: Any) -> str:
     return value
 
 
-def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, limits: DocumentLimits) -> Document:
+def _parse_members(document_id: str, value: Mapping[str, Any], spec: IndexSpec, limits: DocumentLimits) -> Document:
     talk_expected = _validate_kind(value, spec)
     if unknown := value.keys() - (_DOCUMENT_MEMBERS | TALK_MEMBERS if talk_expected else _DOCUMENT_MEMBERS):
         raise InvalidInput(
@@ -126,11 +127,11 @@ def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, lim
     if title is not None and not isinstance(title, str):
         raise InvalidInput("bad_title", "`title` must be a string.")
     text, talk = parse_talk(value, limits.document) if talk_expected else (_validate_text(value.get("text")), None)
-    metadata, version = _validate_metadata(value.get("metadata"), spec.fields), _validate_version(value.get("version"))
+    metadata, version = validate_metadata(value.get("metadata"), spec.fields), _validate_version(value.get("version"))
     return Document(document_id, text, title or "", metadata, version, talk)
 
 
-def _validate_kind(value: dict[str, Any], spec: IndexSpec) -> bool:
+def _validate_kind(value: Mapping[str, Any], spec: IndexSpec) -> bool:
     """Return whether the document is a talk. Raises InvalidInput (`bad_kind`, `talk_not_declared`)."""
     if value.get("kind") is None:
         return False
@@ -160,7 +161,8 @@ def _validate_version(value: Any) -> int | None:
     return value
 
 
-def _validate_metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+def validate_metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """Return metadata without nulls. Raises InvalidInput (`bad_metadata`, `undeclared_metadata`)."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -62,12 +62,13 @@ def test_what_export_writes_load_reads_back(
     done = command("export", "books", "--output", path, "--page", 10, "--vectors")
     assert done.returncode == 0, done.stderr
     assert f"25 documents in {path}" in done.stderr
-    api.put("/v1/indexes/copy", json={"fields": FIELDS}).raise_for_status()
-    loaded = command("load", path, "-i", "copy")
+    loaded = command("load", path, "-i", "copy", "--create")
     assert loaded.returncode == 0, loaded.stdout + loaded.stderr
     assert loaded.stdout.splitlines() == ["25 accepted, 0 rejected", "25 encoded"]
     for index in ("books", "copy"):
         assert command("export", index, "-o", tmp_path / f"{index}.jsonl", "--vectors").returncode == 0
+    original, copy = (api.get(f"/v1/indexes/{index}").json() for index in ("books", "copy"))
+    assert {name for name in original if original[name] != copy[name]} <= {"name", "created_at"}
     first, second = exported(tmp_path / "books.jsonl"), exported(tmp_path / "copy.jsonl")
     assert first == second  # documents, versions, states and vectors
     assert first["d/3"]["metadata"] == METADATA[0]

@@ -161,6 +161,60 @@ def test_a_directory_is_loaded_with_its_paths_as_ids(
     assert stored(api, "handbook", "guide/notes.txt.gz")["text"] == "Plain notes."
 
 
+def test_a_directory_is_mirrored_and_unchanged_files_are_not_sent(
+    load: Command, api: httpx.Client, worker: ChildProcess, tmp_path: Path
+) -> None:
+    root = tmp_path / "handbook"
+    root.mkdir()
+    pages = {"a.md": "---\nversion: 3\n---\n# A\n\nFirst.", "b.md": "# B\n\nSecond.", "c.txt": "Third."}
+    for name, text in pages.items():
+        (root / name).write_text(text)
+    arguments = (root, "-i", "handbook", "--create", "--field", "version=number", "--retry-seconds", 10)
+    assert load(*arguments).stdout.splitlines() == ["3 accepted, 0 rejected", "3 encoded"]
+    written = {name: api.get(f"/v1/indexes/handbook/documents/{name}").json() for name in pages}
+    assert written["a.md"]["metadata"] == {"version": 3}
+    done = load(*arguments)
+    assert done.stdout.splitlines() == ["0 accepted, 0 rejected, 3 unchanged", "0 encoded"], done.stderr
+    assert written == {name: api.get(f"/v1/indexes/handbook/documents/{name}").json() for name in pages}
+
+    (root / "a.md").write_text(pages["a.md"].replace("First", "Changed"))  # the version of the page stays
+    (root / "b.md").unlink()
+    api.delete("/v1/indexes/handbook/documents/c.txt").raise_for_status()
+    done = load(*arguments)
+    assert done.stdout.splitlines() == ["2 accepted, 0 rejected", "2 encoded"], done.stderr
+    assert stored(api, "handbook", "a.md")["text"] == "Changed."
+    assert stored(api, "handbook", "b.md")["text"] == "Second."
+
+    done = load(*arguments, "--mirror")
+    assert done.stdout.splitlines() == ["0 accepted, 0 rejected, 2 unchanged, 1 removed", "0 encoded"], done.stderr
+    assert api.get("/v1/indexes/handbook/documents/b.md").status_code == 404
+    for path in root.iterdir():
+        path.unlink()
+    done = load(*arguments, "--mirror")
+    assert "[bad_mirror]" in done.stderr
+    assert stored(api, "handbook", "c.txt")["text"] == "Third."
+    done = load(tmp_path / "elsewhere", "-i", "handbook")
+    assert "elsewhere does not exist" in done.stderr
+
+    (root / "d.txt").write_text("Fourth.")
+    done = load(root, "-i", "handbook", "--create", "--field", "version=keyword")
+    assert "declares version=number" in done.stderr
+    assert "[field_differs]" in done.stderr
+    assert api.get("/v1/indexes/handbook/documents/d.txt").status_code == 404
+
+
+def test_rows_come_from_standard_input(environment: dict[str, str], api: httpx.Client, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "load", "-", "-i", "papers", "--no-wait", "--create"]
+    for rows, given in ((b'{"id": "a", "text": "from a pipe"}\n', ()), (b"id,text\nb,a row\n", ("--format", "csv"))):
+        done = subprocess.run(
+            [*command, *given], input=rows, capture_output=True, env=environment, cwd=ROOT, check=False
+        )
+        assert done.stdout.decode().splitlines() == ["1 accepted, 0 rejected"], done.stderr
+    assert stored(api, "papers", "a") == {"text": "from a pipe"}
+    assert stored(api, "papers", "b") == {"text": "a row"}
+    assert list((tmp_path / "state" / "loads").iterdir()) == []
+
+
 def test_a_table_of_columns_is_loaded_by_row_groups(load: Command, api: httpx.Client, tmp_path: Path) -> None:
     path = tmp_path / "books.parquet"
     table = pa.table(

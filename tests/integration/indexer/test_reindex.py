@@ -326,6 +326,45 @@ def test_documents_that_do_not_fit_the_new_fields_stop_the_swap(
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
     eventually(lambda: counts(api)["encoded"] == 2, 60, "both are encoded")
     said = command("reindex", "notes", "--field", "year=number", status=1)
-    assert "[misfits]" in said and "b" in said
+    assert "2 documents do not fit" in said
+    assert "--convert" in said
+    assert "a: `metadata.year` must be of type number; got '1999'." in said
     assert generation(api) == 1
+    said = command("reindex", "notes", "--field", "year=number", "--convert", status=1)
+    assert "1 documents do not fit" in said
+    assert "b: Column 'year': 'MM' is not a number." in said
+    corrected = {"id": "b", "text": "y", "metadata": {"year": "2000"}}
+    api.post("/v1/indexes/notes/documents", json=[corrected]).raise_for_status()
     command("generations", "abort", "notes")
+    command("reindex", "notes", "--field", "year=number", "--convert")
+    assert generation(api) == 2
+    assert {name: api.get(f"/v1/indexes/notes/documents/{name}").json()["metadata"] for name in "ab"} == {
+        "a": {"year": 1999},
+        "b": {"year": 2000},
+    }
+    found = api.post("/v1/indexes/notes/search", json={"query": "x y", "filter": {"year": {"gte": 2000}}}).json()
+    assert [hit["id"] for hit in found["hits"]] == ["b"]
+    written = {"id": "c", "text": "z", "metadata": {"year": 2001}}
+    api.post("/v1/indexes/notes/documents", json=[written]).raise_for_status()
+    command("generations", "rollback", "notes")
+    years = [api.get(f"/v1/indexes/notes/documents/{name}").json()["metadata"]["year"] for name in "abc"]
+    assert years == ["1999", "2000", "2001"]
+
+
+def test_stored_numbers_are_no_keywords(
+    api: httpx.Client, worker: ChildProcess, command: Callable[..., str], eventually: Eventually
+) -> None:
+    """OpenSearch accepts a number for a keyword, so without a check the new generation would hold it."""
+    api.put("/v1/indexes/notes", json={"fields": {"price": "number"}}).raise_for_status()
+    document = {"id": "a", "text": "x", "metadata": {"price": [12, 0.5]}}
+    api.post("/v1/indexes/notes/documents", json=[document]).raise_for_status()
+    eventually(lambda: counts(api)["encoded"] == 1, 60, "it is encoded")
+    said = command("reindex", "notes", "--field", "price=keyword", status=1)
+    assert "[misfits]" in said and "a: `metadata.price` must be of type keyword; got 12." in said
+    assert generation(api) == 1
+    command("reindex", "notes", "--field", "price=keyword", "--convert")
+    assert generation(api) == 2
+    read = api.get("/v1/indexes/notes/documents/a").json()
+    assert read["metadata"] == {"price": ["12", "0.5"]}
+    # Its own declaration accepts the document as it was read.
+    assert api.put("/v1/indexes/notes/documents/a", json=read).status_code == 202

@@ -145,6 +145,13 @@ def test_a_name_that_is_a_path_step_is_refused(name: str) -> None:
         lambda: operations.search("a", "x", {"size": object()}).arguments(),
         lambda: operations.add("a", [{"id": object()}], None).arguments(),
         lambda: operations.add("a", [{"id": "\ud800"}], None).arguments(),
+        lambda: operations.add("a", [{"id": "a", "metadata": {"year": float("nan")}}], None).arguments(),
+        lambda: operations.put_document("a", "b", {"metadata": {"year": [1, float("-inf")]}}, None).arguments(),
+        lambda: operations.search("a", "x", {"sparse_weight": float("inf")}).arguments(),
+        lambda: operations.search(
+            "a", SearchRequest(query="x", filter={"field": "y", "is": float("nan")}), {}
+        ).arguments(),
+        lambda: operations.suggest("a", "x", {"filter": {"field": "y", "is": float("nan")}}).arguments(),
     ],
 )
 def test_text_that_is_not_utf8_and_values_without_json_are_refused(make: Any) -> None:

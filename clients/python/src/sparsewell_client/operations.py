@@ -13,7 +13,8 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
 from sparsewell_client.documents import (
@@ -50,9 +51,22 @@ KEY_VARIABLE = "SPARSEWELL_API_KEY"
 FIRST_DELAY, MAX_DELAY = 0.25, 15.0
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-Document = Mapping[str, Any]
+# A document of one's own, or one that was read.
+Document = Mapping[str, Any] | DocumentAnswer
 ChapterFile = Literal["podcasting", "webvtt", "youtube"]
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def encode_json(value: Any, name: str) -> bytes:
+    """Return a value as JSON in UTF-8. Dates, enumerations and models have their JSON forms.
+
+    Raises InvalidInput (`not_json`) for a value without a form, for half a surrogate pair, and for NaN and infinity.
+    Pydantic's own writer makes null of these two, so a document would lose a value.
+    """
+    try:
+        plain = to_jsonable_python(value)
+        return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise InvalidInput("not_json", f"{name} cannot be written as JSON: {error}.") from None
 
 
 @dataclass(frozen=True)
@@ -73,10 +87,7 @@ class Operation(Generic[T]):
         if self.params:
             arguments["params"] = {name: value for name, value in self.params.items() if value is not None}
         if self.body is not None:
-            try:
-                arguments["content"] = _ANY.dump_json(self.body)
-            except ValueError as error:
-                raise InvalidInput("not_json", f"The body cannot be written as JSON: {error}.") from None
+            arguments["content"] = encode_json(self.body, "The body")
             arguments["headers"]["content-type"] = "application/json"
         return arguments
 
@@ -110,15 +121,23 @@ def add(index: str, documents: Iterable[Document], key: str | None) -> Operation
     """`key`: an idempotency key; requests with the same key are one job."""
     headers = {"idempotency-key": key} if key else {}
     path, idempotent = f"{_index(index)}/documents", key is not None
-    return Operation("POST", path, _model(IngestAnswer), headers=headers, body=list(documents), idempotent=idempotent)
+    return Operation(
+        "POST",
+        path,
+        _model(IngestAnswer),
+        headers=headers,
+        body=[_json(document) for document in documents],
+        idempotent=idempotent,
+    )
 
 
 def put_document(index: str, document_id: str, document: Document, key: str | None) -> Operation[IngestAnswer]:
     """Store one document under its id. `key`: an idempotency key."""
     headers = {"idempotency-key": key} if key else {}
-    idempotent = key is not None or document.get("version") is not None
+    body = dict(_json(document))
+    idempotent = key is not None or body.get("version") is not None
     path = _document(index, document_id)
-    return Operation("PUT", path, _model(IngestAnswer), headers=headers, body=dict(document), idempotent=idempotent)
+    return Operation("PUT", path, _model(IngestAnswer), headers=headers, body=body, idempotent=idempotent)
 
 
 def get_document(index: str, document_id: str, segments: bool = False) -> Operation[DocumentAnswer]:
@@ -186,7 +205,7 @@ def suggest(index: str, typed: str, options: Mapping[str, Any]) -> Operation[Sug
     """Complete a typed text. `options` are further parameters; `filter` may be a mapping."""
     params = {"q": _text(typed, "The typed text")} | dict(options)
     if params.get("filter") is not None:
-        params["filter"] = json.dumps(params["filter"])
+        params["filter"] = encode_json(params["filter"], "The filter").decode()
     return Operation("GET", f"{_index(index)}/suggest", _model(SuggestAnswer), params=params)
 
 
@@ -247,7 +266,7 @@ def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[
     Raises InvalidInput (`invalid_request`) for a query that is neither text nor a SearchRequest.
     """
     if isinstance(query, SearchRequest):
-        members = query.model_dump(mode="json", exclude_unset=True)
+        members = query.model_dump(exclude_unset=True)
     else:
         members = {"query": _text(query, "The query")}
     return members | {name: _json(value) for name, value in options.items()}
@@ -277,9 +296,9 @@ def _rules(rules: Rules | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    """Return a model as JSON, with the members that were set; other values as they are."""
+    """Return the members of a model that were set; other values as they are."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_unset=True)
+        return value.model_dump(exclude_unset=True)
     return value
 
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from cli.loading.arguments import open_sources
 from cli.loading.checkpoint import LoadCheckpoint, content_identity
 from cli.loading.destinations import SentBatch, locate_refusal, send_all
 from cli.loading.field_map import DocumentMapper, FieldMap
-from cli.loading.load import open_sources
 from cli.loading.source import LoadSource, Refusal, SourceBatch
 from cli.terminal import LoadDisplay
 

@@ -22,8 +22,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from cli.loading import source
+from cli.loading.arguments import open_sources
 from cli.loading.field_map import DocumentMapper, FieldMap, parse_field_map
-from cli.loading.load import open_sources
 from cli.loading.source import DocumentMaker, FileFormat, LoadSource, Refusal, SourceBatch, SourcePosition, read_batches
 from services.documents import compressed_lines
 from services.errors import ConfigurationError, InvalidInput, SparsewellError

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from cli.loading.arguments import open_sources
 from cli.loading.field_map import DocumentMapper, FieldMap
-from cli.loading.load import open_sources
 from cli.loading.source import DocumentKind, FileFormat, SourcePosition, SourceRow
 from cli.loading.tabular import JsonLinesSource
 from cli.loading.text_files import TalkSource

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.loading.arguments import open_sources
 from cli.loading.field_map import DocumentMapper, FieldMap, parse_field_map
-from cli.loading.load import open_sources
 from cli.loading.source import MAX_RECORD_BYTES, FileFormat, LoadSource, SourceBatch, SourcePosition, read_batches
 from cli.loading.text_files import read_html, read_markdown
 from services.errors import ConfigurationError, InvalidInput
@@ -109,27 +109,44 @@ def test_a_directory_is_read_in_order_and_what_cannot_be_is_named(tree: Path) ->
     goes_on_from_anywhere(tree)
 
 
-def test_links_never_lead_in_circles_nor_to_the_same_twice(tree: Path, tmp_path: Path) -> None:
+def test_links_lead_neither_in_circles_nor_out_of_the_directory_nor_to_hidden_files(tree: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "o.txt").write_text("outside")
-    (outside / "back").symlink_to(outside)
     (tree / "guide" / "up").symlink_to(tree)
     (tree / "self").symlink_to(tree / "self")
     (tree / "broken.md").symlink_to(tree / "nowhere")
     (tree / "one").symlink_to(outside)
-    (tree / "two").symlink_to(outside)
-    (tree / "z.txt").symlink_to(outside / "o.txt")
+    (tree / "passwd.txt").symlink_to("/etc/passwd")
+    (tree / "relative.txt").symlink_to(Path("..") / "outside" / "o.txt")
+    (tree / "secret.txt").symlink_to(tree / ".git" / "config.txt")
+    (tree / "again.txt").symlink_to(tree / "b.txt")
     os.mkfifo(tree / "pipe.txt")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tree / "socket.txt"))
         source = one(tree)
         names = [document["id"] for document in documents(source)]
-    assert [name for name in names if "o.txt" in name or name == "z.txt"] == ["one/o.txt", "z.txt"]
-    assert len(names) == 7
+    assert names == ["a.md", "again.txt", "b.txt", "guide/packed.md.gz", "guide/page.html", "é ü/ñ.txt"]
     (note,) = source.notes()
-    assert "3 links to directories that are read anyway" in note
+    assert "1 links to directories that are read anyway" in note
+    assert "4 links out of the directory or to hidden files" in note
     assert "broken links and special files" in note
+
+
+def test_a_directory_that_is_a_link_itself_is_read(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tree)
+    assert documents(one(tmp_path / "link")) == documents(one(tree))
+
+
+def test_the_version_of_a_page_is_metadata(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("---\nversion: 3\nid: mine\n---\n# Page\n\nText.\n")
+    source = one(tmp_path)
+    assert documents(source) == [{"id": "a.md", "title": "Page", "text": "Text.\n"}]
+    make = DocumentMapper(parse_field_map([], None), {"version": "number", "id": "keyword"})
+    (batch,) = read_batches(source, SourcePosition(), make, 10, 10**6)
+    assert [orjson.loads(line)["metadata"] for _, line in batch.lines] == [{"version": 3, "id": "mine"}]
+    assert not make.unused
+    assert documents(source, "version=front_matter.version")[0]["version"] == 3
 
 
 def test_a_name_that_is_no_utf8_is_refused_by_name(tree: Path) -> None:
