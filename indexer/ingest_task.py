@@ -86,7 +86,7 @@ def _ingest(
     if (call := check.call()) is not None:
         verdicts = check.resolve(retry(partial(runtime.search.send, call), runtime.worker.retry_seconds))
     stored = intake.apply_verdicts(verdicts)
-    record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
+    record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=intake.rejected)
     record.rejections = intake.rejections
     _save_job(runtime, record, message_id)
     count_ingested(record.accepted, record.rejected)
@@ -101,7 +101,7 @@ def _ingest(
     except (BackendUnavailable, Overloaded, NotFound) as error:
         log.warning("%s: the sweeper will enqueue the pending documents", error.code)
         FAILED_ENQUEUES.inc()
-    return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
+    return {"accepted": len(intake.accepted), "rejected": intake.rejected}
 
 
 def parse_message_document(

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from services.documents.json_structure import check_value_count
 from services.errors import InvalidInput
 from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
 from services.talk.model import TALK_KIND, Talk
@@ -86,13 +87,21 @@ def parse_document(
 
 
 def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS) -> Document:
-    """Parse one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
+    """Parse one document from JSON text.
+
+    Raises InvalidInput (`invalid_json`, `too_many_values`) or TooLarge (`document_too_large`).
+    """
     limits.check(len(raw), spec, talk=True)
+    return parse_document(decode_document(raw, spec), spec, limits, len(raw))
+
+
+def decode_document(raw: bytes | bytearray, spec: IndexSpec, complaint: str = "Not JSON in UTF-8") -> Any:
+    """Decode the JSON text of a document. Raises InvalidInput (`invalid_json`, `too_many_values`)."""
+    check_value_count(raw, spec)
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
-    return parse_document(value, spec, limits, len(raw))
+        raise InvalidInput("invalid_json", f"{complaint}: {error}.") from None
 
 
 def validate_document_id(value: Any) -> str:

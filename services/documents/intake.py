@@ -11,7 +11,7 @@ from services.documents.document import Document, VersionClock
 from services.errors import InvalidInput
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutcome
-from services.opensearch.jobs import Rejection
+from services.opensearch.jobs import MAX_KEPT_REJECTIONS, Rejection
 from services.opensearch.journal import raw_write
 from services.telemetry.metrics import INGESTED_DOCUMENTS
 
@@ -27,6 +27,8 @@ class Intake:
     """An ingestion: documents by position, their raw writes, and the decision to accept or reject each document.
 
     It rejects the second document with the same id, because the order of the two writes would be undefined.
+    `rejections` holds the first 1,000 of `rejected`, because a rejection takes a hundred times the memory of two bytes
+    that are no document. `not_stored` of them are temporary failures.
     """
 
     generation: Generation
@@ -37,6 +39,8 @@ class Intake:
     overloaded: bool = False
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    rejected: int = 0
+    not_stored: int = 0
     _seen: set[str] = field(default_factory=set)
     _ready: list[tuple[int, Document]] = field(default_factory=list)
 
@@ -54,7 +58,7 @@ class Intake:
                     "duplicate_id", "An earlier document of this request has the same id; the first was kept."
                 )
         except InvalidInput as error:
-            self.rejections.append(Rejection(position, document_id or error.extra.get("id"), error.code, error.detail))
+            self._reject(position, document_id or error.extra.get("id"), error.code, error.detail)
             return
         self._seen.add(document_id)
         self._ready.append((position, document))
@@ -90,10 +94,16 @@ class Intake:
                 self.accepted.append(document.id)
                 continue
             self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
+            self.not_stored += verdict.outcome is WriteOutcome.NOT_STORED
             code, reason = _REJECTIONS[verdict.outcome]
-            self.rejections.append(Rejection(position, document.id, code, reason.format(reason=verdict.reason)))
+            self._reject(position, document.id, code, reason.format(reason=verdict.reason))
         self._ready.clear()
         return accepted_by_generation
+
+    def _reject(self, position: int, document_id: str | None, code: str, reason: str) -> None:
+        self.rejected += 1
+        if len(self.rejections) < MAX_KEPT_REJECTIONS:
+            self.rejections.append(Rejection(position, document_id, code, reason))
 
     def _version(self) -> int:
         return self.clock.next() if self.version is None else self.version
