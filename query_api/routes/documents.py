@@ -15,6 +15,7 @@ from query_api.app_state import AppState, WithApp
 from query_api.ingest.dead_letters import list_dead_letters, retry_dead_letters
 from query_api.ingest.idempotency import KEY_HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
 from query_api.ingest.ingest import IngestResponse, ingest_document, ingest_documents, write_raw_documents
+from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,
     ChaptersAnswer,
@@ -46,7 +47,7 @@ from services.talk.model import Chapter
 from services.talk.parse import build_link
 from services.web.problems import members_response
 
-documents_router = APIRouter(prefix="/v1", tags=["documents"])
+documents_router = APIRouter(prefix="/v1", tags=["documents"], route_class=JsonRoute)
 
 _DOCUMENT_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -245,7 +246,7 @@ async def read_stored_document(app: AppState, index: str, document_id: str, only
     return StoredDocument(answer["_id"], answer["_version"], answer["_source"])
 
 
-talk_router = APIRouter(prefix="/v1", tags=["talk"])
+talk_router = APIRouter(prefix="/v1", tags=["talk"], route_class=JsonRoute)
 
 ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
 _TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
@@ -309,7 +310,7 @@ def _missing_reason(stored: StoredDocument) -> str:
     return f"engine {chaptering['engine']}"
 
 
-dead_letters_router = APIRouter(prefix="/v1/indexes/{index}", tags=["documents"])
+dead_letters_router = APIRouter(prefix="/v1/indexes/{index}", tags=["documents"], route_class=JsonRoute)
 
 
 # The paths with `/dead` are the former ones; the next version leaves them out.

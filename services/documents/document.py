@@ -24,6 +24,7 @@ from services.errors import InvalidInput
 from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
 from services.talk.model import TALK_KIND, Talk
 from services.talk.parse import TALK_MEMBERS, parse_talk
+from services.text_encoding import explain_bytes
 
 # The states of a stored document. The journal (`services.opensearch.journal`) moves a document from one to the next.
 DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
@@ -101,7 +102,7 @@ def decode_document(raw: bytes | bytearray, spec: IndexSpec, complaint: str = "N
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("invalid_json", f"{complaint}: {error}.") from None
+        raise InvalidInput("invalid_json", f"{complaint}: {explain_bytes(bytes(raw)) or f'{error}.'}") from None
 
 
 def validate_document_id(value: Any) -> str:
