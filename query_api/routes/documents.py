@@ -15,6 +15,14 @@ from query_api.app_state import AppState, WithApp
 from query_api.ingest.dead_letters import list_dead_letters, retry_dead_letters
 from query_api.ingest.idempotency import KEY_HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
 from query_api.ingest.ingest import IngestResponse, ingest_document, ingest_documents, write_raw_documents
+from query_api.ingest.job_progress import (
+    DEFAULT_WAIT_SECONDS,
+    MAX_WAIT_SECONDS,
+    WaitFor,
+    read_job,
+    wait_for_documents,
+    wait_for_refresh,
+)
 from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,
@@ -31,8 +39,6 @@ from query_api.schemas.resources import (
 from services.documents.document import MAX_CLIENT_VERSION, is_talk, validate_document_id
 from services.errors import BackendUnavailable, Conflict, NotFound
 from services.opensearch.bulk import WriteOutcome
-from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
-from services.opensearch.jobs import count_invisible_documents, load_job_call, summarise_job
 from services.opensearch.journal import DELETED, format_earlier_attempts, get_document_call, tombstone_write
 from services.opensearch.stored_document import StoredDocument, read_chapters, read_segments
 from services.talk.chapters import (
@@ -85,6 +91,17 @@ _KEY_PARAMETER: dict[str, Any] = {
     "description": "the same key and body give the same job and answer, however often and however concurrently you "
     "send them; the same key with another body is a 409",
 }
+Wait = Annotated[
+    WaitFor | None,
+    Query(
+        description="answer when searches find the documents by words (`searchable`), or when none is pending any more "
+        "and they find them by meaning as well (`encoded`); `waited` says whether that was reached"
+    ),
+]
+WaitSeconds = Annotated[
+    float, Query(gt=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False, description="longest wait, in seconds")
+]
+WAIT_REACHED_HEADER = "wait-reached"
 _ACCEPTED_RESPONSE = {
     "description": "accepted; the documents listed under `accepted` are on disk",
     "headers": {
@@ -130,8 +147,11 @@ _PUT_OPENAPI: dict[str, Any] = {
     operation_id="ingest",
     summary="Add or replace documents",
 )
-async def post_documents(index: str, request: Request, app: WithApp) -> Response:
-    return _ingest_response(await ingest_documents(app, index, request))
+async def post_documents(
+    index: str, request: Request, app: WithApp, wait: Wait = None, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
+) -> Response:
+    response = await ingest_documents(app, index, request)
+    return _ingest_response(await wait_for_documents(app, response, wait, wait_seconds))
 
 
 @documents_router.put(
@@ -142,8 +162,16 @@ async def post_documents(index: str, request: Request, app: WithApp) -> Response
     operation_id="put_document",
     summary="Add or replace one document",
 )
-async def put_document(index: str, document_id: str, request: Request, app: WithApp) -> Response:
-    return _ingest_response(await ingest_document(app, index, document_id, request))
+async def put_document(
+    index: str,
+    document_id: str,
+    request: Request,
+    app: WithApp,
+    wait: Wait = None,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> Response:
+    response = await ingest_document(app, index, document_id, request)
+    return _ingest_response(await wait_for_documents(app, response, wait, wait_seconds))
 
 
 @documents_router.get(
@@ -181,6 +209,10 @@ async def delete_document(
     document_id: str,
     app: WithApp,
     version: int | None = Query(None, ge=0, le=MAX_CLIENT_VERSION, description="as a document's version"),
+    wait: Annotated[
+        Literal["searchable"] | None, Query(description="answer when searches no longer find the document")
+    ] = None,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Response:
     generation = await app.generation(index)
     if version is None:
@@ -194,7 +226,11 @@ async def delete_document(
         raise Conflict("stale_version", "A newer version of this document is stored; it was kept.")
     if verdict.outcome is not WriteOutcome.STORED:
         raise BackendUnavailable("not_stored", f"The delete could not be stored ({verdict.reason}); send it again.")
-    return Response(status_code=204)
+    response = Response(status_code=204)
+    if wait is not None:
+        reached = await wait_for_refresh(app, index, wait_seconds)
+        response.headers[WAIT_REACHED_HEADER] = "true" if reached else "false"
+    return response
 
 
 @documents_router.get(
@@ -204,22 +240,7 @@ async def delete_document(
     summary="Follow an ingestion",
 )
 async def get_job(job_id: str, app: WithApp) -> Response:
-    try:
-        record = (await app.search.send(load_job_call(app.names, job_id)))["_source"]
-    except NotFound:
-        record = {}
-    # The record of an idempotency key is not a job.
-    if "accepted" not in record or not app.principal.may(record["index"]):
-        raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
-    try:
-        generation = await app.generation(record["index"])
-        counts = read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))
-        if count_invisible_documents(record, counts):
-            await app.search.send(refresh_call(generation.physical))
-            counts = read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))
-    except NotFound:
-        return json_response(summarise_job(job_id, record, None))
-    return json_response(summarise_job(job_id, record, counts))
+    return json_response(await read_job(app, job_id))
 
 
 def _ingest_response(answer: IngestResponse) -> Response:
