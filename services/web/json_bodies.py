@@ -6,6 +6,7 @@ and a body of 100 KB may have 100,000 errors (docs/decisions/0250).
 """
 
 import asyncio
+import json
 from typing import Any, Final
 
 import orjson
@@ -89,23 +90,31 @@ class JsonBody:
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
-            if error.error_count() > MAX_LISTED_ERRORS:
-                raise InvalidInput(
-                    "invalid_request",
-                    f"body: {error.error_count():,} values or members are invalid, more than are listed. "
-                    "/openapi.json describes the body.",
-                ) from None
-            errors = error.errors(include_url=False)
-        if errors[0]["type"] == "json_invalid":
-            reason = explain_bytes(text) or f"{errors[0]['ctx']['error']}."
-            raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {reason}")
-        placed = [{**details, "loc": ("body", *details["loc"])} for details in errors]
-        raise RequestValidationError(placed, body=_decode(text))
+            failure = error
+        value: Any = None
+        if failure.error_count() == 1 and failure.errors(include_url=False)[0]["type"] == "json_invalid":
+            value = _decode_lone_surrogates(text)
+            try:
+                return self._adapter.validate_python(value)
+            except ValidationError as error:
+                failure = error
+        if failure.error_count() > MAX_LISTED_ERRORS:
+            raise InvalidInput(
+                "invalid_request",
+                f"body: {failure.error_count():,} values or members are invalid, more than are listed. "
+                "/openapi.json describes the body.",
+            ) from None
+        errors = [{**details, "loc": ("body", *details["loc"])} for details in failure.errors(include_url=False)]
+        raise RequestValidationError(errors, body=value or orjson.loads(text))
 
 
-def _decode(text: bytes) -> Any:
-    """Return the value of a text that pydantic has parsed; None for a number that only pydantic takes."""
+def _decode_lone_surrogates(text: bytes) -> Any:
+    """Decode JSON that pydantic refuses: half of a surrogate pair is valid JSON, and has its own error code.
+
+    Raises InvalidInput (`invalid_json`).
+    """
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = explain_bytes(text) or f"{error}."
+        raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {reason}") from None
