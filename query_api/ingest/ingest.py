@@ -33,7 +33,7 @@ from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, par
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
 from services.documents.document import Document, decode_document, parse_document, parse_document_bytes
 from services.documents.intake import Intake, count_ingested
-from services.documents.json_structure import ArraySplitter
+from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
     BackendUnavailable,
     Conflict,
@@ -99,7 +99,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
         blocks: ItemBlocks = (
             partial(request_body.split_lines, raw, longest) if form == "lines" else ArraySplitter(raw).blocks
         )
-        count = await check_items(form, blocks, generation.spec, settings.max_request_documents)
+        count = await check_items(form, blocks, settings.max_request_documents)
         buffered = min(len(raw), settings.journal_bytes + longest)
         receiver.reserve(len(raw) + _WRITE_COPIES * buffered + _ID_BYTES * count)
         return await _ingest_items(app, generation, form, blocks, (key, idempotency_digest(form, raw)) if key else None)
@@ -116,7 +116,7 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
         receiver = BodyReceiver(request, slot, app.settings.body_timeout)
         limits = app.document_limits
         raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
-        value = decode_document(raw, generation.spec, "The body is not JSON in UTF-8")
+        value = decode_document(raw, "The body is not JSON in UTF-8")
         if isinstance(value, dict) and value.setdefault("id", document_id) != document_id:
             raise InvalidInput("id_mismatch", "The body's `id` differs from the path's.")
         parse = partial(parse_document, value, generation.spec, limits, len(raw))
@@ -310,7 +310,7 @@ async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyRe
     turns, count = LoopTurns(), 0
     try:
         async for lines in request_body.stream_lines(receiver, settings.max_stream_bytes, longest):
-            await turns.count(0)
+            await turns.count(BLOCK_BYTES)
             for number, raw in lines:
                 await turns.count(len(raw or b""))
                 count += 1

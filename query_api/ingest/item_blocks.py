@@ -57,7 +57,7 @@ async def take_turns(blocks: ItemBlocks) -> AsyncIterator[tuple[int, object]]:
             yield position, item
 
 
-async def check_items(form: BodyForm, blocks: ItemBlocks, spec: IndexSpec, limit: int) -> int:
+async def check_items(form: BodyForm, blocks: ItemBlocks, limit: int) -> int:
     """Check the items of a body. Return their number.
 
     Raises InvalidInput (`invalid_json`, `not_an_array`), and TooLarge (`too_many_documents`) for more than `limit`.
@@ -69,7 +69,7 @@ async def check_items(form: BodyForm, blocks: ItemBlocks, spec: IndexSpec, limit
             raise too_many_documents(limit, "; send more in several requests")
         if form == "array" and isinstance(item, bytes):
             try:
-                decode_document(item, spec, f"The body is not JSON in UTF-8: item {position:,}")
+                decode_document(item, f"The body is not JSON in UTF-8: item {position:,}")
             except InvalidInput as error:
                 if error.code == "invalid_json":  # An item with too many values is rejected alone.
                     raise
@@ -78,5 +78,5 @@ async def check_items(form: BodyForm, blocks: ItemBlocks, spec: IndexSpec, limit
 
 def parse_spaced_document(raw: bytes, spec: IndexSpec, limits: DocumentLimits) -> Document:
     """Parse an item of an array. Spaces and escapes do not count for its size. Raises as `parse_document_bytes`."""
-    value = decode_document(raw, spec)
+    value = decode_document(raw)
     return parse_document(value, spec, limits, len(orjson.dumps(value)))

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from services.documents.json_structure import check_value_count
+from services.documents.json_structure import check_memory
 from services.errors import InvalidInput
 from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
 from services.talk.model import TALK_KIND, Talk
@@ -93,12 +93,12 @@ def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = D
     Raises InvalidInput (`invalid_json`, `too_many_values`) or TooLarge (`document_too_large`).
     """
     limits.check(len(raw), spec, talk=True)
-    return parse_document(decode_document(raw, spec), spec, limits, len(raw))
+    return parse_document(decode_document(raw), spec, limits, len(raw))
 
 
-def decode_document(raw: bytes | bytearray, spec: IndexSpec, complaint: str = "Not JSON in UTF-8") -> Any:
+def decode_document(raw: bytes | bytearray, complaint: str = "Not JSON in UTF-8") -> Any:
     """Decode the JSON text of a document. Raises InvalidInput (`invalid_json`, `too_many_values`)."""
-    check_value_count(raw, spec)
+    check_memory(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:

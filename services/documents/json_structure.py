@@ -1,7 +1,7 @@
 """The structure of JSON text, read without building its values.
 
 Small values cost far more memory than their text: an empty object has two bytes of JSON and 64 bytes as a dictionary.
-So the number of values in a document is checked before they are built (`check_value_count`), and an array is split into
+So the memory of a document's values is estimated before they are built (`check_memory`), and an array is split into
 the texts of its items (`ArraySplitter`), of which only one at a time becomes values. The scan takes about 15
 nanoseconds a byte for any text (docs/decisions/0250).
 """
@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import InvalidInput
-from services.index_spec import IndexSpec
 
 # The scan needs about 20 bytes of memory for each byte of a block. 8,000 items of a block take about 3 ms.
 BLOCK_BYTES: Final = 16 * 1024
-# 100 metadata fields of 1,000 values each, and the document's own members.
-MAX_DOCUMENT_VALUES: Final = 101_000
-# 100,000 segments of four members each, and a thousand chapters. Such a document takes at most 50 MB as values.
-MAX_TALK_VALUES: Final = 520_000
+# Bytes of memory of an object of up to five members, of an array of one value, and of a short string in an array.
+_OBJECT_BYTES: Final = 208
+_ARRAY_BYTES: Final = 112
+_VALUE_BYTES: Final = 74
+# A document may take ten times its size as values, and this much more. A hundred fields of a thousand keywords of three
+# letters take 7 MB, 100,000 segments of one word each 42 MB for 4 MB of JSON.
+_FREE_BYTES: Final = 8 * 1024**2
+_MAX_TIMES: Final = 10
 
 _QUOTE, _BACKSLASH, _COMMA, _CLOSING = b'"\\,]'
 # The change of the depth at each byte, and whether the byte is a bracket or a comma.
@@ -128,21 +131,32 @@ class ArraySplitter:
             raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: text after byte {end:,}.")
 
 
-def count_values(text: bytes | bytearray) -> int:
-    """Return the number of commas and opening brackets outside of strings: at least the number of values, less one."""
-    scanner, count = StructureScanner(), 0
+def estimate_memory(text: bytes | bytearray) -> int:
+    """Return an upper bound of the bytes that JSON text takes as values beside its own bytes."""
+    scanner, counts = StructureScanner(), np.zeros(256, np.int64)
     for offset in range(0, len(text), BLOCK_BYTES):
         block = text[offset : offset + BLOCK_BYTES]
-        found = np.frombuffer(block, np.uint8)[scanner.scan(block)]
-        count += int(np.count_nonzero(found == _COMMA)) + int(np.count_nonzero(_DEPTH_CHANGE[found] == 1))
-    return count
+        counts += np.bincount(np.frombuffer(block, np.uint8)[scanner.scan(block)], minlength=256)
+    return _memory(int(counts[ord("{")]), int(counts[ord("[")]), int(counts[_COMMA]))
 
 
-def check_value_count(text: bytes | bytearray, spec: IndexSpec) -> None:
-    """Check the number of values in a document's JSON. Raises InvalidInput (`too_many_values`)."""
-    limit = MAX_DOCUMENT_VALUES if spec.talk is None else MAX_TALK_VALUES
+def check_memory(text: bytes | bytearray) -> None:
+    """Check that a document's JSON has not too many small values for its size.
+
+    Raises InvalidInput (`too_many_values`).
+    """
+    limit = _MAX_TIMES * len(text) + _FREE_BYTES
     # Counting without regard to strings takes a tenth of the time and is never too low.
-    if len(text) <= limit or text.count(b",") + text.count(b"[") + text.count(b"{") <= limit:
+    if _memory(text.count(b"{"), text.count(b"["), text.count(b",")) <= limit:
         return
-    if count_values(text) > limit:
-        raise InvalidInput("too_many_values", f"A document of this index may have at most {limit:,} values.")
+    memory = estimate_memory(text)
+    if memory > limit:
+        raise InvalidInput(
+            "too_many_values",
+            f"The document has too many small values: they would take {memory:,} bytes of memory, and a document of "
+            f"{len(text):,} bytes may take {limit:,}.",
+        )
+
+
+def _memory(objects: int, arrays: int, commas: int) -> int:
+    return _OBJECT_BYTES * objects + _ARRAY_BYTES * arrays + _VALUE_BYTES * commas

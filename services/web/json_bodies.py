@@ -9,7 +9,6 @@ import asyncio
 import json
 from typing import Any, Final
 
-import orjson
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
@@ -105,7 +104,7 @@ class JsonBody:
                 "/openapi.json describes the body.",
             ) from None
         errors = [{**details, "loc": ("body", *details["loc"])} for details in failure.errors(include_url=False)]
-        raise RequestValidationError(errors, body=value or orjson.loads(text))
+        raise RequestValidationError(errors, body=json.loads(text) if value is None else value)
 
 
 def _decode_lone_surrogates(text: bytes) -> Any:
