@@ -2,7 +2,7 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -42,18 +42,27 @@ def generation(spec: IndexSpec) -> Generation:
     )  # fmt: skip
 
 
-class Beats:
-    """The number of items between two turns of the event loop."""
+class Turns:
+    """Another task beside a reader: its turns, and the most items that were read between two of them."""
 
     def __init__(self) -> None:
-        self.longest = self._items = 0
+        self.taken = self.longest = self._items = 0
 
-    def count(self) -> None:
-        self._items += 1
-        self.longest = max(self.longest, self._items)
+    async def read(self, blocks: ItemBlocks) -> AsyncIterator[tuple[int, object]]:
+        beside = asyncio.create_task(self._run())
+        async for numbered in take_turns(blocks):
+            self._items += 1
+            self.longest = max(self.longest, self._items)
+            yield numbered
+        beside.cancel()
 
-    async def run(self) -> None:
+    async def read_all(self, blocks: ItemBlocks) -> None:
+        async for _ in self.read(blocks):
+            pass
+
+    async def _run(self) -> None:
         while True:
+            self.taken += 1
             self._items = 0
             await asyncio.sleep(0)
 
@@ -64,35 +73,24 @@ def as_blocks(form: BodyForm, body: bytes, spec: IndexSpec) -> ItemBlocks:
     return partial(split_lines, bytearray(body), LIMITS.longest(spec))
 
 
-async def ingest(form: BodyForm, body: bytes, spec: IndexSpec, beats: Beats) -> dict[str, Any]:
+async def ingest(form: BodyForm, body: bytes, spec: IndexSpec, turns: Turns) -> dict[str, Any]:
     """Refuse a body as the API does, and return the members of the answer."""
     reader = BackgroundReader()
     app: Any = SimpleNamespace(
         document_limits=LIMITS, clock=VersionClock(), background_reader=reader,
         settings=SimpleNamespace(lease_seconds=1.0, journal_bytes=4 * 1024**2),
     )  # fmt: skip
-    beating = asyncio.create_task(beats.run())
     blocks = as_blocks(form, body, spec)
     ingestion = Ingestion(app, generation(spec), form)
     try:
-        await check_items(form, counted(blocks, beats), MAX_DOCUMENTS)
-        async for position, item in take_turns(counted(blocks, beats)):
+        await check_items(form, blocks, MAX_DOCUMENTS)
+        async for position, item in turns.read(blocks):
             await ingestion.add(position, item)
         return ingestion.answer()
     except SparsewellError as error:
         return {"code": error.code, **error.extra}
     finally:
-        beating.cancel()
         reader.close()
-
-
-def counted(blocks: ItemBlocks, beats: Beats) -> ItemBlocks:
-    def pass_on() -> Iterator[list[tuple[int, object]]]:
-        for block in blocks():
-            beats.count()
-            yield [(position, item) for position, item in block if beats.count() is None]
-
-    return pass_on
 
 
 @settings(max_examples=25)
@@ -107,13 +105,14 @@ def test_a_body_of_any_shape_costs_little(
     body = outer % many if inside else many
     if form == "array":
         body = b"[" + body + b"]"
-    beats = Beats()
+    turns = Turns()
     tracemalloc.start()
-    answer = asyncio.run(ingest(form, body, spec, beats))
+    answer = asyncio.run(ingest(form, body, spec, turns))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert answer["code"] in {"no_document_accepted", "too_many_documents"}
     assert len(answer.get("rejected", [])) <= MAX_KEPT_REJECTIONS
+    assert turns.longest <= TURN_ITEMS
     assert peak <= 10 * len(body) + ALLOWED_BYTES
 
 
@@ -121,11 +120,11 @@ def test_a_body_of_any_shape_costs_little(
 async def test_other_requests_run_between_a_few_items(form: BodyForm) -> None:
     turns = Turns()
     body = b"[" + b"0," * 4000 + b"0]" if form == "array" else b"0\n" * 4000
-    await turns.read(as_blocks(form, body, SPECS[0]))
+    await turns.read_all(as_blocks(form, body, SPECS[0]))
     assert turns.longest <= TURN_ITEMS
     long = b'["' + b"x" * 4_000_000 + b'"]' if form == "array" else b"\n" * 4_000_000
     turns = Turns()
-    await turns.read(as_blocks(form, long, SPECS[0]))
+    await turns.read_all(as_blocks(form, long, SPECS[0]))
     assert turns.taken >= len(long) // TURN_BYTES, "a long item and empty lines are read in parts"
 
 
@@ -137,32 +136,12 @@ async def test_without_turns_a_body_would_be_read_at_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(LoopTurns, "count", none)
     turns = Turns()
-    await turns.read(as_blocks("array", b"[" + b"0," * 4000 + b"0]", SPECS[0]))
+    await turns.read_all(as_blocks("array", b"[" + b"0," * 4000 + b"0]", SPECS[0]))
     assert turns.longest == 4001
 
 
-class Turns:
-    """Another task beside a reader: its turns, and the most items that were read between two of them."""
-
-    def __init__(self) -> None:
-        self.taken = self.longest = self._items = 0
-
-    async def read(self, blocks: ItemBlocks) -> None:
-        beside = asyncio.create_task(self._run())
-        async for _ in take_turns(blocks):
-            self._items += 1
-            self.longest = max(self.longest, self._items)
-        beside.cancel()
-
-    async def _run(self) -> None:
-        while True:
-            self.taken += 1
-            self._items = 0
-            await asyncio.sleep(0)
-
-
 async def test_rejections_are_counted_beyond_those_that_are_kept() -> None:
-    answer = await ingest("lines", b"x\n" * 3000, SPECS[0], Beats())
+    answer = await ingest("lines", b"x\n" * 3000, SPECS[0], Turns())
     assert answer["code"] == "no_document_accepted"
     assert answer["rejected_count"] == 3000
     assert [each["position"] for each in answer["rejected"]] == list(range(1, MAX_KEPT_REJECTIONS + 1))
