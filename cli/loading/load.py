@@ -23,7 +23,7 @@ from cli.loading.source import (
     LoadSource,
     detect_format,
 )
-from cli.terminal import ApiOption, RetrySecondsOption
+from cli.terminal import ApiOption, RetrySecondsOption, sanitise_line
 from services.documents.compressed_lines import split_suffixes
 from services.errors import ConfigurationError, InvalidInput
 
@@ -361,7 +361,7 @@ def report_load(record: "LoadCheckpoint", states: Counter[str] | None) -> int:
     """Print the result of the load, delete its checkpoint, and return the exit status."""
     for refusal in islice(record.refusals(), SHOWN_REFUSALS):
         name = f" ({refusal.id})" if refusal.id else ""
-        typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
+        typer.echo(sanitise_line(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]"))
     if record.rejected > SHOWN_REFUSALS:
         typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes all to a file.")
     typer.echo(f"{record.accepted:,} accepted, {record.rejected:,} rejected")
