@@ -18,6 +18,7 @@ from pathlib import Path
 BENCHMARKS = {
     "api_overhead": "latency.api_overhead",
     "batch": "latency.search_requests",
+    "body_shapes": "ingest.body_shapes",
     "boosts": "latency.search_options",
     "capacity": "capacity",
     "capacity_fit": "capacity_fit",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import ApiOption, sanitise_line
+from cli.terminal import ApiOption, format_json, sanitise_line
 
 if TYPE_CHECKING:
     from cli.api_client import IndexResource
@@ -148,7 +148,7 @@ def _read_rules(file: str) -> tuple[dict[str, Any], int | None]:
     from services.errors import InvalidInput
 
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
         content = jsonlib.loads(text)
         jsonlib.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN and half surrogate pairs
     except (OSError, ValueError, RecursionError) as error:
@@ -179,4 +179,4 @@ def _print_difference(difference: dict[str, Any]) -> None:
 
 
 def _print_json(answer: dict[str, Any]) -> None:
-    print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+    print(format_json(answer))

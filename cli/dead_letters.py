@@ -3,14 +3,13 @@
 A document is a dead letter after its last attempt. `retry` makes it pending again, with a full number of attempts.
 """
 
-import json as jsonlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import ApiOption, sanitise_line
+from cli.terminal import ApiOption, format_json, sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +52,7 @@ def list_(
         more = request("GET", "", {"size": min(missing, _PAGE_DOCUMENTS), "cursor": answer["cursor"]}, None)
         answer = more | {"dead": answer["dead"] + more["dead"]}
     if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        print(format_json(answer))
         return
     from rich.console import Console
 
@@ -86,7 +85,7 @@ def retry(
         "queued": all(answer["queued"] for answer in answers),
     }
     if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        print(format_json(answer))
     else:
         _print_not_retried(answer)
     if answer["failed"]:
@@ -146,6 +145,6 @@ def _print_not_retried(answer: dict[str, Any]) -> None:
     if failed:
         print(f"{failed:,} not retried:")
     for document in answer["not_retried"][:_MAX_PRINTED_IDS]:
-        print(f"  {sanitise_line(document['id'])}: {document['reason']} [{document['code']}]")
+        print(sanitise_line(f"  {document['id']}: {document['reason']} [{document['code']}]"))
     if failed > _MAX_PRINTED_IDS:
         print("  … (--json shows more)")

@@ -4,7 +4,6 @@
 `export` needs PyTorch (the train extra).
 """
 
-import json as jsonlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from cli.terminal import sanitise_line
+from cli.terminal import format_json, sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +42,7 @@ def list_(
     further = [str(model) for directory in directories or [] for model in find_model_directories(directory)]
     rows = [encoder_row(encoder) for encoder in list_named_encoders(Settings.read(), further)]
     if json:
-        print(jsonlib.dumps(rows, ensure_ascii=False, indent=2))
+        print(format_json(rows))
         return
     console = _make_console()
     _print_encoder_list(rows, console)
@@ -84,7 +83,7 @@ def show(
         )
     answer = answer or describe_encoder(encoder, table, size)
     if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        print(format_json(answer))
         return
     console = _make_console()
     for kind in ("query", "document"):
@@ -119,7 +118,7 @@ def verify(
         raise InvalidInput("names_or_all", "Give the encoders to verify, or --all.")
     reports = verify_encoders(Settings.read(), names)
     if json:
-        print(jsonlib.dumps(reports, ensure_ascii=False, indent=2))
+        print(format_json(reports))
     for report in reports:
         for problem in report["problems"]:
             print(f"{report['name']}: {problem['detail']} [{problem['code']}]", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.terminal import ApiOption
+from cli.terminal import ApiOption, format_json
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke API keys.")
 
@@ -165,4 +165,4 @@ def _describe_rights(key: dict[str, Any]) -> list[str]:
 
 
 def _print_key(answer: dict[str, Any]) -> None:
-    print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+    print(format_json(answer))

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cli.terminal import sanitise_line
 from services.errors import SparsewellError
 
 app = typer.Typer(
@@ -75,7 +76,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except SparsewellError as error:
-        print(f"sparsewell: {error}", file=sys.stderr)
+        print(f"sparsewell: {sanitise_line(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -3,14 +3,13 @@
 Suggestions complete a typed prefix with these queries. The API learns them from searches; `add` imports a log.
 """
 
-import json as jsonlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import ApiOption, sanitise_line
+from cli.terminal import ApiOption, format_json, sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +38,7 @@ def list_(
     """
     answer = _open_resource(api_url, index).request("GET", parameters={"size": size})
     if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        print(format_json(answer))
         return
     from rich.console import Console
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import ApiOption, sanitise_line
+from cli.terminal import ApiOption, format_json, sanitise_line
 from services.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     body |= parse_short_forms(filter, sort or [], facet or [])
     answer = send_search(api_url, index, body)
     if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        print(format_json(answer))
         return
     from rich.console import Console
 
@@ -114,7 +114,7 @@ def suggest(
         parameters["filter"] = require_utf8(filter, "--filter")
     answer = IndexResource(api_url, index, "suggest").request("GET", parameters=parameters)
     if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        print(format_json(answer))
         return
     from rich.console import Console
 
@@ -147,7 +147,7 @@ def chapters(
     path = f"/{quote_path_segment(document, 'The id of the document')}"
     match format:
         case ChapterFormat.json:
-            text = f"{jsonlib.dumps(resource.request('GET', path), ensure_ascii=False, indent=2)}\n"
+            text = f"{format_json(resource.request('GET', path))}\n"
         case None:
             text = _format_chapters(resource.request("GET", path))
         case _:
@@ -206,7 +206,7 @@ def read_query_arguments(arguments: Sequence[str] | None, file: Path | None) -> 
 
 def _read_query_lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise InvalidInput("bad_queries_file", f"{path} cannot be read: {error}") from None
 
@@ -221,7 +221,7 @@ def print_hits(answer: dict[str, Any], console: "Console") -> None:
         console.print(Text(f"Did you mean: {sanitise_line(answer['did_you_mean']['query'])}", "yellow"))
     for rank, hit in enumerate(answer["hits"], 1):
         scores = "  ".join(f"{name} {score:.2f}" for name, score in hit["scores"].items())
-        head = Text.assemble((f"{rank:>3}  ", "dim"), (hit.get("title") or hit["id"], "bold"))
+        head = Text.assemble((f"{rank:>3}  ", "dim"), (sanitise_line(hit.get("title") or hit["id"]), "bold"))
         if "index" in hit:
             head.append(f"  {hit['index']}", "cyan")
         if hit["score"] is not None:
@@ -230,14 +230,15 @@ def print_hits(answer: dict[str, Any], console: "Console") -> None:
         if "chapter" in hit or "link" in hit:
             console.print(Text(f"     {_format_location(hit)}", "magenta"))
         if "passage" in hit:
-            passage = " ".join(hit["passage"]["text"].split())
+            passage = sanitise_line(" ".join(hit["passage"]["text"].split()))
             shown = textwrap.shorten(passage, _SHOWN_CHARACTERS, placeholder=" …")
             console.print(Text(textwrap.indent(textwrap.fill(shown, 100), "     ")))
         for why in hit.get("why", [])[:8]:
             added = "  (expansion)" if why["expansion"] else ""
             if "query" not in (why.get("origins") or {"query": 0}):
                 added += f"  from {', '.join(why['origins'])}"
-            console.print(Text(f"     {why['contribution']:8.2f}  {why['list']}: {why['piece']}{added}", "cyan"))
+            piece = f"{why['list']}: {sanitise_line(why['piece'])}"
+            console.print(Text(f"     {why['contribution']:8.2f}  {piece}{added}", "cyan"))
     _print_facets(answer, console)
     _print_stages(answer, console)
 
@@ -249,7 +250,7 @@ def _print_stages(answer: dict[str, Any], console: "Console") -> None:
     fed_back = answer.get("feedback")
     if fed_back is not None:
         documents = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
-        console.print(Text(f"Feedback: {documents or 'nothing'}", "dim"))
+        console.print(Text(f"Feedback: {sanitise_line(documents) or 'nothing'}", "dim"))
     reranked = answer.get("rerank")
     if reranked is not None and not reranked["applied"]:
         console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))
@@ -268,7 +269,7 @@ def _format_location(hit: dict[str, Any]) -> str:
         parts.append(_format_clock(passage["start_time"]))
     if "speaker" in passage:
         parts.append(sanitise_line(passage["speaker"]))
-    return "  ".join([*parts, hit["link"]] if "link" in hit else parts)
+    return "  ".join([*parts, sanitise_line(hit["link"])] if "link" in hit else parts)
 
 
 def _format_clock(seconds: float | None) -> str:
@@ -290,7 +291,7 @@ def _print_facets(answer: dict[str, Any], console: "Console") -> None:
         if facet["other"]:
             buckets.append(("…", facet["other"]))
         counts = ", ".join(f"{name} {count:,}" for name, count in buckets)
-        console.print(Text.assemble((f"     {field}: ", "cyan"), counts or "none"))
+        console.print(Text.assemble((f"     {field}: ", "cyan"), sanitise_line(counts) or "none"))
 
 
 def _bucket_name(bucket: dict[str, Any]) -> str:
@@ -307,10 +308,13 @@ def print_suggestions(answer: dict[str, Any], console: "Console") -> None:
     if not answer["titles"]:
         console.print(Text("This index does not suggest titles yet: run sparsewell reindex.", "yellow"))
     for suggestion in answer["suggestions"]:
-        line = Text(sanitise_line(suggestion["text"]))
+        line, text, end = Text(), suggestion["text"], 0
         for span in suggestion["typed"]:
-            line.stylize("bold", span["start"], span["end"])
-        line.append(f"  {suggestion['id'] or 'often asked'}", "dim")
+            line.append(sanitise_line(text[end : span["start"]]))
+            line.append(sanitise_line(text[span["start"] : span["end"]]), "bold")
+            end = span["end"]
+        line.append(sanitise_line(text[end:]))
+        line.append(f"  {sanitise_line(suggestion['id'] or 'often asked')}", "dim")
         console.print(line)
     if not answer["suggestions"]:
         console.print("No suggestions.")

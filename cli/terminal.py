@@ -4,6 +4,8 @@ A terminal shows a bar. Other outputs get a line every five seconds (loading) or
 documents, `TrainingConsole` shows the loss and the evaluations, and `show_stages` draws a bar for each stage.
 """
 
+import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,9 +35,32 @@ LOAD_LINE_SECONDS = 5.0
 TRAINING_LINE_SECONDS = 10.0
 
 
+# Joiners of emoji and of several scripts. They print nothing and change no other text.
+_JOINERS = "\u200c\u200d"
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
 def sanitise_line(text: str) -> str:
-    """Replace line breaks and control characters by spaces."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """Replace line breaks and other spaces by a space, and make control characters visible, such as `\\x1b`.
+
+    A terminal would obey them: a text could move the cursor, set the title or turn the direction of writing.
+    """
+    return "".join(map(_show_character, text))
+
+
+def _show_character(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    if character.isspace():
+        return " "
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def format_json(value: Any) -> str:
+    """Return a value as indented JSON with all control characters escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class SingleBarConsole:

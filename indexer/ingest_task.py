@@ -81,7 +81,7 @@ def _ingest(
     for position, item in enumerate(message.documents, message.offset + 1):
         intake.receive(position, partial(parse_message_document, item, generation.spec, limits, version))
     stored = _store(runtime, intake)
-    record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
+    record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=intake.rejected)
     record.rejections = intake.rejections
     _save_job(runtime, record, message_id)
     count_ingested(record.accepted, record.rejected)
@@ -97,7 +97,7 @@ def _ingest(
     except (BackendUnavailable, Overloaded, NotFound) as error:
         log.warning("%s: the sweeper will enqueue the pending documents", error.code)
         FAILED_ENQUEUES.inc()
-    return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
+    return {"accepted": len(intake.accepted), "rejected": intake.rejected}
 
 
 def _store(runtime: Runtime, intake: Intake) -> dict[str, list[str]]:

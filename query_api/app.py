@@ -19,12 +19,14 @@ from query_api.routes.curation import curation_router
 from query_api.routes.documents import dead_letters_router, documents_router, talk_router
 from query_api.routes.health import health_router, status_router
 from query_api.routes.indexes import encoders_router, export_router, indexes_router
+from query_api.routes.json_route import check_parameters
 from query_api.routes.keys import keys_router
 from query_api.routes.page import mount_page
 from query_api.routes.search import add_search_routes, queries_router, suggest_router
 from query_api.schemas.resources import Problem
 from services.access.api_keys import read_key_file, resolve_access_mode
 from services.settings import Settings
+from services.web.methods import HeadMiddleware
 from services.web.middleware import MAX_JSON_VALUES, BodyLimitMiddleware, ObservabilityMiddleware
 from services.web.problems import add_handlers
 
@@ -66,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         # `ObservabilityMiddleware` counts and traces requests. The framework's own telemetry would do it once more.
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        dependencies=[Depends(authorise_request)],
+        dependencies=[Depends(authorise_request), Depends(check_parameters)],
     )
     app.state.readiness = state.readiness
     app.add_middleware(BodyLimitMiddleware, large=_DOCUMENTS_PATH, values=MAX_JSON_VALUES)
@@ -79,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         issuer=issuer,
         open_by_default=settings.access == "auto",
     )
+    app.add_middleware(HeadMiddleware)
     # The middleware added last is the outermost. It observes the answers of all others.
     app.add_middleware(ObservabilityMiddleware, log_requests=settings.log_requests)
     add_handlers(app)

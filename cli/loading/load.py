@@ -16,7 +16,7 @@ import typer
 
 from cli.loading.arguments import open_sources, save_standard_input
 from cli.loading.source import DocumentKind, FileFormat, LoadSource
-from cli.terminal import ApiOption, RetrySecondsOption
+from cli.terminal import ApiOption, RetrySecondsOption, sanitise_line
 from services.errors import ConfigurationError, Conflict
 from services.index_spec import IndexSpec
 
@@ -293,7 +293,7 @@ def report_load(record: "LoadCheckpoint", states: Counter[str] | None, removed: 
     """Print the result of the load, delete its checkpoint, and return the exit status."""
     for refusal in islice(record.refusals(), SHOWN_REFUSALS):
         name = f" ({refusal.id})" if refusal.id else ""
-        typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
+        typer.echo(sanitise_line(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]"))
     if record.rejected > SHOWN_REFUSALS:
         typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes all to a file.")
     further = ((record.unchanged, "unchanged"), (removed, "removed"))

@@ -92,7 +92,7 @@ def idempotency_record_id(generation: Generation, caller: str, key: str) -> str:
     return _KEY_RECORD_PREFIX + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def idempotency_digest(form: str, body: bytes) -> str:
+def idempotency_digest(form: str, body: bytes | bytearray) -> str:
     """Return the digest that identifies equal requests, from the form of the body and its bytes."""
     digest = hashlib.sha256(form.encode() + b"\0")
     digest.update(body)

@@ -8,7 +8,7 @@ has it on disk. While Redis is away, the sweeper enqueues pending documents.
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,11 @@ from query_api.ingest.idempotency import (
     parse_idempotency_key,
     store_job_outcome,
 )
-from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected
-from services.documents.document import Document, parse_document, parse_document_bytes
+from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, parse_spaced_document, take_turns
+from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
+from services.documents.document import Document, decode_document, parse_document, parse_document_bytes
 from services.documents.intake import Intake, count_ingested
+from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
     BackendUnavailable,
     Conflict,
@@ -60,6 +62,8 @@ log = logging.getLogger(__name__)
 FLUSH_DOCUMENTS = 500
 # A write is repeated when another write of the same document was faster, or when a swap retired the generation.
 MAX_WRITES = 5
+# A document of a bulk request is in memory as values, as a write and in the body of the bulk request.
+_WRITE_COPIES = 3
 
 _ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
 _KEY_ADVICE = (
@@ -67,7 +71,8 @@ _KEY_ADVICE = (
 )
 
 IngestForm = BodyForm | Literal["document"]
-NumberedItems = Iterable[tuple[int, object]]
+# Memory of an accepted id, in the answer and among the ids seen so far: measured 130 bytes for a short id.
+_ID_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +101,14 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
         raw = await request_body.read_whole_body(
             receiver, settings.max_body_bytes, _ARRAY_ADVICE if key is None else _KEY_ADVICE
         )
-        items: NumberedItems
-        if form == "lines":
-            items = request_body.split_lines(raw, app.document_limits.longest(generation.spec))
-        else:
-            items = list(enumerate(request_body.decode_json_array(raw), 1))
-        return await _ingest_items(app, generation, form, items, (key, idempotency_digest(form, raw)) if key else None)
+        longest = app.document_limits.longest(generation.spec)
+        blocks: ItemBlocks = (
+            partial(request_body.split_lines, raw, longest) if form == "lines" else ArraySplitter(raw).blocks
+        )
+        count = await check_items(form, blocks, settings.max_request_documents)
+        buffered = min(len(raw), settings.journal_bytes + longest)
+        receiver.reserve(len(raw) + _WRITE_COPIES * buffered + _ID_BYTES * count)
+        return await _ingest_items(app, generation, form, blocks, (key, idempotency_digest(form, raw)) if key else None)
 
 
 async def ingest_document(app: AppState, index: str, document_id: str, request: Request) -> IngestResponse:
@@ -115,15 +122,19 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
         receiver = BodyReceiver(request, slot, app.settings.body_timeout)
         limits = app.document_limits
         raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
-        item = request_body.decode_json(raw)
-        if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
+        value = decode_document(raw, "The body is not JSON in UTF-8")
+        if isinstance(value, dict) and value.setdefault("id", document_id) != document_id:
             raise InvalidInput("id_mismatch", "The body's `id` differs from the path's.")
-        parse = partial(parse_document, item, generation.spec, limits, len(raw))
+        parse = partial(parse_document, value, generation.spec, limits, len(raw))
         document = await app.background_reader.run(parse, 0 if generation.spec.talk is None else len(raw))
         # The path names the document, so it is part of the request that the key stands for.
         digest = idempotency_digest("document", orjson.dumps(document_id) + raw) if key else ""
         return await _ingest_items(
-            app, generation, "document", [(1, ParsedDocument(document, len(raw)))], (key, digest) if key else None
+            app,
+            generation,
+            "document",
+            lambda: [[(1, ParsedDocument(document, len(raw)))]],
+            (key, digest) if key else None,
         )
 
 
@@ -153,7 +164,7 @@ class Ingestion:
     @property
     def final(self) -> bool:
         """Return whether a repetition would end the same way: no document was left out for a temporary reason."""
-        return all(rejection.code != "not_stored" for rejection in self._intake.rejections)
+        return not self._intake.not_stored
 
     async def accepts(self, position: int, item: object) -> bool:
         """Parse one item without journalling it. Return whether any item so far is acceptable."""
@@ -163,7 +174,7 @@ class Ingestion:
     async def add(self, position: int, item: object) -> None:
         """Parse one item, and journal when a bulk request is full.
 
-        An item is a decoded value of an array, a line (None for a line over the limit) or a `ParsedDocument`.
+        An item is the text of an item of an array, a line (None for a line over the limit) or a `ParsedDocument`.
         """
         size = await self._receive(position, item)
         self._bytes += size
@@ -172,26 +183,26 @@ class Ingestion:
             await self._flush()
 
     async def _receive(self, position: int, item: object) -> int:
-        """Parse an item and return its bytes in memory. A value and a line have the same limit, in bytes of JSON."""
-        limits, spec = self._app.document_limits, self._generation.spec
+        """Parse an item and return its bytes of JSON; 0 if it is rejected, because it is not kept."""
+        spec, waiting = self._generation.spec, self._intake.waiting
         size, parse = self._parser(item)
         receive = partial(self._intake.receive, position, parse)
         # Only a transcript takes long to parse.
         await self._app.background_reader.run(receive, 0 if spec.talk is None else size)
         self._last_position = position
-        return size if size <= limits.longest(spec) else 0
+        return size if self._intake.waiting > waiting else 0
 
     def _parser(self, item: object) -> tuple[int, Callable[[], Document]]:
         """Return the bytes of an item's JSON and the function that parses it."""
         if isinstance(item, ParsedDocument):
             return item.size, lambda: item.document
         limits, spec = self._app.document_limits, self._generation.spec
-        if self._form == "array":
-            size = len(orjson.dumps(item))
-            return size, partial(parse_document, item, spec, limits, size)
-        if isinstance(item, bytes):
-            return len(item), partial(parse_document_bytes, item, spec, limits)
-        return limits.longest(spec) + 1, partial(parse_document, None, spec, limits, limits.longest(spec) + 1)
+        longest = limits.longest(spec)
+        if not isinstance(item, bytes):
+            return longest + 1, partial(parse_document, None, spec, limits, longest + 1)
+        if self._form == "array" and len(item) > limits.document:
+            return len(item), partial(parse_spaced_document, item, spec, limits)
+        return len(item), partial(parse_document_bytes, item, spec, limits)
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """Journal the rest, save the job and return the answer. Raises as `answer`."""
@@ -204,7 +215,7 @@ class Ingestion:
         """Journal the rest and complete the job's record, without saving the record."""
         await self._flush(streaming=False)
         job, intake = self.job, self._intake
-        job.accepted, job.rejected = len(intake.accepted), len(intake.rejections)
+        job.accepted, job.rejected = len(intake.accepted), intake.rejected
         job.rejections, job.complete = intake.rejections, True
         count_ingested(job.accepted, job.rejected)
 
@@ -219,16 +230,17 @@ class Ingestion:
         if not intake.accepted:
             if failure is not None:
                 raise failure
-            if rejected and all(rejection.code == "not_stored" for rejection in intake.rejections):
+            if rejected and intake.not_stored == intake.rejected:
                 raise _nothing_stored(overloaded=intake.overloaded)
             if self._form == "document" and rejected:
                 raise stale_version()
             detail = "No document was accepted; `rejected` says why." if rejected else "The body holds no document."
-            raise InvalidInput("no_document_accepted", detail, rejected=rejected)
+            raise InvalidInput("no_document_accepted", detail, rejected=rejected, rejected_count=intake.rejected)
         answer: dict[str, Any] = {
             "job": {"id": self.job.id, "index": self.job.index},
             "accepted": intake.accepted,
             "rejected": rejected,
+            "rejected_count": intake.rejected,
             "queued": self._queued,
         }
         if failure is not None:
@@ -331,15 +343,23 @@ async def write_raw_documents(app: AppState, generation: Generation, writes: lis
 async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyReceiver) -> dict[str, Any]:
     """Journal lines while they arrive. An error half-way ends the stream; the answer has it and the stored lines."""
     settings, ingestion = app.settings, Ingestion(app, generation, "lines")
-    # A stream holds one bulk request and one line in memory.
+    # A stream holds one bulk request and one line in memory, and the ids of its documents.
     longest = app.document_limits.longest(generation.spec)
     buffered = settings.journal_bytes + longest
     declared = receiver.declared_length()
-    receiver.reserve(buffered if declared is None else min(buffered, declared))
+    held = (1 + _WRITE_COPIES) * (buffered if declared is None else min(buffered, declared))
+    receiver.reserve(held)
+    turns, count = LoopTurns(), 0
     try:
-        async for chunk in request_body.stream_lines(receiver, settings.max_stream_bytes, longest):
-            for number, raw in chunk:
+        async for lines in request_body.stream_lines(receiver, settings.max_stream_bytes, longest):
+            await turns.count(BLOCK_BYTES)
+            for number, raw in lines:
+                await turns.count(len(raw or b""))
+                count += 1
+                if count > settings.max_request_documents:
+                    raise too_many_documents(settings.max_request_documents, " in one stream; send the rest in another")
                 await ingestion.add(number, raw)
+            receiver.reserve(held + _ID_BYTES * count)
             await app.backlog.admit(generation)
     except (TooLarge, TooSlow, Overloaded) as error:
         return await ingestion.finish(error)
@@ -353,17 +373,17 @@ async def _ingest_items(
     app: AppState,
     generation: Generation,
     form: IngestForm,
-    items: NumberedItems,
+    blocks: ItemBlocks,
     key: tuple[str, str] | None,
 ) -> IngestResponse:
     """Journal a complete body; with an idempotency key (and the digest of its request) exactly once."""
     if key is None:
         ingestion = Ingestion(app, generation, form)
-        for position, item in items:
+        async for position, item in take_turns(blocks):
             await ingestion.add(position, item)
         return IngestResponse(await ingestion.finish())
     probe = Ingestion(app, generation, form)
-    if not await _has_acceptable(probe, items):
+    if not await _has_acceptable(probe, blocks):
         # No document is acceptable, so the key stays free for the corrected request.
         return IngestResponse(await probe.finish())
     claimed = await claim_key(app, generation, *key)
@@ -371,7 +391,7 @@ async def _ingest_items(
         add_log_context(job=claimed.record.job)  # The probe has set its own job, which was never saved.
         return IngestResponse(claimed.outcome["body"], claimed.outcome["status"], replayed=True)
     ingestion = Ingestion(app, generation, form, claimed.record)
-    for position, item in items:
+    async for position, item in take_turns(blocks):
         await ingestion.add(position, item)
     await ingestion.journal()
     try:
@@ -383,8 +403,8 @@ async def _ingest_items(
     return answer if earlier is None else IngestResponse(earlier["body"], earlier["status"], replayed=True)
 
 
-async def _has_acceptable(probe: Ingestion, items: NumberedItems) -> bool:
-    for position, item in items:
+async def _has_acceptable(probe: Ingestion, blocks: ItemBlocks) -> bool:
+    async for position, item in take_turns(blocks):
         if await probe.accepts(position, item):
             return True
     return False

@@ -1,27 +1,40 @@
 """Request bodies of documents: a buffered JSON array, or NDJSON that is processed line by line.
 
 `BodyReceiver` receives a body within a time limit (per MiB) and within the memory that all bodies together may use.
-`LineSplitter` splits a stream into lines and holds at most one of them.
+`LineSplitter` splits a stream into lines and holds at most one of them. A body is split in small blocks, so that its
+reader can let other requests run in between.
 """
 
 import asyncio
+import codecs
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
-import orjson
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from query_api.ingest.backpressure import RequestSlot
 from services.errors import InvalidInput, TooLarge, TooSlow, UnsupportedMediaType
+from services.text_encoding import detect_wide_encoding, strip_byte_order_mark
+from services.web.json_bodies import (
+    describe_media_type,
+    is_json_type,
+    read_media_type,
+    refuse_declared_compression,
+    refuse_undeclared_compression,
+)
 
 # The time limit of a body begins anew with each step, so a long body may take long as long as it makes progress.
 RESERVATION_STEP_BYTES = 1024**2
 
-BodyForm = Literal["array", "lines"]
+# A block of line breaks only takes about 3 ms to split.
+_BLOCK_BYTES = 8 * 1024
 
-_ARRAY_MEDIA_TYPES = frozenset({"application/json"})
+BodyForm = Literal["array", "lines"]
+# Lines as (number from 1, text). None stands for a line over the limit.
+NumberedLines = list[tuple[int, bytes | None]]
+
 _LINES_MEDIA_TYPES = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
@@ -73,26 +86,24 @@ def detect_body_form(request: Request) -> BodyForm:
 
     Raises UnsupportedMediaType (`unsupported_encoding`, `unsupported_media_type`).
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedMediaType("unsupported_encoding", f"Send the body uncompressed, not as {coding[:40]!r}.")
-    if media_type in _ARRAY_MEDIA_TYPES:
+    refuse_declared_compression(request.headers)
+    media_type = read_media_type(request.headers)
+    if is_json_type(media_type):
         return "array"
     if media_type in _LINES_MEDIA_TYPES:
         return "lines"
     raise UnsupportedMediaType(
         "unsupported_media_type",
-        "Send a JSON array as application/json or one document a line as application/x-ndjson, not "
-        f"{media_type[:80]!r}.",
+        "Send a JSON array with the header `content-type: application/json`, or one document a line with "
+        f"`content-type: application/x-ndjson`, {describe_media_type(media_type)}.",
     )
 
 
-async def read_whole_body(receiver: BodyReceiver, limit: int, advice: str = "") -> bytes:
+async def read_whole_body(receiver: BodyReceiver, limit: int, advice: str = "") -> bytearray:
     """Read a body of at most `limit` bytes.
 
-    Raises TooLarge (`body_too_large`) as early as possible, Overloaded (`too_many_bytes`), TooSlow (`body_timeout`)
-    and InvalidInput (`client_disconnected`).
+    Return it without a byte order mark. Raises TooLarge (`body_too_large`) as early as possible, Overloaded
+    (`too_many_bytes`), TooSlow (`body_timeout`), InvalidInput (`client_disconnected`) and as `refuse_foreign_text`.
     """
     declared = receiver.declared_length() or 0
     if declared > limit:
@@ -107,7 +118,21 @@ async def read_whole_body(receiver: BodyReceiver, limit: int, advice: str = "") 
             receiver.reserve(len(received))
     except ClientDisconnect:
         raise client_disconnected() from None
-    return bytes(received)
+    refuse_foreign_text(received)
+    if received.startswith(codecs.BOM_UTF8):
+        del received[: len(codecs.BOM_UTF8)]
+    return received
+
+
+def refuse_foreign_text(begin: bytes | bytearray) -> None:
+    """Refuse a body that begins as compressed data or as UTF-16.
+
+    Raises UnsupportedMediaType (`unsupported_encoding`), InvalidInput (`invalid_json`).
+    """
+    refuse_undeclared_compression(begin)
+    encoding = detect_wide_encoding(bytes(begin[:512]))
+    if encoding is not None:
+        raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: it is {encoding}. Send it as UTF-8.")
 
 
 def client_disconnected() -> InvalidInput:
@@ -119,22 +144,6 @@ def _body_too_large(limit: int, advice: str) -> TooLarge:
     return TooLarge("body_too_large", f"The body may have {limit:,} bytes{advice}.", limit=limit)
 
 
-def decode_json(body: bytes) -> object:
-    """Decode JSON. Raises InvalidInput (`invalid_json`)."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {error}.") from None
-
-
-def decode_json_array(body: bytes) -> list[object]:
-    """Decode a JSON array to its items. Raises InvalidInput (`invalid_json`, `not_an_array`)."""
-    items = decode_json(body)
-    if not isinstance(items, list):
-        raise InvalidInput("not_an_array", "The body must be a JSON array of documents.")
-    return items
-
-
 class LineSplitter:
     """A splitter of a byte stream into lines. It holds at most one line; a line over the limit is not kept."""
 
@@ -144,17 +153,19 @@ class LineSplitter:
         self._skipping = False
         self._number = 0
 
-    def feed(self, chunk: bytes) -> list[tuple[int, bytes | None]]:
+    def feed(self, chunk: bytes) -> NumberedLines:
         """Add a chunk. Return the lines completed by it as (number from 1, line); None for a line that is too long."""
-        lines: list[tuple[int, bytes | None]] = []
+        lines: NumberedLines = []
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             self._append(end)
-            lines.append(self._complete_line())
+            number, line = self._complete_line()
+            if line is None or line.strip():
+                lines.append((number, line))
         self._append(rest)
-        return [(number, line) for number, line in lines if line is None or line.strip()]
+        return lines
 
-    def finish(self) -> list[tuple[int, bytes | None]]:
+    def finish(self) -> NumberedLines:
         """Return the last line when the stream does not end with a line break."""
         if not self._rest.strip() and not self._skipping:
             return []
@@ -171,29 +182,39 @@ class LineSplitter:
     def _complete_line(self) -> tuple[int, bytes | None]:
         self._number += 1
         line = None if self._skipping else bytes(self._rest)
+        if self._number == 1 and line is not None:
+            line = strip_byte_order_mark(line)
         self._rest.clear()
         self._skipping = False
         return self._number, line
 
 
-def split_lines(body: bytes, max_line_bytes: int) -> list[tuple[int, bytes | None]]:
-    """Split a complete body into lines, as `LineSplitter.feed` returns them."""
-    splitter = LineSplitter(max_line_bytes)
-    return splitter.feed(body) + splitter.finish()
+def split_lines(body: bytearray, max_line_bytes: int) -> Iterator[NumberedLines]:
+    """Split a complete body block by block into lines, as `LineSplitter.feed` returns them."""
+    splitter, view = LineSplitter(max_line_bytes), memoryview(body)
+    for offset in range(0, len(body), _BLOCK_BYTES):
+        yield splitter.feed(bytes(view[offset : offset + _BLOCK_BYTES]))
+    yield splitter.finish()
 
 
-async def stream_lines(
-    receiver: BodyReceiver, limit: int, max_line_bytes: int
-) -> AsyncIterator[list[tuple[int, bytes | None]]]:
-    """Yield the lines of a body while it arrives.
+async def stream_lines(receiver: BodyReceiver, limit: int, max_line_bytes: int) -> AsyncIterator[NumberedLines]:
+    """Yield the lines of a body while it arrives, block by block.
 
     Raises TooLarge (`body_too_large`) past `limit`, after all earlier chunks were yielded, and the errors of
-    `BodyReceiver.stream`.
+    `BodyReceiver.stream` and `refuse_foreign_text`.
     """
     splitter, received = LineSplitter(max_line_bytes), 0
     async for chunk in receiver.stream():
+        if not received:
+            refuse_foreign_text(chunk)
         received += len(chunk)
         if received > limit:
             raise _body_too_large(limit, " in one stream; send the rest in another")
-        yield splitter.feed(chunk)
+        for offset in range(0, len(chunk), _BLOCK_BYTES):
+            yield splitter.feed(chunk[offset : offset + _BLOCK_BYTES])
     yield splitter.finish()
+
+
+def too_many_documents(limit: int, advice: str) -> TooLarge:
+    """Return the error of a body with more than `limit` documents."""
+    return TooLarge("too_many_documents", f"A request may have {limit:,} documents{advice}.", limit=limit)

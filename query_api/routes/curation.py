@@ -8,13 +8,14 @@ from fastapi.responses import Response
 
 from query_api import curation
 from query_api.app_state import WithApp
+from query_api.routes.json_route import JsonRoute
 from query_api.schemas.admin import CurationAnswer, CurationRequest, CurationVersions, DryRunAnswer, DryRunRequest
 from query_api.schemas.resources import document_responses, json_response
 from query_api.search.validation import limits_of
 from services.curation.effects import check_rules
 from services.curation.matching import CompiledRules
 
-curation_router = APIRouter(prefix="/v1/indexes/{index}/curation", tags=["curation"])
+curation_router = APIRouter(prefix="/v1/indexes/{index}/curation", tags=["curation"], route_class=JsonRoute)
 
 IfMatchHeader = Annotated[
     str | None,

@@ -22,6 +22,15 @@ from query_api.ingest.ingest import (
     stale_version,
     write_raw_documents,
 )
+from query_api.ingest.job_progress import (
+    DEFAULT_WAIT_SECONDS,
+    MAX_WAIT_SECONDS,
+    WaitFor,
+    read_job,
+    wait_for_documents,
+    wait_for_refresh,
+)
+from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,
     ChaptersAnswer,
@@ -38,8 +47,6 @@ from services.documents.document import MAX_CLIENT_VERSION, client_version, is_t
 from services.documents.read_document import ADDED_SCHEMA_MEMBERS
 from services.errors import BackendUnavailable, NotFound
 from services.opensearch.bulk import Verdict, WriteOutcome
-from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
-from services.opensearch.jobs import count_invisible_documents, load_job_call, summarise_job
 from services.opensearch.journal import (
     DELETED,
     format_earlier_attempts,
@@ -60,7 +67,7 @@ from services.talk.model import Chapter
 from services.talk.parse import build_link
 from services.web.problems import members_response
 
-documents_router = APIRouter(prefix="/v1", tags=["documents"])
+documents_router = APIRouter(prefix="/v1", tags=["documents"], route_class=JsonRoute)
 
 _DOCUMENT_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -99,6 +106,17 @@ _KEY_PARAMETER: dict[str, Any] = {
     "description": "the same key and body give the same job and answer, however often and however concurrently you "
     "send them; the same key with another body is a 409",
 }
+Wait = Annotated[
+    WaitFor | None,
+    Query(
+        description="answer when searches find the documents by words (`searchable`), or when none is pending any more "
+        "and they find them by meaning as well (`encoded`); `waited` says whether that was reached"
+    ),
+]
+WaitSeconds = Annotated[
+    float, Query(gt=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False, description="longest wait, in seconds")
+]
+WAIT_REACHED_HEADER = "wait-reached"
 _ACCEPTED_RESPONSE = {
     "description": "accepted; the documents listed under `accepted` are on disk",
     "headers": {
@@ -144,8 +162,11 @@ _PUT_OPENAPI: dict[str, Any] = {
     operation_id="ingest",
     summary="Add or replace documents",
 )
-async def post_documents(index: str, request: Request, app: WithApp) -> Response:
-    return _ingest_response(await ingest_documents(app, index, request))
+async def post_documents(
+    index: str, request: Request, app: WithApp, wait: Wait = None, wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS
+) -> Response:
+    response = await ingest_documents(app, index, request)
+    return _ingest_response(await wait_for_documents(app, response, wait, wait_seconds))
 
 
 @documents_router.put(
@@ -156,8 +177,16 @@ async def post_documents(index: str, request: Request, app: WithApp) -> Response
     operation_id="put_document",
     summary="Add or replace one document",
 )
-async def put_document(index: str, document_id: str, request: Request, app: WithApp) -> Response:
-    return _ingest_response(await ingest_document(app, index, document_id, request))
+async def put_document(
+    index: str,
+    document_id: str,
+    request: Request,
+    app: WithApp,
+    wait: Wait = None,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
+) -> Response:
+    response = await ingest_document(app, index, document_id, request)
+    return _ingest_response(await wait_for_documents(app, response, wait, wait_seconds))
 
 
 @documents_router.get(
@@ -196,6 +225,10 @@ async def delete_document(
     document_id: str,
     app: WithApp,
     version: int | None = Query(None, ge=0, le=MAX_CLIENT_VERSION, description="as a document's version"),
+    wait: Annotated[
+        Literal["searchable"] | None, Query(description="answer when searches no longer find the document")
+    ] = None,
+    wait_seconds: WaitSeconds = DEFAULT_WAIT_SECONDS,
 ) -> Response:
     if version is None:
         verdict = await _delete_newest(app, index, document_id)
@@ -207,7 +240,11 @@ async def delete_document(
         raise stale_version()
     if verdict.outcome is not WriteOutcome.STORED:
         raise BackendUnavailable("not_stored", f"The delete could not be stored ({verdict.reason}); send it again.")
-    return Response(status_code=204)
+    response = Response(status_code=204)
+    if wait is not None:
+        reached = await wait_for_refresh(app, index, wait_seconds)
+        response.headers[WAIT_REACHED_HEADER] = "true" if reached else "false"
+    return response
 
 
 async def _delete_newest(app: AppState, index: str, document_id: str) -> Verdict:
@@ -231,22 +268,7 @@ async def _delete_newest(app: AppState, index: str, document_id: str) -> Verdict
     summary="Follow an ingestion",
 )
 async def get_job(job_id: str, app: WithApp) -> Response:
-    try:
-        record = (await app.search.send(load_job_call(app.names, job_id)))["_source"]
-    except NotFound:
-        record = {}
-    # The record of an idempotency key is not a job.
-    if "accepted" not in record or not app.principal.may(record["index"]):
-        raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
-    try:
-        generation = await app.generation(record["index"])
-        counts = read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))
-        if count_invisible_documents(record, counts):
-            await app.search.send(refresh_call(generation.physical))
-            counts = read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))
-    except NotFound:
-        return json_response(summarise_job(job_id, record, None))
-    return json_response(summarise_job(job_id, record, counts))
+    return json_response(await read_job(app, job_id))
 
 
 def _ingest_response(answer: IngestResponse) -> Response:
@@ -273,7 +295,7 @@ async def read_stored_document(app: AppState, index: str, document_id: str, only
     return StoredDocument(answer["_id"], answer["_version"], answer["_source"])
 
 
-talk_router = APIRouter(prefix="/v1", tags=["talk"])
+talk_router = APIRouter(prefix="/v1", tags=["talk"], route_class=JsonRoute)
 
 ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
 _TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
@@ -337,7 +359,7 @@ def _missing_reason(stored: StoredDocument) -> str:
     return f"engine {chaptering['engine']}"
 
 
-dead_letters_router = APIRouter(prefix="/v1/indexes/{index}", tags=["documents"])
+dead_letters_router = APIRouter(prefix="/v1/indexes/{index}", tags=["documents"], route_class=JsonRoute)
 
 
 # The paths with `/dead` are the former ones; the next version leaves them out.

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from query_api.app_state import AppState, WithApp
 from query_api.readiness import CHECK_TIMEOUT_SECONDS
+from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import document_responses, json_response
 from services.access.principals import ALL_INDEXES
 from services.errors import BackendUnavailable, SparsewellError
@@ -30,7 +31,7 @@ STATUS_SECONDS: Final = 5.0
 _NODE_CALL: Final = Call("GET", "/", params={"filter_path": "version.number,version.distribution"})
 
 
-health_router = APIRouter(tags=["health"])
+health_router = APIRouter(tags=["health"], route_class=JsonRoute)
 
 
 @health_router.get("/healthz", operation_id="live", summary="Check whether the process is alive")
@@ -88,7 +89,7 @@ async def get_version(app: WithApp) -> Response:
     )
 
 
-status_router = APIRouter(prefix="/v1/status", tags=["health"])
+status_router = APIRouter(prefix="/v1/status", tags=["health"], route_class=JsonRoute)
 
 
 @status_router.get(

@@ -12,6 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from query_api.app_state import AppState, WithApp
 from query_api.curation import remove_curation
 from query_api.export import MAX_PAGE_DOCUMENTS, ExportPage
+from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import EncoderList, IndexAnswer, IndexList, document_responses, json_response
 from services.encoders.catalogue import find_dense_identity
 from services.errors import Conflict, InvalidInput, NotFound, SparsewellError
@@ -30,7 +31,7 @@ from services.opensearch.generations import (
     read_state_counts,
 )
 
-indexes_router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
+indexes_router = APIRouter(prefix="/v1/indexes", tags=["indexes"], route_class=JsonRoute)
 
 
 def _describe_index(generation: Generation, counts: dict[str, int] | None = None) -> dict[str, Any]:
@@ -145,7 +146,7 @@ async def _ensure_jobs_index(app: AppState) -> None:
         await app.search.send(create_jobs_call(app.names, app.settings))
 
 
-export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
+export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"], route_class=JsonRoute)
 
 _LINES_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -181,7 +182,7 @@ async def get_export(
     return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
+encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"], route_class=JsonRoute)
 
 
 @encoders_router.get(

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
 from query_api.app_state import AppState, WithApp
+from query_api.routes.json_route import JsonRoute
 from query_api.schemas.admin import KeyList, KeyModel, KeyRequest, KeyRights, NewKey, RotateRequest
 from query_api.schemas.resources import document_responses, json_response
 from services.access.api_keys import KEY_ID_PATTERN, ApiKey, KeySecret, digest_key, generate_key, generate_key_id
@@ -42,7 +43,7 @@ async def _require_every_index(app: WithApp) -> AppState:
 
 
 WithKeyAdministration = Annotated[AppState, Depends(_require_every_index)]
-keys_router = APIRouter(prefix="/v1/keys", tags=["keys"])
+keys_router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @keys_router.post(

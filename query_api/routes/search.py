@@ -3,17 +3,14 @@
 Suggestions complete the text that a user types. The frequent queries among them are listed, added and removed here.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from starlette.types import Message, Receive, Scope, Send
 
 from query_api.access.gate import authorise_request
-from query_api.app_state import WithApp, request_app_state
+from query_api.app_state import WithApp
+from query_api.routes.json_route import JsonRoute, ShortJsonRoute, check_parameters
 from query_api.schemas.admin import (
     MAX_FREQUENT_QUERIES,
     AddedQueries,
@@ -32,49 +29,12 @@ from services.dates import now_ms
 from services.errors import InvalidInput
 from services.opensearch.suggestions import CountedQuery, list_queries_call, read_query_list, refresh_queries_call
 from services.query.suggest import learnable_query, normalise_query
-from services.web.middleware import replay
-
-_JSON_BODY = (b"content-type", b"application/json")
-
-
-class JsonRoute(APIRoute):
-    """A route that validates its JSON body from the bytes, without the framework's dependency solver and exit stacks.
-
-    Both cost more than the search's own work (docs/decisions/0080, 0229). The endpoint takes the body as `request` and
-    the application's state as `app`. A request that is not plainly valid takes the framework's way, so that each
-    refusal has one wording. The route must be added to the application itself (`add_search_routes`): a route of an
-    included router passes through a second round of matching, about 20 microseconds a request.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a plain JSON body the short way, and any other request the framework's way."""
-        if self.body_field is None or _JSON_BODY not in scope["headers"]:
-            await super().handle(scope, receive, send)
-            return
-        message = await receive()  # `BodyLimitMiddleware` gives a small body as one message
-        request = self._parse(message)
-        if request is None:
-            await super().handle(scope, replay([message], receive), send)
-            return
-        http = Request(scope)
-        await authorise_request(http)
-        endpoint: Callable[..., Awaitable[Response]] = self.endpoint
-        response = await endpoint(**scope["path_params"], request=request, app=request_app_state(http))
-        await response(scope, receive, send)
-
-    def _parse(self, message: Message) -> BaseModel | None:
-        """Return the request, if it is valid and came as one message."""
-        if message["type"] != "http.request" or message.get("more_body", False):
-            return None
-        model: type[BaseModel] = self.endpoint.__annotations__["request"]
-        try:
-            return model.model_validate_json(message.get("body", b""))
-        except ValidationError:
-            return None
-
 
 search_router = APIRouter(
-    prefix="/v1", tags=["search"], route_class=JsonRoute, dependencies=[Depends(authorise_request)]
+    prefix="/v1",
+    tags=["search"],
+    route_class=ShortJsonRoute,
+    dependencies=[Depends(authorise_request), Depends(check_parameters)],
 )
 _SEARCH_RESPONSES = document_responses(200, SearchAnswer, 404, 422, 429, 503)
 
@@ -121,7 +81,7 @@ def add_search_routes(app: FastAPI) -> None:
     app.router.routes[:0] = search_router.routes
 
 
-suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
+suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"], route_class=JsonRoute)
 
 
 @suggest_router.get(
@@ -134,7 +94,7 @@ async def get_suggestions(index: str, request: Annotated[SuggestParameters, Quer
     return json_response(await complete_text(app, index, request))
 
 
-queries_router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"])
+queries_router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"], route_class=JsonRoute)
 
 
 @queries_router.get(

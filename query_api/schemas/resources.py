@@ -162,6 +162,14 @@ class StreamStop(BaseModel):
     retry_after: int | None = None
 
 
+class Waited(BaseModel):
+    """The result of a wait for the documents of a write. Documents are durable even if it was not reached."""
+
+    for_: str = Field(alias="for")
+    reached: bool
+    states: dict[str, int] | None = Field(description="documents by state as searches see them; null: unknown")
+
+
 class IngestAnswer(BaseModel):
     """The result of an ingestion. Accepted documents are durable.
 
@@ -170,9 +178,11 @@ class IngestAnswer(BaseModel):
 
     job: JobReference
     accepted: list[str]
-    rejected: list[RejectionModel]
+    rejected: list[RejectionModel] = Field(description="the first 1,000 rejected documents")
+    rejected_count: int = Field(0, description="number of rejected documents")
     queued: bool
     stopped: StreamStop | None = None
+    waited: Waited | None = Field(None, description="with `wait` only")
 
 
 class JobAnswer(BaseModel):

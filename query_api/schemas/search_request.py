@@ -8,10 +8,20 @@ stages of a search. Defaults come from `services.query`.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
 from services.dates import CalendarUnit
+from services.errors import InvalidInput
 from services.filters.parsing import FilterJson, RangesJson
 from services.index_spec import ScoreBy
 from services.query.expansion import FEEDBACK_DOCUMENTS, ConversationMemory, RocchioParameters
@@ -34,7 +44,14 @@ def _list_field(description: str, default: Sequence[str] = (), max_length: int |
     """Return a field with a list as its default. pydantic would copy the list deeply, 3 microseconds a request."""
     extra: JsonDict = {"default": [*default]}
     factory = [*default].copy
-    return Field(default_factory=factory, json_schema_extra=extra, max_length=max_length, description=description)
+    return Field(
+        default_factory=factory,
+        json_schema_extra=extra,
+        max_length=max_length,
+        description=description,
+        # A list of 50,000 invalid values would take 30 MB for its errors.
+        fail_fast=True,
+    )
 
 
 class Conversation(BaseModel):
@@ -42,7 +59,7 @@ class Conversation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    turns: list[str] = Field(min_length=1, description="earlier messages of the user, oldest first")
+    turns: list[str] = Field(min_length=1, fail_fast=True, description="earlier messages of the user, oldest first")
     share: float = Field(_MEMORY.share, ge=0, le=1, description="weight of a word of the last turn")
     decay: float = Field(_MEMORY.decay, ge=0, le=1, description="factor of that weight for each turn before")
     rarity: float = Field(
@@ -105,6 +122,8 @@ class Rerank(BaseModel):
 
 
 Among = Literal["matches", "candidates"]
+# The largest value of the setting MAX_FACETS.
+MAX_FACETS = 100
 
 
 class Facet(BaseModel):
@@ -127,6 +146,16 @@ class Facet(BaseModel):
         if sum(form is not None for form in (self.terms, self.ranges, self.dates)) != 1:
             raise ValueError("a facet has one of `terms`, `ranges` and `dates`")
         return self
+
+
+def _limit_facets(facets: Any) -> Any:
+    """Refuse facets beyond any setting before each is validated: 50,000 errors would take two seconds and 130 MB.
+
+    Raises InvalidInput (`too_many_facets`).
+    """
+    if isinstance(facets, dict) and len(facets) > MAX_FACETS:
+        raise InvalidInput("too_many_facets", f"A search may have {MAX_FACETS} facets at most.")
+    return facets
 
 
 class SortKey(BaseModel):
@@ -288,7 +317,7 @@ class SearchRequest(BaseModel):
         max_length=200,
     )
     filter: FilterJson = Field(None, description="filter by declared metadata")
-    facets: dict[str, Facet] | None = Field(
+    facets: Annotated[dict[str, Facet] | None, BeforeValidator(_limit_facets)] = Field(
         None, description="facets by field; an empty object counts the documents only"
     )
     sort: list[SortKey] = _list_field("sort keys; none: by score, best first")
@@ -375,7 +404,9 @@ class MultiIndexRequest(SearchRequest):
     """A search over several indexes. The hits are the same as from one index with all their documents."""
 
     indexes: list[str] = Field(
-        min_length=1, description="names of the indexes, without repetition; an error of any index fails the search"
+        min_length=1,
+        fail_fast=True,
+        description="names of the indexes, without repetition; an error of any index fails the search",
     )
 
     @property

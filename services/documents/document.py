@@ -19,11 +19,13 @@ from typing import Any, Final
 
 import orjson
 
+from services.documents.json_structure import check_memory
 from services.documents.read_document import strip_read_members
 from services.errors import InvalidInput
 from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
 from services.talk.model import TALK_KIND, Talk
 from services.talk.parse import TALK_MEMBERS, parse_talk
+from services.text_encoding import explain_bytes
 
 # The states of a stored document. The journal (`services.opensearch.journal`) moves a document from one to the next.
 DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
@@ -87,13 +89,21 @@ def parse_document(
 
 
 def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS) -> Document:
-    """Parse one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
+    """Parse one document from JSON text.
+
+    Raises InvalidInput (`invalid_json`, `too_many_values`) or TooLarge (`document_too_large`).
+    """
     limits.check(len(raw), spec, talk=True)
+    return parse_document(decode_document(raw), spec, limits, len(raw))
+
+
+def decode_document(raw: bytes | bytearray, complaint: str = "Not JSON in UTF-8") -> Any:
+    """Decode the JSON text of a document. Raises InvalidInput (`invalid_json`, `too_many_values`)."""
+    check_memory(raw)
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
-    return parse_document(value, spec, limits, len(raw))
+        raise InvalidInput("invalid_json", f"{complaint}: {explain_bytes(bytes(raw)) or f'{error}.'}") from None
 
 
 def validate_document_id(value: Any) -> str:

@@ -11,7 +11,7 @@ from services.documents.document import Document, VersionClock, client_version
 from services.errors import InvalidInput
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutcome
-from services.opensearch.jobs import Rejection
+from services.opensearch.jobs import MAX_KEPT_REJECTIONS, Rejection
 from services.opensearch.journal import raw_write
 from services.opensearch.stored_document import StoredDocument
 from services.opensearch.vector_reuse import reuse_vectors
@@ -39,6 +39,8 @@ class Intake:
 
     Of two documents with one id, the higher version wins, as it would in two requests. Without a version in both, the
     second one is rejected, because the order of the two writes would be undefined.
+    `rejections` holds the first 1,000 of `rejected`, because a rejection takes a hundred times the memory of two bytes
+    that are no document. `not_stored` of them are temporary failures.
     """
 
     generation: Generation
@@ -49,6 +51,8 @@ class Intake:
     overloaded: bool = False
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    rejected: int = 0
+    not_stored: int = 0
     _seen: dict[str, int | None] = field(default_factory=dict)
     _ready: dict[str, Received] = field(default_factory=dict)
     _accepted: set[str] = field(default_factory=set)
@@ -65,7 +69,7 @@ class Intake:
             if document_id in self._seen:
                 self._replace_earlier(document)
         except InvalidInput as error:
-            self.rejections.append(Rejection(position, document_id or error.extra.get("id"), error.code, error.detail))
+            self._reject(position, document_id or error.extra.get("id"), error.code, error.detail)
             return
         self._seen[document_id] = document.version
         self._ready[document_id] = Received(position, document)
@@ -85,7 +89,7 @@ class Intake:
         replaced = self._ready.pop(document.id, None)
         if replaced is not None:
             reason = f"This request has version {document.version} of the document; it was kept."
-            self.rejections.append(Rejection(replaced.position, document.id, "stale_version", reason))
+            self._reject(replaced.position, document.id, "stale_version", reason)
 
     @property
     def waiting(self) -> int:
@@ -135,11 +139,16 @@ class Intake:
                 waiting[document.id] = received
                 continue
             self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
+            self.not_stored += verdict.outcome is WriteOutcome.NOT_STORED
             code, reason = _REJECTIONS[verdict.outcome]
-            reason = reason.format(reason=verdict.reason)
-            self.rejections.append(Rejection(received.position, document.id, code, reason))
+            self._reject(received.position, document.id, code, reason.format(reason=verdict.reason))
         self._ready = waiting
         return pending_by_generation
+
+    def _reject(self, position: int, document_id: str | None, code: str, reason: str) -> None:
+        self.rejected += 1
+        if len(self.rejections) < MAX_KEPT_REJECTIONS:
+            self.rejections.append(Rejection(position, document_id, code, reason))
 
     def _is_from_clock(self, document: Document) -> bool:
         return document.version is None and self.version is None

@@ -13,11 +13,15 @@ from starlette.exceptions import HTTPException
 
 from services.errors import SparsewellError
 from services.telemetry.metrics import PROBLEMS
+from services.web.methods import list_methods
+from services.web.validation_errors import describe_errors
 
 log = logging.getLogger(__name__)
 
 PROBLEM_CONTENT_TYPE = "application/problem+json"
+METHOD_NOT_ALLOWED_STATUS = 405
 REQUEST_TIMEOUT_STATUS = 408
+_MAX_LISTED_ERRORS = 20
 _ROUTING = {404: "no_such_path", 405: "method_not_allowed"}
 
 
@@ -40,19 +44,18 @@ def error_members(error: Exception) -> dict[str, Any]:
         if error.status >= 500:
             log.warning("%s: %s", error.code, error.detail)
         return problem_members(error)
-    if isinstance(error, RequestValidationError | ValidationError):
+    if isinstance(error, RequestValidationError):
+        request = {} if error.body is None else {"request": {"body": error.body}}
+        return _validation_members(error.errors(), **request)
+    if isinstance(error, ValidationError):
         return _validation_members(error.errors())
     log.error("unexpected error %s", type(error).__name__, exc_info=error)
     detail = "This is a fault of the server; its log has the details."
     return _build_members(500, "Internal error", "internal_error", detail, {})
 
 
-def _validation_members(details: Sequence[Any]) -> dict[str, Any]:
-    first = details[0]
-    if first["type"] == "json_invalid":
-        detail = f"The body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}."
-        return _build_members(422, "Invalid input", "invalid_json", detail, {})
-    errors = [{"where": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in details[:20]]
+def _validation_members(details: Sequence[Any], **request: Any) -> dict[str, Any]:
+    errors = describe_errors(details, **request)[:_MAX_LISTED_ERRORS]
     detail = f"{errors[0]['where']}: {errors[0]['message']}"
     return _build_members(422, "Invalid input", "invalid_request", detail, {"errors": errors})
 
@@ -107,11 +110,17 @@ def count_problem(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-async def _answer_routing_error(_request: Request, error: Exception) -> Response:
+async def _answer_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class)
     if error.status_code == 400:  # the framework's status for a body that is not UTF-8 or nested too deeply
         return problem_response(422, "Invalid input", "invalid_json", "The body is not JSON in UTF-8.")
     code = _ROUTING.get(error.status_code, "http_error")
+    if error.status_code == METHOD_NOT_ALLOWED_STATUS:
+        methods = ", ".join(list_methods(request.app.router.routes, request.scope))
+        detail = f"This path does not take {request.method[:20]}. It takes {methods}."
+        answer = problem_response(error.status_code, str(error.detail), code, detail)
+        answer.headers["allow"] = methods
+        return answer
     answer = problem_response(
         error.status_code, str(error.detail), code, f"{error.detail}; /openapi.json lists the paths."
     )

@@ -86,14 +86,27 @@ class Stopped(BaseModel):
     retry_after: int | None = Field(None, description="in seconds")
 
 
+class Waited(BaseModel):
+    """The result of a wait for the documents of a write. Documents are durable even if it was not reached."""
+
+    for_: str = Field(alias="for")
+    reached: bool
+    states: dict[str, int] | None = Field(description="documents by state as searches see them; null: unknown")
+
+
 class IngestAnswer(BaseModel):
-    """Accepted documents are durable. `queued` false: the queue was away, the sweeper will enqueue them."""
+    """Accepted documents are durable. `rejected` has the first 1,000 of `rejected_count`.
+
+    `queued` false: the queue was away, the sweeper will enqueue them.
+    """
 
     job: JobReference
     accepted: list[str]
     rejected: list[RejectionModel]
+    rejected_count: int = 0
     queued: bool
     stopped: Stopped | None = None
+    waited: Waited | None = Field(None, description="with the parameter `wait` only")
 
 
 class JobAnswer(BaseModel):

@@ -55,6 +55,6 @@ async def test_nobody_searches_unauthorised(app: FastAPI, monkeypatch: pytest.Mo
     async def refuse(request: object) -> None:
         raise Forbidden("index_forbidden", "This key may not read the index.")
 
-    monkeypatch.setattr("query_api.routes.search.authorise_request", refuse)
+    monkeypatch.setattr("query_api.routes.json_route.authorise_request", refuse)
     answer = await post(app, '{"query": "x"}')
     assert (answer.status_code, answer.json()["code"]) == (403, "index_forbidden")
