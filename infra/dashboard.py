@@ -140,6 +140,10 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
               max_expression("reindex_copied_documents", "index, step")}),
         Panel("Reindexing: idle", "Time since the last report", {"{{index}} {{step}}":
               max_expression("reindex_idle_seconds", "index, step")}, "s"),
+        Panel("API processes ready", "By their last probe", {"{{instance}}":
+              max_expression("ready", "instance")}),
+        Panel("Indexes without a query table", "Refused by an API process, by encoder", {"{{encoder}}":
+              max_expression("unserved_indexes", "encoder")}),
         Panel("Errors of OpenSearch", "Unreachable, late or overloaded", {"{{operation}} {{code}}":
               rate_expression("opensearch_errors_total", "operation, code")}, "reqps"),
         Panel("Memory", "Resident memory; for workers, of the parent process", {"{{instance}}":

@@ -76,6 +76,12 @@ INGESTED_DOCUMENTS = Counter("sparsewell_ingested_documents", "Documents receive
 FAILED_ENQUEUES = Counter(
     "sparsewell_not_enqueued", "Messages that Redis did not accept; the documents wait for the sweeper."
 )
+READY = Gauge(
+    "sparsewell_ready", "1: the last probe found the process ready. Absent before the first probe.", ["process"]
+)
+UNSERVED_INDEXES = Gauge(
+    "sparsewell_unserved_indexes", "Indexes whose query table this API process lacks, by encoder.", ["encoder"]
+)
 
 # Requests to OpenSearch, in every process:
 
