@@ -127,13 +127,14 @@ class ReadinessMonitor:
 
     async def _check(self) -> ReadinessReport:
         failure, survey, messages = await asyncio.gather(
-            self._check_opensearch(), self._last_survey(), self._count_messages()
+            self.check_opensearch(), self.survey_indexes(), self._count_messages()
         )
         if not self._draining:
             READY.labels("api").set(failure is None)
         return ReadinessReport(time.monotonic(), survey, messages, failure)
 
-    async def _check_opensearch(self) -> SparsewellError | None:
+    async def check_opensearch(self) -> SparsewellError | None:
+        """Return why OpenSearch cannot be asked; None when it answers."""
         try:
             await _with_timeout(self._search.send(_HEALTH_CALL))
         except SparsewellError as error:
@@ -142,8 +143,8 @@ class ReadinessMonitor:
             return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
         return None
 
-    async def _last_survey(self) -> IndexSurvey:
-        """Return the last survey, or a new one. A survey that failed is repeated at the next check."""
+    async def survey_indexes(self) -> IndexSurvey:
+        """Return the last survey, or a new one after 15 s. A survey that failed is repeated at the next check."""
         last = self._survey
         if last is not None and time.monotonic() - last.at < SURVEY_INTERVAL_SECONDS:
             return last

@@ -67,6 +67,9 @@ SEARCH_INCOMPLETE = Counter(
     "sparsewell_search_incomplete",
     "Lists for which OpenSearch did not search every shard: one failed, was unavailable or timed out.",
 )
+SEARCH_OVERLOADED = Counter(
+    "sparsewell_search_overloaded", "Requests of searches that an overloaded OpenSearch refused; they are answered 429."
+)
 SEARCH_FALLBACKS = Counter(
     "sparsewell_search_fallbacks",
     "Answers without a requested feature, which they report.",

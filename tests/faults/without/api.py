@@ -73,10 +73,10 @@ def bounded_lines() -> None:
 
 def own_readiness() -> None:
     async def check_every_index(self: ReadinessMonitor) -> SparsewellError | None:
-        survey = await self._last_survey()
+        survey = await self.survey_indexes()
         return EncoderMismatch("encoder_mismatch", "An index has another encoder.") if survey.unserved else None
 
-    ReadinessMonitor._check_opensearch = check_every_index  # type: ignore[method-assign]
+    ReadinessMonitor.check_opensearch = check_every_index  # type: ignore[method-assign]
 
 
 PROTECTIONS = {
