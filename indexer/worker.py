@@ -35,8 +35,8 @@ from services.settings import Settings, redact_addresses
 log = logging.getLogger(__name__)
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-# The health checks ping. Celery's other remote commands (shutdown, revoke, add_consumer, conf, stats, ...) let any client
-# that reaches Redis stop a worker or read its tasks and its settings.
+# The health checks ping. Celery's other remote commands (shutdown, revoke, add_consumer, conf, stats, ...) let any
+# client that reaches Redis stop a worker or read its tasks and its settings.
 REMOTE_COMMANDS: Final = frozenset({"ping"})
 # With this variable prometheus_client keeps values in files that processes share. It is read at import time.
 _MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"

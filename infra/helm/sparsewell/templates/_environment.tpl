@@ -19,6 +19,9 @@ OTEL_TRACES_SAMPLER: parentbased_traceidratio
 OTEL_TRACES_SAMPLER_ARG: {{ .ratio | quote }}
 {{- end }}{{ end }}
 SPARSEWELL_ACCESS: {{ .Values.access.mode }}
+{{- if not (hasKey .Values.settings "REPLICAS") }}
+SPARSEWELL_REPLICAS: {{ ternary "0" "1" .Values.trial.opensearch.enabled | quote }}
+{{- end }}
 {{- with .Values.access.oidcIssuer }}
 SPARSEWELL_OIDC_ISSUER: {{ . | quote }}
 SPARSEWELL_OIDC_AUDIENCE: {{ required "access.oidcIssuer needs access.oidcAudience." $.Values.access.oidcAudience | quote }}
