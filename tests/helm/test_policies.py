@@ -308,6 +308,18 @@ def test_the_api_believes_the_proxies_of_its_ingress(releases: dict[str, Rendere
     assert believed(render_release(load_case_values("minimal") | own).objects) == "10.9.0.0/16"
 
 
+def test_an_open_api_answers_for_its_own_names(releases: dict[str, RenderedRelease]) -> None:
+    def hosts(objects: list[KubernetesObject]) -> list[str]:
+        (settings,) = (one for one in objects if policies.named(one).endswith("-settings"))
+        return [name for name in settings["data"].get("SPARSEWELL_ALLOWED_HOSTS", "").split(",") if name]
+
+    assert hosts(releases["minimal"].objects) == []
+    service = "search-sparsewell-api.prod"
+    assert hosts(releases["trial"].objects) == [service, f"{service}.svc", f"{service}.svc.cluster.local"]
+    ingress = {"access": {"mode": "open"}, "api": {"ingress": {"enabled": True, "hosts": ["*.example.com"]}}}
+    assert hosts(render_release(load_case_values("minimal") | ingress).objects)[-1] == ".example.com"
+
+
 def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, RenderedRelease]) -> None:
     for name in list_cases():
         for one in policies.of_kind(releases[name].objects, "Deployment"):
