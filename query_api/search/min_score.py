@@ -11,8 +11,8 @@ A fused score compares hits of one search only: the best hit of each list gets 1
 A hit of a hybrid search matches well enough in one of the lists. For example, of the query `sharpen mower blade` a
 document with `mower` and `blade` has the lexical match 2/3, in an index of ten documents as in one of a million.
 
-`min_score` costs time: OpenSearch computes the score of every match instead of the best hundred alone, and a sparse list
-has one phase. So it is off by default.
+`min_score` costs time: OpenSearch computes the score of every match instead of the best hundred alone, and a sparse
+list has one phase. So it is off by default.
 """
 
 import math
