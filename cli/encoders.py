@@ -214,6 +214,28 @@ def reference(
     print(f"{directory}: {len(frequencies.ids):,} pieces in {frequencies.documents:,} passages.")
 
 
+@app.command()
+def calibrate(
+    directory: Annotated[Path, typer.Argument(help="model directory of the encoder")],
+    pairs: Annotated[list[Path], typer.Argument(help="files of pairs (.jsonl, also compressed); passages are encoded")],
+    most: Annotated[int, typer.Option(min=50, help="largest number of passages")] = 1000,
+) -> None:
+    """Measure the scale of `min_score`: how well a text matches its own first words.
+
+    Example: sparsewell encoders calibrate my-encoder wikipedia.jsonl.gz
+    """
+    from models.export.package import measure_full_match, sample_passages, write_full_match
+    from models.registry import load_encoder
+    from services.encoders.query_table import QueryTable
+    from services.settings import Settings
+
+    prune = Settings.model_fields["prune"].default
+    encoder, table = load_encoder(str(directory.resolve())), QueryTable.load(directory)
+    full_match, by_file = measure_full_match(encoder, table, sample_passages(pairs, most), prune)
+    write_full_match(directory, full_match, by_file)
+    print(f"{directory}: a full match is {full_match:g}, the median of {sum(by_file.values()):,} passages.")
+
+
 def _require_free_name(out: Path) -> None:
     """Refuse the name of another known encoder: the API would give a new index the first of both."""
     from services.encoders.catalogue import KnownEncoder, list_named_encoders

@@ -174,13 +174,13 @@ def rollback(
 def _wait_until_ready(client: "httpx.Client", base: str, seconds: float) -> None:
     """Wait until the API is ready. After `seconds`, raise the error of the last attempt."""
     from cli.api_client import request_json
-    from services.errors import BackendUnavailable, EncoderMismatch
+    from services.errors import BackendUnavailable
 
     end = time.monotonic() + seconds
     while seconds:
         try:
             request_json(client, base, "GET", "/readyz")
-        except (BackendUnavailable, EncoderMismatch):
+        except BackendUnavailable:
             if time.monotonic() > end:
                 raise
             time.sleep(_POLL_SECONDS)

@@ -39,6 +39,7 @@ class QueueState:
 class ServiceState:
     """A sample of the installation. None: the value could not be read."""
 
+    listed: bool = False  # OpenSearch answered, perhaps without some shards
     queues: dict[str, QueueState] | None = None
     workers: Counter[str] | None = None
     backlogs: dict[str, BacklogCounts] | None = None
@@ -50,6 +51,7 @@ class ServiceState:
 # The help text and the labels of each metric family, as in docs/observability.md.
 METRIC_FAMILIES = {
     "sparsewell_dependency_up": ("1: the service answered the sweeper's last sample.", ("dependency",)),
+    "sparsewell_backlog_counted": ("1: the last sample counted the documents of every shard.", ()),
     "sparsewell_queue_messages": ("Messages that wait in a queue.", ("queue",)),
     "sparsewell_queue_oldest_message_age_seconds": ("Age of the message that is taken next; 0: none.", ("queue",)),
     "sparsewell_workers": ("Workers with a heartbeat in the last half minute, by encoder.", ("encoder",)),
@@ -85,10 +87,13 @@ class ServiceStateCollector(Collector):
         state = ServiceState()
         with suppress(SparsewellError):
             listed = self._search.send(list_generations_call(self._names))
+            state.listed = True
             state.generations = read_writable_generations(listed)
             state.searched = {generation.physical for generation in read_active_generations(listed)}
-            state.backlogs = read_backlog(self._search.send(backlog_call(self._names, OBSERVATION_TIMEOUT_SECONDS)))
             state.reindexes = self._records.every()
+        # Apart from the rest: one red shard fails this count alone.
+        with suppress(SparsewellError):
+            state.backlogs = read_backlog(self._search.send(backlog_call(self._names, OBSERVATION_TIMEOUT_SECONDS)))
         with suppress(SparsewellError):
             encoders = {generation.encoder.name for generation in state.generations}
             state.queues = {
@@ -118,7 +123,9 @@ def _fill(families: dict[str, GaugeMetricFamily], state: ServiceState, now: floa
     def age(moment: int | None) -> float:
         return 0.0 if not moment else max(0.0, (now - moment) / 1000)
 
-    add("dependency_up", ("opensearch",), state.backlogs is not None)
+    add("dependency_up", ("opensearch",), state.listed)
+    if state.listed:
+        add("backlog_counted", (), state.backlogs is not None)
     add("dependency_up", ("redis",), state.queues is not None)
     for name, queue in (state.queues or {}).items():
         add("queue_messages", (name,), queue.messages)

@@ -24,6 +24,7 @@ from typing import Final
 import redis
 from celery import Celery
 from celery.platforms import SecurityWarning
+from celery.worker.control import Panel
 
 from services.encoders.manifest import Manifest
 from services.errors import BackendUnavailable, ConfigurationError
@@ -34,6 +35,9 @@ from services.settings import Settings, redact_addresses
 log = logging.getLogger(__name__)
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+# The health checks ping. Celery's other remote commands (shutdown, revoke, add_consumer, conf, stats, ...) let any
+# client that reaches Redis stop a worker or read its tasks and its settings.
+REMOTE_COMMANDS: Final = frozenset({"ping"})
 # With this variable prometheus_client keeps values in files that processes share. It is read at import time.
 _MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -45,6 +49,7 @@ def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: s
     log.info(
         "%d processes with %s (%s) on %s and its load lanes", processes, manifest.name, manifest.fingerprint, queues[0]
     )
+    limit_remote_control()
     # Celery warns the root user of pickled messages, but this application accepts only JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
@@ -59,6 +64,12 @@ def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: s
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def limit_remote_control() -> None:
+    """Remove Celery's remote commands from this process, except those that the health checks send."""
+    for name in Panel.data.keys() - REMOTE_COMMANDS:
+        del Panel.data[name]
 
 
 def available_cores(limit: str | None = None) -> int:

@@ -62,8 +62,9 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "Dead letters", "Documents that could not be encoded; /operate shows the reasons",
             {"{{index}}": max_expression("dead_documents", "index")}, "short", "stat", 4,
         ),
-        Panel("Stores", "1: answers the sweeper", {"{{dependency}}": max_expression("dependency_up", "dependency")},
-              "short", "stat", 4),
+        Panel("Stores", "1: answers the sweeper", {
+            "{{dependency}}": max_expression("dependency_up", "dependency"),
+            "backlog counted": f"max(sparsewell_backlog_counted{{{_NAMESPACE}}})"}, "short", "stat", 4),
         Panel("Builds", "Processes by build", {"{{process}} {{version}} {{commit}}":
               f"count by (process, version, commit) (sparsewell_build_info{{{_NAMESPACE}}})"}, "short", "stat", 4),
     ),
@@ -88,7 +89,8 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Fallbacks and partial answers", "Answers without a requested part; lists refused as incomplete",
             {"{{kind}} {{reason}}": rate_expression("search_fallbacks_total", "kind, reason"),
-             "partial": f"sum(rate(sparsewell_search_incomplete_total{{{_NAMESPACE}}}[$__rate_interval]))"}, "reqps",
+             "partial": f"sum(rate(sparsewell_search_incomplete_total{{{_NAMESPACE}}}[$__rate_interval]))",
+             "overloaded": f"sum(rate(sparsewell_search_overloaded_total{{{_NAMESPACE}}}[$__rate_interval]))"}, "reqps",
         ),
         Panel("Requests in progress", "By process", {"{{instance}}":
               f"sum by (instance) (sparsewell_http_requests_in_progress{{{_NAMESPACE}}})"}),
@@ -140,6 +142,10 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
               max_expression("reindex_copied_documents", "index, step")}),
         Panel("Reindexing: idle", "Time since the last report", {"{{index}} {{step}}":
               max_expression("reindex_idle_seconds", "index, step")}, "s"),
+        Panel("API processes ready", "By their last probe", {"{{instance}}":
+              max_expression("ready", "instance")}),
+        Panel("Indexes without a query table", "Refused by an API process, by encoder", {"{{encoder}}":
+              max_expression("unserved_indexes", "encoder")}),
         Panel("Errors of OpenSearch", "Unreachable, late or overloaded", {"{{operation}} {{code}}":
               rate_expression("opensearch_errors_total", "operation, code")}, "reqps"),
         Panel("Memory", "Resident memory; for workers, of the parent process", {"{{instance}}":

@@ -30,6 +30,7 @@ class LocalSettings(DirectorySettings):
     opensearch_url: OpenSearchUrl | None = Field(None, validation_alias=unprefixed_alias("OPENSEARCH_URL"))
     opensearch_home: Path | None = Field(None, validation_alias=unprefixed_alias("OPENSEARCH_HOME"))
     opensearch_version: str = Field("3.6.0", pattern=r"^\d+\.\d+\.\d+$")
+    opensearch_sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="of the zip of an unpinned release")
     opensearch_port: int = Field(19200, ge=0, le=65535, description="0: any free port")
     opensearch_transport_port: int = Field(0, ge=0, le=65535, description="0: any free port")
     opensearch_heap: str = Field("1g", pattern=r"^\d+[mg]$")

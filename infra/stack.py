@@ -24,7 +24,7 @@ from infra.processes import ChildProcess, raise_on_signals
 from infra.redis import RedisConfig, RedisServer, start_redis
 from services.directories import hold_lock, make_directory, resolve_state_directory
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path
-from services.errors import BackendUnavailable, ConfigurationError, EncoderMismatch
+from services.errors import BackendUnavailable, ConfigurationError
 from services.settings import Settings, format_http_address, redact_addresses
 
 # In the order of their metrics ports, from SPARSEWELL_METRICS_PORT on.
@@ -72,14 +72,9 @@ def _is_healthy(address: str, child: ChildProcess) -> bool:
 
 def _api_is_ready(address: str) -> bool:
     try:
-        answer = httpx.get(f"{address}/readyz", timeout=2, trust_env=False)
-        problem = {} if answer.is_success else answer.json()
-    except (httpx.HTTPError, ValueError):
+        return httpx.get(f"{address}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
         return False
-    if problem.get("code") == "encoder_mismatch":
-        # Waiting does not help: the API lacks the query table of an index's encoder.
-        raise EncoderMismatch("encoder_mismatch", f"The API runs and refuses to search. {problem.get('detail', '')}")
-    return answer.is_success
 
 
 def _worker_answers(settings: Settings) -> bool:

@@ -26,6 +26,7 @@ from query_api.routes.search import add_search_routes, queries_router, suggest_r
 from query_api.schemas.resources import Problem
 from services.access.api_keys import read_key_file, resolve_access_mode
 from services.settings import Settings
+from services.web.http_auth import AllowedHosts
 from services.web.methods import HeadMiddleware
 from services.web.middleware import MAX_JSON_VALUES, BodyLimitMiddleware, ObservabilityMiddleware
 from services.web.problems import add_handlers
@@ -79,7 +80,8 @@ def create_app(settings: Settings) -> FastAPI:
         admin_keys=admin_keys,
         limiter=state.limiter,
         issuer=issuer,
-        open_by_default=settings.access == "auto",
+        # A browser that another page leads here sends no key, so keys protect without a list of names.
+        hosts=AllowedHosts(settings.allowed_hosts, any_by_default=mode == "keys"),
     )
     app.add_middleware(HeadMiddleware)
     # The middleware added last is the outermost. It observes the answers of all others.

@@ -1,39 +1,75 @@
 """The readiness of an API process to answer searches.
 
-`ReadinessMonitor` checks OpenSearch, the query tables of all indexes and Redis, at most once a second however many
-probes arrive.
+A process is ready when OpenSearch answers and the query table of the configured encoder is loaded, which the start of
+the process does. No index decides about readiness: while a new encoder is rolled out, the old processes lack its table
+and must keep answering all other indexes (docs/decisions/0256). `ReadinessMonitor` also surveys which indexes this
+process cannot search, and asks Redis, at most once an interval however many probes arrive.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from query_api.index_cache import QueryTableCache
-from services.errors import BackendUnavailable, EncoderMismatch, SparsewellError
+from services.errors import BackendUnavailable, SparsewellError
 from services.index_spec import IndexNames
-from services.opensearch.client import AsyncSearchClient
-from services.opensearch.generations import list_generations_call, read_active_generations
+from services.opensearch.client import AsyncSearchClient, Call
+from services.opensearch.generations import active_encoders_call, read_active_encoders
 from services.queue.lanes import encode_queues
 from services.queue.messages import Publisher
+from services.telemetry.metrics import READY, UNSERVED_INDEXES
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHECK_INTERVAL_SECONDS: Final = 1.0
+# A list of 5,000 indexes is 1 MB, which OpenSearch takes .1 s to write. Once in 15 s costs it less than a percent.
+SURVEY_INTERVAL_SECONDS: Final = 15.0
 # Probes time out after a few seconds, so a check must be faster.
 CHECK_TIMEOUT_SECONDS: Final = 3.0
+# An answer names this many indexes without a query table, and counts all of them.
+MAX_NAMED_INDEXES: Final = 10
+# The contacted node answers from its own cluster state, also without a cluster manager: searches need none.
+_HEALTH_CALL: Final = Call(
+    "GET", "/_cluster/health", params={"local": "true", "filter_path": "status"}, timeout=CHECK_TIMEOUT_SECONDS
+)
+
+
+@dataclass(frozen=True)
+class IndexSurvey:
+    """The indexes as this process can search them.
+
+    `indexes` is their number. `unserved` has name and fingerprint of the encoder of each index whose query table is
+    missing, by index. `code` is `ok`, `encoder_mismatch`, or why the indexes could not be listed.
+    """
+
+    at: float
+    code: str
+    indexes: int = 0
+    unserved: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ReadinessReport:
-    """The result of a check. `checks` has `ok` or a code for each part; `failure` is why no search can be answered."""
+    """The result of a check. `failure` is why no search can be answered; `messages` is None while Redis is away."""
 
     at: float
-    checks: dict[str, str]
-    indexes: int
+    survey: IndexSurvey
     messages: int | None
     failure: SparsewellError | None
+
+    @property
+    def checks(self) -> dict[str, str]:
+        """Return `ok` or a code for each part."""
+        return {
+            "opensearch": "ok" if self.failure is None else self.failure.code,
+            "query_tables": self.survey.code,
+            "redis": "redis_unavailable" if self.messages is None else "ok",
+        }
 
 
 class ReadinessMonitor:
@@ -48,17 +84,19 @@ class ReadinessMonitor:
         self._publisher = publisher
         self._draining = False
         self._last: ReadinessReport | None = None
+        self._survey: IndexSurvey | None = None
         self._lock = asyncio.Lock()
 
     def drain(self) -> None:
         """Mark the process as not ready for good, because it is about to end."""
         self._draining = True
+        READY.labels("api").set(0)
 
     async def report(self) -> dict[str, Any]:
         """Return the answer of a ready process.
 
         Raises the reason why the process is not ready, with `checks` of every part: BackendUnavailable (`draining` and
-        the codes of OpenSearch) or EncoderMismatch (`encoder_mismatch`).
+        the codes of OpenSearch).
         """
         if self._draining:
             raise BackendUnavailable("draining", "This process is about to end: use another one.", checks={})
@@ -66,11 +104,18 @@ class ReadinessMonitor:
         if last.failure is not None:
             error = last.failure
             raise type(error)(error.code, error.detail, **error.extra, checks=last.checks)
-        default = self._tables.default
+        default, unserved = self._tables.default, last.survey.unserved
         return {
             "status": "ready",
             "encoder": {"name": default.name, "fingerprint": default.fingerprint},
-            "indexes": last.indexes,
+            "indexes": last.survey.indexes,
+            "unserved": {
+                "indexes": len(unserved),
+                "first": [
+                    {"index": index, "encoder": name, "fingerprint": fingerprint}
+                    for index, (name, fingerprint) in sorted(unserved.items())[:MAX_NAMED_INDEXES]
+                ],
+            },
             "queue": {"reachable": last.messages is not None, "messages": last.messages},
             "checks": last.checks,
         }
@@ -82,33 +127,60 @@ class ReadinessMonitor:
             return self._last
 
     async def _check(self) -> ReadinessReport:
-        (indexes, failure), messages = await asyncio.gather(self._check_indexes(), self._count_messages())
-        mismatch = isinstance(failure, EncoderMismatch)
-        checks = {
-            "opensearch": "ok" if failure is None or mismatch else failure.code,
-            "query_tables": "ok" if failure is None else failure.code if mismatch else "unknown",
-            "redis": "redis_unavailable" if messages is None else "ok",
-        }
-        return ReadinessReport(time.monotonic(), checks, indexes, messages, failure)
+        failure, survey, messages = await asyncio.gather(
+            self.check_opensearch(), self.survey_indexes(), self._count_messages()
+        )
+        if not self._draining:
+            READY.labels("api").set(failure is None)
+        return ReadinessReport(time.monotonic(), survey, messages, failure)
 
-    async def _check_indexes(self) -> tuple[int, SparsewellError | None]:
-        """Return the number of indexes and the reason why they cannot be searched."""
+    async def check_opensearch(self) -> SparsewellError | None:
+        """Return why OpenSearch cannot be asked; None when it answers."""
         try:
-            call = replace(list_generations_call(self._names, prefer_local=True), timeout=CHECK_TIMEOUT_SECONDS)
-            generations = read_active_generations(await _with_timeout(self._search.send(call)))
+            await _with_timeout(self._search.send(_HEALTH_CALL))
         except SparsewellError as error:
-            return 0, error
+            return error
         except TimeoutError:
-            return 0, BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
-        for generation in generations:
-            encoder = generation.encoder
-            if not self._tables.serves(encoder.fingerprint):
-                return len(generations), EncoderMismatch(
-                    "encoder_mismatch",
-                    f"This service has no query table for the index {generation.index!r}, which {encoder.name} "
-                    f"({encoder.fingerprint}) encoded.",
-                )
-        return len(generations), None
+            return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
+        return None
+
+    async def survey_indexes(self) -> IndexSurvey:
+        """Return the last survey, or a new one after 15 s. A survey that failed is repeated at the next check."""
+        last = self._survey
+        if last is not None and time.monotonic() - last.at < SURVEY_INTERVAL_SECONDS:
+            return last
+        try:
+            call = replace(active_encoders_call(self._names), timeout=CHECK_TIMEOUT_SECONDS)
+            encoders = read_active_encoders(await _with_timeout(self._search.send(call)))
+        except SparsewellError as error:
+            return IndexSurvey(time.monotonic(), error.code)
+        except TimeoutError:
+            return IndexSurvey(time.monotonic(), "opensearch_timeout")
+        unserved = {
+            index: (name, fingerprint)
+            for index, (name, fingerprint) in encoders.items()
+            if not self._tables.serves(fingerprint)
+        }
+        survey = IndexSurvey(time.monotonic(), "encoder_mismatch" if unserved else "ok", len(encoders), unserved)
+        self._publish(survey, last)
+        self._survey = survey
+        return survey
+
+    @staticmethod
+    def _publish(survey: IndexSurvey, last: IndexSurvey | None) -> None:
+        """Export the unserved indexes by encoder, and log each index once."""
+        counts = Counter(dict.fromkeys((name for name, _ in last.unserved.values()) if last else (), 0))
+        counts.update(name for name, _ in survey.unserved.values())
+        for name, indexes in counts.items():
+            UNSERVED_INDEXES.labels(name).set(indexes)
+        for index in sorted(survey.unserved.keys() - (last.unserved.keys() if last else ()))[:MAX_NAMED_INDEXES]:
+            name, fingerprint = survey.unserved[index]
+            log.warning(
+                "the index %s is refused, because this process lacks the query table of %s (%s): set MORE_ENCODERS",
+                index,
+                name,
+                fingerprint,
+            )
 
     async def _count_messages(self) -> int | None:
         """Count the messages for the configured encoder; None while Redis does not answer. Searches need no Redis."""

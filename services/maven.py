@@ -29,21 +29,22 @@ _SMALL_FILE = re.compile(rb"Download(ing|ed) from \S+ \S+\.(pom|jar|xml)\b")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An artifact by its Maven coordinates."""
+    """An artifact by its Maven coordinates. `packaging` is also the ending of its file."""
 
     group: str
     artifact: str
     version: str
+    packaging: str = "jar"
 
     def __str__(self) -> str:
-        return f"{self.group}:{self.artifact}:{self.version}"
+        return f"{self.group}:{self.artifact}:{self.version}:{self.packaging}"
 
 
 def copy_artifact(artifact: Artifact, directory: Path, *, without: str) -> Path:
-    """Fetch a jar into `directory`, checked against its published checksum. Raises as `run_maven`."""
+    """Fetch a file into `directory`, checked against its published checksum (SHA-1). Raises as `run_maven`."""
     goal = [f"{DEPENDENCY_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={directory}"]
     run_maven(goal, what=str(artifact), without=without)
-    return directory / f"{artifact.artifact}-{artifact.version}.jar"
+    return directory / f"{artifact.artifact}-{artifact.version}.{artifact.packaging}"
 
 
 def run_maven(arguments: Sequence[str], *, what: str, without: str) -> None:

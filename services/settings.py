@@ -243,6 +243,7 @@ class Settings(ConnectionSettings):
     log_requests: bool = False
     commit: str = Field("", pattern=r"^[0-9A-Za-z._-]{0,64}$", description="commit of the sources; set in the images")
     # Access control (docs/security.md). By default every caller on this machine has access, and no other.
+    allowed_hosts: str = Field("", description="public host names of this service, by commas; `*`: any")
     access: Literal["auto", "open", "keys"] = Field(
         "auto", description="auto: `keys` if any are configured, else `open`, on loopback only"
     )

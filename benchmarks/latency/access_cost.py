@@ -42,6 +42,7 @@ from services.opensearch.queries import SearchPlan, build_search_body, lexical_q
 from services.opensearch.transport import AwsSignatureAuth, BasicAuth, RequestAuth
 from services.settings import Settings
 from services.tls import SecretFile
+from services.web.http_auth import AllowedHosts
 
 MAX_KEYS = 10_000
 SIGNED_URL = "https://127.0.0.1:9200/_msearch?max_concurrent_searches=2&filter_path=responses"
@@ -80,8 +81,9 @@ async def _measure_gates(times: int) -> dict[str, float]:
     def make_call(gate: Callable[..., Awaitable[None]], key: str | None) -> Callable[[], Awaitable[None]]:
         return lambda: gate(_make_scope(key), _receive, _send)
 
+    hosts = AllowedHosts("", any_by_default=True)
     opened, closed = (
-        AuthenticationMiddleware(_empty_app, mode, ring, (generate_key("c" * 16),), limiter)
+        AuthenticationMiddleware(_empty_app, mode, ring, (generate_key("c" * 16),), limiter, hosts=hosts)
         for mode in ("open", "keys")
     )
     results = {

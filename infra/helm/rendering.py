@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parent / "sparsewell"
+# Values for users who try the service on one node. The files in ci/ are for the tests alone.
+TRIAL_PROFILE = CHART / "values-trial.yaml"
 RELEASE, NAMESPACE = "search", "prod"
 
 KubernetesObject = dict[str, Any]
@@ -79,14 +81,15 @@ class RenderedRelease:
 
 
 def load_case_values(name: str) -> dict[str, Any]:
-    """Return the values of ci/NAME.yaml."""
-    values: dict[str, Any] = yaml.safe_load((CHART / "ci" / f"{name}.yaml").read_text())
+    """Return the values of ci/NAME.yaml, or of the profile `trial`."""
+    file = TRIAL_PROFILE if name == "trial" else CHART / "ci" / f"{name}.yaml"
+    values: dict[str, Any] = yaml.safe_load(file.read_text())
     return values
 
 
 def list_cases() -> list[str]:
     """Return the names of the values files that the chart is tested with."""
-    return sorted(file.stem for file in (CHART / "ci").glob("*.yaml"))
+    return sorted(["trial", *(file.stem for file in (CHART / "ci").glob("*.yaml"))])
 
 
 def render_releases(*values: dict[str, Any], **flags: bool) -> list[RenderedRelease | ChartError]:

@@ -70,6 +70,7 @@ def values_schema() -> Schema:
         image=strict_object(
             registry=STRING,
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
+            requireDigests=BOOLEAN,
             api=_image(),
             worker=_image(),
         ),
@@ -156,6 +157,10 @@ def _budget() -> Schema:
     return strict_object(enabled=BOOLEAN, maxUnavailable=INT_OR_PERCENT)
 
 
+def _rolling_update() -> Schema:
+    return strict_object(maxSurge=INT_OR_PERCENT, maxUnavailable=INT_OR_PERCENT)
+
+
 def _pods() -> dict[str, Schema]:
     return {
         "resources": KUBERNETES_OBJECT,
@@ -188,12 +193,15 @@ def _workers() -> dict[str, Schema]:
         external=strict_object(metricName={"type": "string", "minLength": 1}, matchLabels=STRING_MAP),
     )
     members = {"enabled": BOOLEAN, "replicas": COUNT, "concurrency": POSITIVE, "threads": POSITIVE}
-    return members | {"autoscaling": autoscaling, "podDisruptionBudget": _budget()} | _pods()
+    members |= {"autoscaling": autoscaling, "rollingUpdate": _rolling_update(), "podDisruptionBudget": _budget()}
+    return members | _pods()
 
 
 def _api() -> Schema:
     return strict_object(
         replicas=POSITIVE,
+        rollingUpdate=_rolling_update(),
+        trustedProxies=STRINGS,
         drainSeconds=COUNT,
         autoscaling=strict_object(
             enabled=BOOLEAN,

@@ -2,16 +2,20 @@
 
 Maven Central has the releases as the artifact `integ-test-zip`. Since 3.5.0 it is complete. The artifact of 2.19 has
 one module, its transport; the modules that searches need are separate jars, laid down as modules here
-(docs/decisions/0112, 0208). OpenSearch's own downloads, packages and images have all modules.
+(docs/decisions/0112, 0208). OpenSearch's own downloads, packages and images have all modules. Each zip must have the
+SHA-256 that is pinned here, because Maven itself checks a SHA-1 that comes from the same server as the file.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from infra.local_servers import Report
 from services import maven
@@ -19,21 +23,26 @@ from services.directories import Account, can_reach, hold_lock, make_directory
 from services.errors import ConfigurationError
 from services.maven import Artifact
 
-DISTRIBUTION_POM = Path(__file__).with_name("pom.xml")
 MODULES_POM = Path(__file__).with_name("modules.pom.xml")
-UNPACK_GOAL = f"{maven.DEPENDENCY_PLUGIN.rpartition(':')[0]}:unpack@distribution"
 MISSING_MAVEN_HELP = (
     "OpenSearch must be fetched once, and there is no mvn on the PATH. Install Maven (Debian: "
     "apt-get install maven), or set OPENSEARCH_HOME to an unpacked OpenSearch, or OPENSEARCH_URL to a running one."
 )
 SECURITY_PLUGIN = "opensearch-security"
+# SHA-256 of each zip by its name, of the releases that the tests run on.
+PINNED_ZIPS: Final = {
+    "opensearch-3.6.0": "a91faa1dc1cadc78cb278b4f63847e19e1627a4e9de698e14e7efc14ee37b286",
+    "opensearch-2.19.4": "3902e642715210d1d9d7cbdcc8f5abd6f931d1d7a679cea3750937becf16c406",
+    "opensearch-security-2.19.4.0": "1f673622c462c4171a8c53f9b1ad20e5b839834cb79b0d3b388da180a0e514e8",
+}
 
 
 @dataclass(frozen=True)
 class Distribution:
     """Release to fetch, and the modules that our queries need in it.
 
-    `security`: with the security plugin, which Maven Central has for some releases only.
+    `security`: with the security plugin, which Maven Central has for some releases only. `sha256`: of the zip of a
+    release that is not in `PINNED_ZIPS`.
     """
 
     version: str
@@ -41,6 +50,7 @@ class Distribution:
     artifact: str = "opensearch"
     modules: tuple[str, ...] = ("analysis-common", "lang-painless", "mapper-extras", "reindex")
     security: bool = False
+    sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -76,8 +86,8 @@ def locate_distribution(
 ) -> OpenSearchHome:
     """Return the unpacked distribution: `home` (OPENSEARCH_HOME), else the cached one, fetched first if missing.
 
-    Raises ConfigurationError (`no_distribution`, `missing_modules`, `directory_unreachable`, `no_mvn`,
-    `download_failed`).
+    Raises ConfigurationError (`no_distribution`, `missing_modules`, `directory_unreachable`, and as
+    `unpack_distribution`).
     """
     if home is not None:
         return _inspect_home(home, distribution.modules, account)
@@ -97,7 +107,8 @@ def _fetch(distribution: Distribution, target: Path, report: Report) -> None:
     report(f"Fetching OpenSearch {distribution.version} with mvn (about 160 MB, once; kept in {target.parent}).")
     scratch = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
     try:
-        unpack_distribution(Artifact(distribution.group, distribution.artifact, distribution.version), scratch)
+        artifact = Artifact(distribution.group, distribution.artifact, distribution.version, "zip")
+        unpack_distribution(artifact, scratch, distribution.sha256)
         unpacked = next(iter(scratch.glob("*/bin/opensearch")), None)
         if unpacked is None:
             raise ConfigurationError(
@@ -140,15 +151,35 @@ def _inspect_home(path: Path, modules: tuple[str, ...], account: Account | None)
     return OpenSearchHome(path.resolve(), versions[0])
 
 
-def unpack_distribution(artifact: maven.Artifact, directory: Path) -> None:
-    """Fetch the zip artifact, verify its published checksum and unpack it into `directory`.
+def unpack_distribution(artifact: Artifact, directory: Path, sha256: str = "") -> None:
+    """Fetch a zip, compare its SHA-256 with the pinned value, or else with `sha256`, and unpack it into `directory`.
 
-    Raises ConfigurationError (`no_mvn`; `download_failed` with Maven's last lines).
+    Raises ConfigurationError (`unpinned_release`, `no_mvn`, `checksum_mismatch`; `download_failed` with Maven's last
+    lines).
     """
-    arguments = ["-f", str(DISTRIBUTION_POM), UNPACK_GOAL]
-    arguments += [f"-Dopensearch.group={artifact.group}", f"-Dopensearch.artifact={artifact.artifact}"]
-    arguments += [f"-Dopensearch.version={artifact.version}", f"-Dunpack.directory={directory}"]
-    maven.run_maven(arguments, what=str(artifact), without=MISSING_MAVEN_HELP)
+    pinned = PINNED_ZIPS.get(f"{artifact.artifact}-{artifact.version}", sha256)
+    if not pinned:
+        raise ConfigurationError(
+            "unpinned_release",
+            f"The SHA-256 of {artifact} is not known. Set SPARSEWELL_OPENSEARCH_SHA256 to that of a zip that you "
+            "trust, or OPENSEARCH_HOME to an unpacked OpenSearch.",
+        )
+    with tempfile.TemporaryDirectory(prefix=".zip-", dir=directory.parent) as scratch:
+        file = maven.copy_artifact(artifact, Path(scratch), without=MISSING_MAVEN_HELP)
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != pinned:
+            raise ConfigurationError(
+                "checksum_mismatch",
+                f"{artifact} has the SHA-256 {found} and not {pinned}: the file was changed on its way, or in Maven's "
+                "local repository. Nothing was unpacked.",
+            )
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                target = archive.extract(member, directory)
+                # zipfile drops the modes, and the start scripts are executable.
+                if mode := member.external_attr >> 16 & 0o777:
+                    Path(target).chmod(mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,4 +257,4 @@ def add_security_plugin(home: Path, version: str) -> None:
     """Fetch the security plugin, whose version has a fourth number. Raises the errors of `run_maven`."""
     target = home / "plugins" / SECURITY_PLUGIN
     target.mkdir(parents=True, mode=0o755)
-    unpack_distribution(maven.Artifact("org.opensearch.plugin", SECURITY_PLUGIN, f"{version}.0"), target)
+    unpack_distribution(Artifact("org.opensearch.plugin", SECURITY_PLUGIN, f"{version}.0", "zip"), target)

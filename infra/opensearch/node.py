@@ -80,7 +80,7 @@ class NodeConfig:
         return cls(
             root=resolve_state_directory(settings) / "opensearch",
             cache=resolve_cache_directory(settings),
-            distribution=Distribution(settings.opensearch_version),
+            distribution=Distribution(settings.opensearch_version, sha256=settings.opensearch_sha256),
             home=settings.opensearch_home,
             java_home=settings.java_home,
             data=settings.opensearch_data_dir,

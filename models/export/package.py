@@ -16,10 +16,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
 
+from models.encoder import Encoder
 from models.export.checkpoint import Transformer
 from models.training.pairs import read_pairs
 from services.encoders.manifest import (
@@ -33,11 +35,17 @@ from services.encoders.manifest import (
 )
 from services.encoders.piece_frequencies import PieceCounter, PieceFrequencies
 from services.encoders.query_table import REFERENCE_FILE, QueryTable, read_query_weights
+from services.encoders.vectors import merge_max
 from services.errors import ConfigurationError, InvalidInput
+from services.query.expansion import prune_query
 
 # 40,000 passages know the idf of a piece in one of ten thousand to a quarter.
 DEFAULT_PASSAGES = 40_000
 MIN_PASSAGES = 1000
+# The median of 50 texts is within a tenth of that of 600.
+MIN_SCALE_PASSAGES = 50
+# A query of a dozen words is a sentence. Longer queries are cut at the most pieces that a search takes.
+_FIRST_WORDS, _MAX_PIECES = 12, 512
 _SEED = 17
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -212,6 +220,42 @@ def write_reference(directory: Path, frequencies: PieceFrequencies, by_file: Map
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
     QueryTable.load(directory)
+
+
+def measure_full_match(
+    encoder: Encoder, table: QueryTable, passages: Iterable[tuple[str, str]], prune: float
+) -> tuple[float, dict[str, int]]:
+    """Return the encoder's `full_match`, and the number of passages by file.
+
+    It is the median score of a passage (file, text) for its own first words, divided by the weight of that query.
+    `prune` as in a search. Raises InvalidInput (`too_few_passages`).
+    """
+    matches, by_file = list[float](), dict[str, int]()
+    for name, passage in passages:
+        query = prune_query(table.encode(" ".join(passage.split()[:_FIRST_WORDS]), _MAX_PIECES), prune)
+        if weight := sum(query.weights):
+            vector = merge_max(encoder.encode(encoder.windows(passage)))
+            weights = dict(zip(vector.ids.tolist(), vector.weights.tolist(), strict=True))
+            matches.append(sum(w * weights.get(piece, 0.0) for piece, w in query.by_id().items()) / weight)
+            by_file[name] = by_file.get(name, 0) + 1
+    if len(matches) < MIN_SCALE_PASSAGES:
+        raise InvalidInput(
+            "too_few_passages",
+            f"The files have {len(matches):,} passages; a scale needs at least {MIN_SCALE_PASSAGES:,}.",
+        )
+    return round(median(matches), 3), by_file
+
+
+def write_full_match(directory: Path, full_match: float, by_file: Mapping[str, int]) -> None:
+    """Write the scale of `min_score` into a manifest; the fingerprint stays.
+
+    Raises ConfigurationError (`bad_manifest`).
+    """
+    read_manifest(directory)
+    path = directory / MANIFEST_FILE
+    members = json.loads(path.read_bytes()) | {"full_match": full_match, "full_match_passages": dict(by_file)}
+    path.write_text(json.dumps(members, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    read_manifest(directory)
 
 
 def main() -> None:

@@ -29,6 +29,14 @@ _MAX_RESPONSE_BYTES: Final = 1024**2
 _MAX_CACHED_TOKENS: Final = 10_000
 
 
+class RefusedToken(Unauthorized):
+    """A refused token that nothing shows to be forged: the issuer signed it, or the key that it names is not known.
+
+    It does not count as a failed authentication. Every user's token expires, and behind a proxy all users share one
+    address.
+    """
+
+
 class TokenIssuer:
     """An OpenID Connect issuer whose tokens the service accepts.
 
@@ -67,14 +75,14 @@ class TokenIssuer:
     async def principal(self, token: str) -> Principal:
         """Verify a token and return its principal.
 
-        Raises Unauthorized (`bad_token`), BackendUnavailable (`oidc_unavailable`) while no keys could be read, and
-        Forbidden as `ClaimMapping.principal`.
+        Raises Unauthorized (`bad_token`), RefusedToken (the same code), BackendUnavailable (`oidc_unavailable`) while
+        no keys could be read, and Forbidden as `ClaimMapping.principal`.
         """
         jwt = self._jwt
         try:
             head = jwt.get_unverified_header(token)
             if head.get("alg") not in self._claims.algorithms:
-                raise _token_refused("this service does not accept its algorithm")
+                raise _token_forged("this service does not accept its algorithm")
             claims = jwt.decode(
                 token,
                 await self._key(head.get("kid"), head["alg"]),
@@ -84,8 +92,11 @@ class TokenIssuer:
                 leeway=self._leeway,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
+        except jwt.InvalidSignatureError:
+            raise _token_forged("its signature is wrong") from None
         except jwt.PyJWTError as error:
-            raise _token_refused(_REFUSAL_REASONS.get(type(error).__name__, "it cannot be verified")) from None
+            reason = _CLAIM_REASONS.get(type(error).__name__)
+            raise _token_forged("it cannot be verified") if reason is None else _token_refused(reason) from None
         principal = self._claims.principal(claims)
         self._verified[digest_key(token)] = (principal, float(claims["exp"]))
         if len(self._verified) > _MAX_CACHED_TOKENS:
@@ -112,7 +123,7 @@ class TokenIssuer:
             raise _token_refused("the issuer has no key with its `kid`")
         key = self._keys[kid]
         if key.algorithm_name != algorithm:
-            raise _token_refused("the key with its `kid` is for another algorithm")
+            raise _token_forged("the key with its `kid` is for another algorithm")
         return key.key
 
     def _start_read(self, now: float) -> "asyncio.Task[None]":
@@ -166,15 +177,19 @@ async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, 
         return value
 
 
-_REFUSAL_REASONS: Final = {
+# PyJWT checks the signature before the claims.
+_CLAIM_REASONS: Final = {
     "ExpiredSignatureError": "it has expired",
     "ImmatureSignatureError": "it is not valid yet",
     "InvalidAudienceError": "it is for another audience",
     "InvalidIssuerError": "another issuer signed it",
-    "InvalidSignatureError": "its signature is wrong",
     "MissingRequiredClaimError": "it lacks one of exp, iss, aud and sub",
 }
 
 
-def _token_refused(why: str) -> Unauthorized:
+def _token_refused(why: str) -> RefusedToken:
+    return RefusedToken("bad_token", f"The token is refused: {why}.")
+
+
+def _token_forged(why: str) -> Unauthorized:
     return Unauthorized("bad_token", f"The token is refused: {why}.")

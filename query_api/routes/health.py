@@ -47,10 +47,11 @@ async def get_liveness() -> Response:
     summary="Check whether the process can answer searches",
 )
 async def get_readiness(app: WithApp) -> Response:
-    """A process is ready when OpenSearch answers, it has the query table for every index, and it is not about to end.
+    """A process is ready when OpenSearch answers, its own query table is loaded, and it is not about to end.
 
-    `checks` has the result for each part. Redis is not required: without it the process still answers searches and
-    journals documents. The answer is at most one second old.
+    `checks` has the result for each part. An index whose query table is missing does not count: `unserved` lists it,
+    and its searches get 503 `encoder_mismatch`. Redis is not required either: without it the process still answers
+    searches and journals documents. The answer is at most one second old, the list of indexes at most 15 s.
     """
     if app.principal.sees_everything:
         return json_response(await app.readiness.report())

@@ -237,11 +237,9 @@ class Highlight(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     characters: int | None = Field(
-        None,
-        ge=20,
-        le=10_000,
+        None, ge=20, le=10_000,
         description="shorten the passage to an excerpt of at most this many characters; null: the whole passage",
-    )
+    )  # fmt: skip
 
 
 class SearchRequest(BaseModel):
@@ -277,14 +275,15 @@ class SearchRequest(BaseModel):
     weights: FusionWeights = Field(default_factory=FusionWeights, description="hybrid only")
     candidates: StrictInt = Field(100, ge=1, description="hybrid only: length of each list before fusion")
     fusion: FusionMethodName | FusionMethod = Field(DEFAULT_FUSION.method, description="hybrid only: fusion method")
+    min_score: float | None = Field(
+        None, gt=0, le=1, strict=True, allow_inf_nan=False,
+        description="least match of a hit in a list: 1 is a text that begins with the query, 0.5 half of it",
+    )  # fmt: skip
+    total: StrictBool = Field(False, description="count the documents that match, to 10,000")
     prune: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        strict=True,
-        allow_inf_nan=False,
+        None, ge=0, lt=1, strict=True, allow_inf_nan=False,
         description="drop query pieces below this share of the heaviest weight; 0: none, null: the default",
-    )
+    )  # fmt: skip
     two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for `lexical`")
     context: Conversation | None = Field(None, description="earlier turns of the conversation")
     feedback: Feedback | None = Field(None, description="relevance feedback; not for `lexical`")

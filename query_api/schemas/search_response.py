@@ -271,6 +271,13 @@ class CountedDocuments(BaseModel):
     among: Among
 
 
+class TotalHits(BaseModel):
+    """The number of documents that match. `gte`: at least so many, because counting ends there."""
+
+    value: int
+    relation: Literal["eq", "gte"]
+
+
 class SearchAnswer(BaseModel):
     """Hits, best first or in the order of `sort`. The mode is `browse` for a request without words."""
 
@@ -286,6 +293,7 @@ class SearchAnswer(BaseModel):
         description="with `offset` or `cursor`: why no page follows. `matches`: there are no more hits; `candidates`: "
         "the lists were cut at `candidates`, and a larger value may find more",
     )
+    total: TotalHits | None = Field(None, description="if the request has `total`")
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None
     curation: CurationApplied | None = None
@@ -315,6 +323,7 @@ class MultiIndexAnswer(BaseModel):
     hits: list[MultiIndexHit]
     cursor: str | None = Field(None, description="as in a search of one index")
     end: End | None = Field(None, description="as in a search of one index")
+    total: TotalHits | None = Field(None, description="over all indexes, if the request has `total`")
     timings_ms: Timings
     curation: dict[str, CurationApplied] | None = Field(
         None, description="by index, if it has rules; pins do not apply across indexes"

@@ -7,7 +7,7 @@ bring the values along, and the API counts them. `facets` has the counts of one 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from query_api.search.context import SearchContext
 from query_api.search.executor import ListAnswer, send_lists
@@ -37,6 +37,8 @@ from services.opensearch.queries import (
 
 # The request for one list: the search, and the builder of its body.
 ListRequest = tuple[SearchContext, Callable[[SearchContext], SearchPlan]]
+# Counting all matches of frequent words takes as long as scoring them.
+MAX_TOTAL: Final = 10_000
 # Aggregation that counts all matches under the whole filter; no field has this name.
 _ALL_MATCHES = "_all"
 
@@ -109,6 +111,24 @@ def candidate_count_requests(context: SearchContext) -> list[ListRequest]:
         for group in group_facets(context.selection)
         for mode in modes_of(context)
     ]
+
+
+async def count_total(contexts: Sequence[SearchContext]) -> dict[str, Any]:
+    """Count the documents that match, under the filter and above `min_score`; return the member `total`.
+
+    Counting ends at 10,000 in each search of indexes that are searched alike.
+    """
+    first = contexts[0]
+
+    def plan(context: SearchContext) -> SearchPlan:
+        query = add_filter(words_query(context, context.mode), context.selection.clauses, excluded_ids(context))
+        body = build_search_body(query, 0, False, context.timeout) | {"track_total_hits": MAX_TOTAL}
+        return list_plan(context, context.mode, body)
+
+    plans = [plan(search) for search in join_alike(contexts, first.mode, 0)]
+    totals = [answer["hits"]["total"] for answer in await send_lists(first.executor, plans, first.stopwatch)]
+    exact = all(total["relation"] == "eq" for total in totals)
+    return {"total": {"value": sum(total["value"] for total in totals), "relation": "eq" if exact else "gte"}}
 
 
 async def send_requests(requests: Sequence[ListRequest]) -> list[ListAnswer]:

@@ -20,7 +20,7 @@ from services.opensearch.client import (
 )
 from services.opensearch.queries import SearchPlan, fetch_fields_call, msearch_call, search_call
 from services.telemetry import tracing
-from services.telemetry.metrics import SEARCH_INCOMPLETE, SEARCH_STAGE, SEARCHES
+from services.telemetry.metrics import SEARCH_INCOMPLETE, SEARCH_OVERLOADED, SEARCH_STAGE, SEARCHES
 
 # The stages of a search, as named in `timings_ms` and in the metrics.
 STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
@@ -70,8 +70,15 @@ class DirectExecutor:
                 if error.code == "search_incomplete":
                     SEARCH_INCOMPLETE.inc()
                 raise
+            except Overloaded:
+                SEARCH_OVERLOADED.inc()
+                raise
         call = msearch_call(plans, self._timeout, prefer_local=self._prefer_local)
-        answers: Sequence[ListAnswer] = (await self._search.send(call))["responses"]
+        try:
+            answers: Sequence[ListAnswer] = (await self._search.send(call))["responses"]
+        except Overloaded:
+            SEARCH_OVERLOADED.inc()
+            raise
         return answers
 
     async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
@@ -143,6 +150,7 @@ def complete_hits(answer: ListAnswer, stopwatch: Stopwatch) -> list[dict[str, An
         if answer.get("status") == 400 or is_clause_limit_error(answer["error"]):
             raise too_many_clauses()
         if answer.get("status") == 429:
+            SEARCH_OVERLOADED.inc()
             raise Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
         if is_incomplete_search(answer["error"]):
             raise _incomplete()

@@ -29,7 +29,7 @@ _score: Callable[[OpenSearchHit], float] = itemgetter("_score")
 SUPPORTED_MEMBERS = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
     "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation", "sort", "facets", "among",
-    "did_you_mean", "learn",
+    "did_you_mean", "learn", "min_score", "total",
 }  # fmt: skip
 # Why rules are skipped in a search of several indexes.
 _REASON = "several_indexes"

@@ -11,6 +11,7 @@ from typing import Any
 
 from query_api.schemas.search_request import SearchRequest, TwoPhaseSearch
 from query_api.search.context import SearchContext
+from query_api.search.min_score import cut_sparse, required_words
 from query_api.search.sorting import build_sort
 from query_api.search.validation import is_scored
 from services.encoders.query_table import QueryVector
@@ -61,7 +62,8 @@ def list_body(
     excluded = excluded_ids(context)
     if mode == "sparse":
         phases = split_phases(context, size)
-        query = add_filter(sparse_query(phases.head, context.score_by), clauses, excluded)
+        words = words_query(context, mode) if not phases.tail.ids else sparse_query(phases.head, context.score_by)
+        query = add_filter(words, clauses, excluded)
         search = build_search_body(query, size, source, context.timeout)
         if phases.tail.ids and context.score_by == "window":
             search = replace_scores(search, sparse_query(context.query, "window"), phases.window)
@@ -128,9 +130,11 @@ def words_query(context: SearchContext, mode: str) -> Clause:
     """Return the query of all documents that match the words; in the mode `browse`, of all documents."""
     match mode:
         case "sparse":
-            return sparse_query(context.query, context.score_by)
+            query, vector = sparse_query(context.query, context.score_by), context.query
+            return cut_sparse(query, vector, context.table.manifest, context.request.min_score)
         case "lexical":
-            return lexical_clause(context)
+            required = required_words(searched_words(context), context.request.min_score)
+            return add_filter(lexical_clause(context), required)
         case "hybrid":
             return {"bool": {"should": [words_query(context, each) for each in HYBRID]}}
     return NOT_DELETED
@@ -160,14 +164,18 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
 
 def field_query(context: SearchContext, field: LexicalField) -> Clause:
     """Return the clause that scores the words of one field. Question words have no part in it (English)."""
-    words, context_words, curated = context.request.query, context.context_words, context.curated
-    if context.generation.spec.language == "english":
-        words = blank_stop_words(words)
+    words, context_words, curated = searched_words(context), context.context_words, context.curated
     return (
         lexical_query(words, context_words, field)
         if curated is None
         else curated.lexical_query(words, context_words, field)
     )
+
+
+def searched_words(context: SearchContext) -> str:
+    """Return the words of the query that the lexical list searches for."""
+    words = context.request.query
+    return blank_stop_words(words) if context.generation.spec.language == "english" else words
 
 
 def excluded_ids(context: SearchContext) -> Sequence[str]:
@@ -198,7 +206,9 @@ def split_phases(context: SearchContext, size: int) -> Phases:
     1.8 times as slow (a filter of one in 1,000 of 60,000 documents, docs/decisions/0151).
     """
     two_phase, settings, page = context.request.two_phase, context.settings, context.page
-    if two_phase is False or context.request.filter is not None or (page is not None and page.by_position):
+    if two_phase is False or context.request.filter is not None or context.request.min_score is not None:
+        return Phases(context.query)
+    if page is not None and page.by_position:
         return Phases(context.query)
     parameters = two_phase if isinstance(two_phase, TwoPhaseSearch) else TwoPhaseSearch.model_validate({})
     head, tail = split_query(context.query, parameters.threshold or settings.two_phase_threshold)

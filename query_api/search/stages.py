@@ -11,11 +11,13 @@ from typing import Any
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.context import Hit, RetrievedHits, SearchContext
+from query_api.search.counting import count_total
 from query_api.search.curation import CuratedQuery, CurationTerms, Origins, curate_query, rules_of
 from query_api.search.executor import Executor, Stopwatch, complete_hits
 from query_api.search.expansion import with_conversation, with_feedback
 from query_api.search.highlight import highlight
 from query_api.search.hits import shape_hit, shape_query_pieces
+from query_api.search.min_score import check_min_score
 from query_api.search.multi_index import check_field_types, drop_incompatible_rules
 from query_api.search.nested_hits import retrieve_nested_hits
 from query_api.search.page_state import PageState
@@ -58,10 +60,11 @@ async def build_context(  # noqa: PLR0913 (each is a part of the context)
 ) -> SearchContext:
     """Validate the request against the generation's declaration, encode its query and return the context.
 
-    `proposed`: see `rules_of`. Raises InvalidInput (the codes of `parse_selection`, `query_too_long`) and the errors of
-    `rules_of`.
+    `proposed`: see `rules_of`. Raises InvalidInput (the codes of `parse_selection` and `check_min_score`,
+    `query_too_long`) and the errors of `rules_of`.
     """
     selection = parse_selection(request, generation.spec, settings)
+    check_min_score(request, table.manifest)
     rules = await rules_of(curations, generation, request, page, proposed)
     query, curated, origins = _encode_query(generation, table, request, settings, rules)
     # The context is built once, with its query: `replace` would copy all of it again in every search.
@@ -271,6 +274,8 @@ async def respond(result: SearchResult) -> Response:
         if request.unit != "document":
             response["unit"] = request.unit
     response |= retrieved.counts
+    if request.total:
+        response |= await count_total(contexts)
     if retrieved.lexical_empty:
         response |= await did_you_mean(contexts)
     if result.reranking is not None:

@@ -30,7 +30,7 @@ DEFAULT_FACET_TERMS = 10
 # Members for whole documents only: sorting, counting, expansion by whole vectors, and ways of scoring.
 DOCUMENT_MEMBERS = (
     "cursor", "sort", "facets", "among", "rerank", "feedback", "like", "unlike", "include_liked", "two_phase",
-    "score_by",
+    "score_by", "min_score", "total",
 )  # fmt: skip
 
 
@@ -267,13 +267,15 @@ class SearchParameters(BaseModel):
     offset: int = Field(0, ge=0)
     cursor: str | None = Field(None, description="`*`, or that of the page before")
     explain: bool = False
+    min_score: float | None = Field(None, gt=0, le=1, description="least match of a hit, as in the body of a POST")
+    total: bool = Field(False, description="count the documents that match")
     filter: str | None = Field(None, description="as in the body of a POST, in JSON")
     sort: list[str] = Field([], description="`year`, `year:asc` or `year:desc`")
     facet: list[str] = Field([], description="`genre`, `genre:25` (so many values) or `printed:month`")
 
     def request(self) -> SearchRequest:
         """Return the search request. Raises InvalidInput as `read_short` does."""
-        plain = self.model_dump(include={"mode", "unit", "size", "offset", "cursor", "explain"})
+        plain = self.model_dump(include={"mode", "unit", "size", "offset", "cursor", "explain", "min_score", "total"})
         short = read_short(self.filter, self.sort, self.facet)
         return SearchRequest.model_validate({"query": self.q} | plain | short)
 

@@ -99,6 +99,9 @@ class Manifest(BaseModel):
     dense: DenseOutput | None = None
     # Document frequencies of the pieces in a reference corpus. They change no vector, so `files` does not list them.
     reference: FileRecord | None = None
+    # The score of a text for its own first words, divided by the weight of the query: the median over texts. It is the
+    # scale of `min_score` (docs/decisions/0258).
+    full_match: float | None = Field(None, gt=0)
     # Mean and covariance of dense vectors of general passages, which a refit needs. They change no vector either.
     moments: FileRecord | None = None
 

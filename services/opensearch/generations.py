@@ -199,6 +199,31 @@ def list_generations_call(names: IndexNames, *, prefer_local: bool = False) -> C
     return Call("GET", f"/{names.every_alias}", params=params)
 
 
+def active_encoders_call(names: IndexNames) -> Call:
+    """Ask for index name and encoder of each generation, without the rest of its record."""
+    recorded = "*.mappings._meta.sparsewell"
+    params = {
+        "filter_path": f"*.aliases,{recorded}.index,{recorded}.encoder",
+        "allow_no_indices": "true",
+        "local": "true",
+    }
+    return Call("GET", f"/{names.every_alias}", params=params)
+
+
+def read_active_encoders(answer: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Read name and fingerprint of each index's encoder from an answer to `active_encoders_call`.
+
+    The records are not validated: 5,000 of them would hold the event loop for .1 s.
+    """
+    encoders = {}
+    for physical, content in (answer or {}).items():
+        recorded = content.get("mappings", {}).get("_meta", {}).get("sparsewell")
+        if recorded and physical.partition(".")[0] in content.get("aliases", {}):
+            encoder = recorded["encoder"]
+            encoders[recorded["index"]] = (encoder["name"], encoder["fingerprint"])
+    return encoders
+
+
 def all_generations_call(names: IndexNames) -> Call:
     """Ask for every generation with its aliases: searched, under construction, or retired."""
     params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"}

@@ -22,6 +22,7 @@ from services.documents.document import (
     next_transition,
     raw_version,
 )
+from services.errors import BackendUnavailable
 from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Verdict, Write, WriteOutcome
 from services.opensearch.client import Call
@@ -44,8 +45,8 @@ _REPLACED_MEMBERS: Final = ("due_at", "error", "earlier", "dense", "dense_encode
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 VectorState = Literal["current", "earlier", "none"]
 MAX_REASON_CHARACTERS = 2000
-# Generations in one answer of `backlog_call`.
-MAX_GENERATIONS: Final = 1000
+# Generations in one answer of `backlog_call`. Each has two buckets, and OpenSearch answers 65,535 (search.max_buckets).
+MAX_GENERATIONS: Final = 30_000
 # Generations with overdue documents that one pass of the sweeper sees.
 MAX_SWEPT_GENERATIONS: Final = 10_000
 
@@ -276,7 +277,7 @@ def backlog_call(names: IndexNames, seconds: float) -> Call:
         },
     }
     params = {
-        "filter_path": "_shards.failed,aggregations.generations.buckets",
+        "filter_path": "_shards.failed,aggregations.generations.buckets,aggregations.generations.sum_other_doc_count",
         "allow_no_indices": "true",
         "ignore_unavailable": "true",
         "allow_partial_search_results": "false",
@@ -285,9 +286,17 @@ def backlog_call(names: IndexNames, seconds: float) -> Call:
 
 
 def read_backlog(answer: Mapping[str, Any]) -> dict[str, BacklogCounts]:
-    """Read the counts by physical name. A generation without pending documents and dead letters is absent."""
+    """Read the counts by physical name. A generation without pending documents and dead letters is absent.
+
+    Raises BackendUnavailable (`too_many_generations`) when the answer leaves some out: they would seem to have none.
+    """
     counts = {}
-    for bucket in answer.get("aggregations", {}).get("generations", {}).get("buckets", []):
+    generations = answer.get("aggregations", {}).get("generations", {})
+    if generations.get("sum_other_doc_count"):
+        raise BackendUnavailable(
+            "too_many_generations", f"More than {MAX_GENERATIONS:,} generations have documents that wait or are dead."
+        )
+    for bucket in generations.get("buckets", []):
         pending = bucket["pending"]["doc_count"]
         oldest = bucket["pending"]["oldest"]["value"]
         counts[bucket["key"]] = BacklogCounts(

@@ -67,6 +67,9 @@ SEARCH_INCOMPLETE = Counter(
     "sparsewell_search_incomplete",
     "Lists for which OpenSearch did not search every shard: one failed, was unavailable or timed out.",
 )
+SEARCH_OVERLOADED = Counter(
+    "sparsewell_search_overloaded", "Requests of searches that an overloaded OpenSearch refused; they are answered 429."
+)
 SEARCH_FALLBACKS = Counter(
     "sparsewell_search_fallbacks",
     "Answers without a requested feature, which they report.",
@@ -75,6 +78,12 @@ SEARCH_FALLBACKS = Counter(
 INGESTED_DOCUMENTS = Counter("sparsewell_ingested_documents", "Documents received over HTTP or the queue.", ["outcome"])
 FAILED_ENQUEUES = Counter(
     "sparsewell_not_enqueued", "Messages that Redis did not accept; the documents wait for the sweeper."
+)
+READY = Gauge(
+    "sparsewell_ready", "1: the last probe found the process ready. Absent before the first probe.", ["process"]
+)
+UNSERVED_INDEXES = Gauge(
+    "sparsewell_unserved_indexes", "Indexes whose query table this API process lacks, by encoder.", ["encoder"]
 )
 
 # Requests to OpenSearch, in every process:

@@ -1,8 +1,8 @@
-"""Bearer authentication over HTTP (RFC 6750), and the check of the Host header in mode `open`.
+"""Bearer authentication over HTTP (RFC 6750), and the check of the Host header.
 
-A service without keys relies on being reachable from this machine only. A web page can point its own name at 127.0.0.1
-(DNS rebinding) and let the browser read the answers, and a local proxy can forward requests from elsewhere. Both send
-the public name, which contains dots, as the host; `has_public_host` detects it.
+A service without keys relies on being reachable from few places. A web page can point its own name at the address of
+the service (DNS rebinding) and let the browser read the answers, and a local proxy can forward requests from elsewhere.
+Both send the public name, which contains dots, as the host. `AllowedHosts` admits the names of the service alone.
 """
 
 import ipaddress
@@ -72,19 +72,38 @@ def bad_credentials() -> Unauthorized:
     return Unauthorized("bad_key", "This key is not valid: it is unknown, has expired or was revoked.")
 
 
-def has_public_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether the Host header holds a public name. A request without the header is not from a browser."""
-    return any(_is_public(value) for name, value in headers if name == b"host")
+class AllowedHosts:
+    """The public names that the Host header of a request may hold.
+
+    Addresses and names without dots are always allowed, because no public DNS leads a browser to them under such a
+    name. A request without the header is not from a browser.
+    """
+
+    def __init__(self, names: str, *, any_by_default: bool) -> None:
+        """`names`: host names by commas, `.example.com` for a domain with its subdomains, `*` for any name."""
+        self._names = frozenset(name.strip().lower().rstrip(".") for name in names.split(",") if name.strip())
+        self._any = "*" in self._names or (not self._names and any_by_default)
+
+    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether a request with these headers may be answered."""
+        return self._any or all(self._is_listed(public_host(value)) for name, value in headers if name == b"host")
+
+    def _is_listed(self, host: str) -> bool:
+        if not host or host in self._names:
+            return True
+        labels = host.split(".")
+        return any("." + ".".join(labels[at:]) in self._names for at in range(len(labels)))
 
 
 @lru_cache(maxsize=64)
-def _is_public(host: bytes) -> bool:
+def public_host(host: bytes) -> str:
+    """Return the public name in a Host header; empty for an address, a name without dots and `*.localhost`."""
     name = host.decode("latin-1").strip().lower()
     if name.startswith("["):  # an IPv6 address
-        return False
+        return ""
     name = name.partition(":")[0].rstrip(".")
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return "." in name and not name.endswith(".localhost")
-    return False
+        return name if "." in name and not name.endswith(".localhost") else ""
+    return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.ports import find_free_port
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, Manifest, compute_fingerprint, describe_file
 from tests.faults.door import Door
 from tests.faults.stack import INDEX, Stack
@@ -70,14 +71,56 @@ def test_the_api_holds_another_query_table(new_stack: NewStack, foreign_encoder:
     assert wrong_answers(right) == 0
     _, other = stack.api()
     ready = httpx.get(f"{other}/readyz", timeout=30, trust_env=False)
-    assert (ready.status_code, ready.json()["code"]) == (503, "encoder_mismatch")
-    assert "foreign" in ready.json()["detail"]
+    assert (ready.status_code, ready.json()["checks"]["query_tables"]) == (200, "encoder_mismatch")
+    assert [one["encoder"] for one in ready.json()["unserved"]["first"]] == ["foreign"]
     _, careless = stack.api("query_tables")
     row(
         fault="the API holds another encoder's query table",
         promise="P7",
-        protection="fingerprints: the API is not ready and refuses to search",
+        protection="fingerprints: the API refuses to search that index, and says which",
         counted=f"of {len(WORDS)} queries answered wrongly",
         without=wrong_answers(careless),
         with_it=wrong_answers(other),
     )
+
+
+def test_a_new_encoder_is_rolled_out_and_back(new_stack: NewStack, foreign_encoder: Path, row: RowOf) -> None:
+    """Processes of two versions of the API serve one installation; the new version declares an index of its encoder."""
+    stack = new_stack()
+    metrics = find_free_port()
+    _, old = stack.api(metrics_port=metrics)
+    with Door(old) as door:
+        door.create_index()
+        door.post({word: word for word in WORDS})
+        stack.worker()
+        assert stack.settle() == 0
+    newer, new = stack.api(encoder=foreign_encoder, more_encoders="standin")
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        client.put(f"{new}/v1/indexes/fresh").raise_for_status()
+        _, careless = stack.api("own_readiness")
+
+        def out_of_service(*urls: str) -> int:
+            """Count the processes that leave the Service, although they can search the index that all of them know."""
+            found = [client.get(f"{url}/v1/indexes/{INDEX}/search", params={"q": WORDS[0]}).json() for url in urls]
+            assert all(answer["hits"][0]["id"] == WORDS[0] for answer in found)
+            return sum(not client.get(f"{url}/readyz").is_success for url in urls)
+
+        rolled_out = out_of_service(old, new)
+        refused = client.get(f"{old}/v1/indexes/fresh/search", params={"q": "x"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "encoder_mismatch")
+        assert client.get(f"{new}/v1/indexes/fresh/search", params={"q": "x"}).is_success
+        samples = client.get(f"http://127.0.0.1:{metrics}/metrics").text.splitlines()
+        assert {'sparsewell_ready{process="api"} 1.0', 'sparsewell_unserved_indexes{encoder="foreign"} 1.0'} <= {
+            *samples
+        }
+        newer.close()
+        _, again = stack.api()  # `helm rollback` starts the old version beside an index of the new one
+        rolled_back = out_of_service(old, again)
+        row(
+            fault="a new encoder is rolled out, used by one index, and rolled back",
+            promise="P7",
+            protection="readiness depends on no index",
+            counted="API processes that leave the Service",
+            without=out_of_service(careless),
+            with_it=rolled_out + rolled_back,
+        )

@@ -179,7 +179,7 @@ def services_reach_something(objects: list[KubernetesObject]) -> Iterator[str]:
 
 
 def is_closed(objects: list[KubernetesObject]) -> Iterator[str]:
-    """Complain about pods without a policy for each direction, and about rules that allow all ports."""
+    """Complain about pods without a policy for each direction, and about rules that allow all ports or destinations."""
     policies = of_kind(objects, "NetworkPolicy")
     for one in workloads(objects):
         for direction in ("Ingress", "Egress"):
@@ -193,6 +193,8 @@ def is_closed(objects: list[KubernetesObject]) -> Iterator[str]:
         rules = policy["spec"].get("ingress", []) + policy["spec"].get("egress", [])
         if any(not rule.get("ports") for rule in rules):
             yield f"{named(policy)} lets every port through"
+        if any(not rule.get("to") for rule in policy["spec"].get("egress", [])):
+            yield f"{named(policy)} lets pods reach any address"
 
 
 def is_pinned(objects: list[KubernetesObject]) -> Iterator[str]:

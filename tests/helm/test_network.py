@@ -8,8 +8,13 @@ from infra.helm.rendering import KubernetesObject, RenderedRelease, render_relea
 from tests.helm import policies
 from tests.helm.test_values import MINIMAL, merged
 
+SEARCH = {"matchLabels": {"kubernetes.io/metadata.name": "search"}}
 # Client, server and port of each connection between our pods. No other connection is allowed.
 ASKED = {("api", "models", 8020), ("indexes", "api", 8010), ("commands", "api", 8010)}
+
+
+def _block(addresses: str) -> dict[str, Any]:
+    return {"ipBlock": {"cidr": addresses}}
 
 
 def _rules(objects: list[KubernetesObject], labels: dict[str, str], direction: str) -> list[dict[str, Any]]:
@@ -93,12 +98,13 @@ def _outside(values: dict[str, Any], component: str) -> set[int]:
     return {each["port"] for rule in outside for each in rule["ports"]}
 
 
+ISSUER: dict[str, Any] = {"networkPolicy": {"oidc": {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}}}
 # Values with an address, its port, and whether a worker may connect to that port as well.
 NAMED: list[tuple[dict[str, Any], int, bool]] = [
-    ({"opensearch": {"url": "https://a.example.com:9201,https://b.example.com:9202/"}}, 9202, True),
-    ({"redis": {"url": "rediss://redis.example.com:6380/0"}}, 6380, True),
+    ({"opensearch": {"url": "https://a.search.svc:9201,https://10.1.2.3:9202/"}}, 9202, True),
+    ({"redis": {"url": "rediss://redis.queue.svc.cluster.local:6380/0"}}, 6380, True),
     ({"monitoring": {"traces": {"endpoint": "http://collector.telemetry.svc:14318"}}}, 14318, True),
-    ({"access": {"oidcIssuer": "https://login.example.com:8443/realms/a", "oidcAudience": "a"}}, 8443, False),
+    (ISSUER | {"access": {"oidcIssuer": "https://login.example.com:8443/realms/a", "oidcAudience": "a"}}, 8443, False),
 ]
 
 
@@ -113,9 +119,28 @@ def test_an_issuer_can_be_asked_where_opensearch_is_one_machine() -> None:
     """The issuer's keys are at port 443. The rule for OpenSearch allows 443 only if it names no machine."""
     machine = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
     issuer = {"access": {"oidcIssuer": "https://login.example.com", "oidcAudience": "a"}}
-    objects = render_release(merged(MINIMAL, issuer | {"networkPolicy": {"opensearch": {"to": machine}}})).objects
+    values = merged(ISSUER | issuer, {"networkPolicy": {"opensearch": {"to": machine}}})
+    objects = render_release(merged(MINIMAL, values)).objects
     rules = _rules(objects, policies.pod_labels(_pods(objects)["api"]), "Egress")
-    assert any("to" not in rule and 443 in {each["port"] for each in rule["ports"]} for rule in rules)
+    issuers = ISSUER["networkPolicy"]["oidc"]["to"]
+    assert any(rule["to"] == issuers and 443 in {each["port"] for each in rule["ports"]} for rule in rules)
+
+
+PEERS: list[tuple[str, list[dict[str, Any]]]] = [
+    ("http://opensearch.search.svc:9200", [{"namespaceSelector": SEARCH}]),
+    ("https://node-1.opensearch.search.svc.cluster.local", [{"namespaceSelector": SEARCH}]),
+    ("http://opensearch:9200", [{"podSelector": {}}]),
+    ("http://10.1.2.3:9200,http://[fd00::1]:9200", [_block("10.1.2.3/32"), _block("fd00::1/128")]),
+    ("http://a.search.svc:9200,http://b.search.svc:9200", [{"namespaceSelector": SEARCH}]),
+]
+
+
+@pytest.mark.parametrize(("url", "peers"), PEERS)
+def test_the_destination_follows_from_the_address(url: str, peers: list[dict[str, Any]]) -> None:
+    objects = render_release(merged(MINIMAL, {"opensearch": {"url": url}})).objects
+    rules = _rules(objects, policies.pod_labels(_pods(objects)["worker"]), "Egress")
+    (reached,) = [rule["to"] for rule in rules if 9200 in {each["port"] for each in rule["ports"]}]
+    assert reached == peers
 
 
 def test_keda_reaches_the_redis_of_a_trial() -> None:

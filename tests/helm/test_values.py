@@ -17,6 +17,7 @@ def merged(values: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 ISSUER_ONLY = {
     "access": {"adminKeySecret": {"name": ""}, "oidcIssuer": "https://login.example.com", "oidcAudience": "a"}
 }
+DIGEST = {"digest": f"sha256:{'1' * 64}"}
 MODELS = {"access": {"modelKeySecret": {"name": "keys"}}, "modelFiles": {"volume": {"emptyDir": {}}}}
 MINIMAL = load_case_values("minimal")
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -65,6 +66,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (MODELS | {"models": {"enabled": True, "drainSeconds": 20}}, "models.terminationGracePeriodSeconds must be 32"),
     ({"opensearch": {"authSecrets": {"sweeper": "a"}}}, "sweeper"),
     ({"networkPolicy": {"opensearch": {"ports": ["9200"]}}}, "ports"),
+    ({"opensearch": {"url": "https://search.example.com:9200"}}, "networkPolicy.opensearch.to"),
+    ({"redis": {"url": "", "urlSecret": {"name": "redis"}}}, "networkPolicy.redis.to"),
+    ({"access": {"oidcIssuer": "https://login.example.com", "oidcAudience": "a"}}, "networkPolicy.oidc.to"),
+    ({"monitoring": {"traces": {"endpoint": "https://traces.example.com"}}}, "monitoring.traces.to"),
+    ({"image": {"requireDigests": True}}, "image.requireDigests: the image sparsewell-worker"),
+    (
+        {"image": {"requireDigests": True, "api": DIGEST, "worker": DIGEST}, "trial": {"redis": {"enabled": True}}},
+        "trial.redis.image",
+    ),
+    ({"settings": {"TASK_LIMIT": 600}}, "worker.terminationGracePeriodSeconds must be 615"),
+    ({"worker": {"env": [{"name": "SPARSEWELL_TASK_LIMIT", "value": "400.5"}]}}, "must be 416"),
+    (
+        {"gpuWorker": {"enabled": True, "terminationGracePeriodSeconds": 300}},
+        "gpuWorker.terminationGracePeriodSeconds must be 315",
+    ),
+    ({"worker": {"rollingUpdate": {"maxSurge": "some"}}}, "maxSurge"),
 ]
 
 

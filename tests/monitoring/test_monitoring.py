@@ -105,6 +105,7 @@ def values_that_exist() -> dict[str, set[str]]:
         "code": codes,
         "outcome": outcomes,
         "status": {"200", "503"},
+        "method": {"GET", "POST", "PUT", "DELETE"},
         "le": {floatToGoString(bound) for bound in (*metrics.REQUEST_BOUNDS, math.inf)},
         "stage": set(STAGES),
         "step": set(get_args(ReindexStep)),

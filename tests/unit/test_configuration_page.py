@@ -20,7 +20,7 @@ def listed() -> dict[str, str]:
     """Return the documented default of each setting."""
     found = {}
     for names, defaults in ROWS:
-        variables = re.findall(r"`([A-Z_]+)`", names)
+        variables = re.findall(r"`([A-Z0-9_]+)`", names)
         values = [value.strip(" `") for value in re.sub(r"\([^)]*\)", "", defaults).split(", ")]
         found.update(dict(zip(variables, values if len(values) == len(variables) else [""] * 9, strict=False)))
     return found

@@ -6,6 +6,7 @@ blocks            a block of the whole index counts as a refusal of the document
 judged_alone      an unreadable document makes the API refuse the whole request
 streaming         a stream is read to its end before any document is journalled
 bounded_lines     lines have no length limit
+own_readiness     one index whose query table is missing makes the process unready
 """
 
 import sys
@@ -17,8 +18,10 @@ from fastapi import Request
 import query_api.ingest.request_body
 from cli.serve import serve_api
 from query_api.index_cache import QueryTableCache
+from query_api.readiness import ReadinessMonitor
 from services.documents.document import Document
 from services.documents.intake import Intake, Received
+from services.errors import EncoderMismatch, SparsewellError
 from services.opensearch import bulk
 from services.opensearch.journal import LostAnswerCheck
 
@@ -69,7 +72,18 @@ def bounded_lines() -> None:
     query_api.ingest.request_body.LineSplitter.__init__ = unbounded  # type: ignore[method-assign]
 
 
-PROTECTIONS = {one.__name__: one for one in (own_writes, query_tables, blocks, judged_alone, streaming, bounded_lines)}
+def own_readiness() -> None:
+    async def check_every_index(self: ReadinessMonitor) -> SparsewellError | None:
+        survey = await self.survey_indexes()
+        return EncoderMismatch("encoder_mismatch", "An index has another encoder.") if survey.unserved else None
+
+    ReadinessMonitor.check_opensearch = check_every_index  # type: ignore[method-assign]
+
+
+PROTECTIONS = {
+    one.__name__: one
+    for one in (own_writes, query_tables, blocks, judged_alone, streaming, bounded_lines, own_readiness)
+}
 
 
 def main(names: Sequence[str]) -> None:

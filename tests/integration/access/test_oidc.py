@@ -13,6 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from starlette.testclient import TestClient
 
 from query_api.app import create_app
 from services.errors import ConfigurationError
@@ -176,6 +177,37 @@ def test_tokens_that_are_none(api: httpx.Client, as_key: As, issuer: SmallIssuer
     assert issuer.request_count <= requests_before + 2  # one request for unknown keys
     assert problems("bad_token") == counted + len(bad)
     assert as_key(right).get("/v1/indexes").status_code == 200
+
+
+def test_failures_of_an_address_stop_no_valid_token(api: httpx.Client, as_key: As, issuer: SmallIssuer) -> None:
+    """Behind a proxy everybody has one address: also the user whose token is valid, and the one whose has expired."""
+    stranger = rsa.generate_private_key(65537, 2048)
+    forged = [said(as_key(issuer.token(key=stranger, tenants=["a"])).get("/v1/indexes")) for _ in range(25)]
+    assert set(forged) == {(401, "bad_token"), (429, "too_many_failures")}
+    assert as_key(issuer.token(tenants=["a"], jti="new")).get("/v1/indexes").status_code == 200
+    expired = issuer.token(tenants=["a"], exp=int(time.time()) - 60)
+    assert {said(as_key(expired).get("/v1/indexes")) for _ in range(25)} == {(401, "bad_token")}
+
+
+def test_expired_tokens_are_no_failures(api: httpx.Client, as_key: As, issuer: SmallIssuer) -> None:
+    expired = issuer.token(tenants=["a"], exp=int(time.time()) - 60)
+    assert {said(as_key(expired).get("/v1/indexes")) for _ in range(25)} == {(401, "bad_token")}
+    assert said(as_key("sw_unknown").get("/v1/indexes"))[0] == 401, "the address has failures left"
+
+
+def test_verifications_are_bounded_for_all_addresses_together(
+    settings: Settings, issuer: SmallIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("query_api.access.gate.MAX_VERIFICATIONS_PER_SECOND", 0.01)
+    with TestClient(create_app(settings)) as client:
+
+        def ask(token: str) -> tuple[int, str]:
+            return said(client.get("/v1/keys/self", headers={"authorization": f"Bearer {token}"}))
+
+        first = issuer.token(tenants=["a"])
+        assert ask(first) == (200, "")
+        assert ask(issuer.token(tenants=["a"], jti="new")) == (429, "too_many_tokens")
+        assert ask(first) == (200, ""), "a token that was verified costs no verification"
 
 
 def hs256(token: str, pem: bytes) -> str:

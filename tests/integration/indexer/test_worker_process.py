@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from celery import Celery
 
 from infra.processes import ChildProcess
 from services.errors import NotFound
@@ -43,6 +44,17 @@ def test_a_producer_s_documents_become_encoded(
     eventually(lambda: len(set(names)) == 150 and _found(journal, names), 60, "a worker has journalled them")
     eventually(all_are(journal, names, "encoded"), 60, "all are encoded")
     assert journal.stored("d7").attempts == 0
+
+
+def test_a_worker_answers_pings_and_no_other_remote_command(worker: ChildProcess, settings: Settings) -> None:
+    with Celery(broker=settings.redis_address, set_as_current=False) as app:
+        assert app.control.ping(timeout=20, limit=1)
+        for command in ("conf", "stats", "registered", "pool_shrink"):
+            (reply,) = app.control.broadcast(command, reply=True, timeout=20, limit=1)
+            assert [answer.keys() for answer in reply.values()] == [{"error"}]
+        app.control.shutdown()
+        assert app.control.ping(timeout=20, limit=1), "it goes on"
+    assert worker.alive()
 
 
 def _found(journal: Journal, names: list[str]) -> bool:

@@ -131,7 +131,7 @@ def test_without_mvn_it_says_what_to_install(config: NodeConfig, tmp_path: Path)
 
 
 def test_a_release_that_does_not_exist_is_a_failed_download(config: NodeConfig, tmp_path: Path) -> None:
-    error = failure(replace(config, cache=tmp_path, home=None, distribution=Distribution("0.0.1")))
+    error = failure(replace(config, cache=tmp_path, home=None, distribution=Distribution("0.0.1", sha256="0" * 64)))
     assert error.code == "download_failed"
     assert "0.0.1" in error.detail
     assert [path.name for path in (tmp_path / "opensearch").iterdir()] == [".lock"], "nothing half fetched stays"

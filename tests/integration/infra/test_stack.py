@@ -64,6 +64,20 @@ def test_up_and_down(local: LocalSettings, settings: Settings) -> None:
     )
 
 
+def test_a_service_starts_beside_an_index_of_an_encoder_that_is_gone(
+    local: LocalSettings, settings: Settings, opensearch_url: str
+) -> None:
+    gone = {"sparsewell": {"index": "old", "encoder": {"name": "gone", "fingerprint": "f" * 16}}}
+    body = {"mappings": {"_meta": gone}, "aliases": {f"{settings.index_prefix}-old": {}}}
+    physical = f"{opensearch_url}/{settings.index_prefix}-old.g000001"
+    httpx.put(physical, json=body, timeout=30, trust_env=False).raise_for_status()
+    stack = Stack(local.model_copy(update={"start_timeout": 30.0}), settings)
+    assert stack.up(print, tied=True) == OURS
+    ready = httpx.get(f"{stack.api_url}/readyz", timeout=30, trust_env=False).json()
+    assert (ready["status"], ready["checks"]["query_tables"]) == ("ready", "encoder_mismatch")
+    stack.down(print)
+
+
 def test_a_taken_port_stops_what_was_started(local: LocalSettings, settings: Settings) -> None:
     stack = Stack(local, settings)
     with socket.create_server(("127.0.0.1", settings.api_port)), pytest.raises(SparsewellError) as caught:

@@ -63,7 +63,12 @@ def test_an_index_of_another_encoder_is_refused_not_searched_with_the_wrong_tabl
             node.put(f"/{physical}/_mapping", json={"_meta": meta}).raise_for_status()
         response = api.get("/v1/indexes/docs/search", params={"q": "x"})
         assert (response.status_code, response.json()["code"]) == (503, "encoder_mismatch")
-        assert (api.get("/readyz").status_code, api.get("/readyz").json()["code"]) == (503, "encoder_mismatch")
+        ready = api.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["query_tables"]) == (200, "encoder_mismatch")
+        named = {"index": "docs", "encoder": "standin", "fingerprint": "f" * 16}
+        assert (ready.json()["indexes"], ready.json()["unserved"]) == (1, {"indexes": 1, "first": [named]})
+        assert api.put("/v1/indexes/others").status_code == 201
+        assert api.get("/v1/indexes/others/search", params={"q": "x"}).status_code == 200
 
 
 def test_an_unknown_encoder_is_a_configuration_error(settings: Settings) -> None:

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 from celery.worker.consumer import consumer
+from celery.worker.control import Panel
 from pydantic import ValidationError
 
 from cli import serve
 from indexer.celery_app import celery_configuration, create_celery
 from indexer.runtime import WorkerSettings
 from indexer.task_logging import describe_validation_error, install_body_filter
-from indexer.worker import available_cores
+from indexer.worker import available_cores, limit_remote_control
 from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError
 from services.queue.messages import ENCODE_TASK, INGEST_TASK, IngestMessage
@@ -29,6 +30,13 @@ def test_a_message_comes_again_long_after_its_task_was_killed() -> None:
     assert chosen["task_reject_on_worker_lost"]
     assert chosen["accept_content"] == ["json"]
     assert chosen["result_backend"] is None
+
+
+def test_workers_keep_the_remote_command_of_the_health_checks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Panel, "data", dict(Panel.data))
+    assert {"ping", "shutdown", "conf"} <= set(Panel.data)
+    limit_remote_control()
+    assert set(Panel.data) == {"ping"}
 
 
 def test_the_application_knows_both_tasks_and_asks_nobody() -> None:

@@ -233,6 +233,13 @@ class CountedDocuments(BaseModel):
     among: Among
 
 
+class TotalHits(BaseModel):
+    """The number of documents that match. `gte`: at least so many."""
+
+    value: int
+    relation: Literal["eq", "gte"]
+
+
 class SearchAnswer(BaseModel):
     """Hits, best first or in the requested order. `mode` is `browse` for a search without words."""
 
@@ -244,6 +251,7 @@ class SearchAnswer(BaseModel):
     hits: list[Hit]
     cursor: str | None = Field(None, description="of the next page, for a search with a cursor")
     end: End | None = Field(None, description="with `offset` or `cursor`: why no page follows")
+    total: TotalHits | None = Field(None, description="for a search with `total`")
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None
     curation: CurationApplied | None = None
@@ -270,6 +278,7 @@ class AcrossAnswer(BaseModel):
     hits: list[AcrossHit]
     cursor: str | None = Field(None, description="of the next page, for a search with a cursor")
     end: End | None = Field(None, description="with `offset` or `cursor`: why no page follows")
+    total: TotalHits | None = Field(None, description="over all indexes, for a search with `total`")
     timings_ms: Timings
     curation: dict[str, CurationApplied] | None = Field(None, description="by index, for indexes with rules")
     did_you_mean: DidYouMean | None = Field(None, description="only when the lexical list is empty")

@@ -147,6 +147,10 @@ class SearchRequest(RequestModel):
     weights: FusionWeights = Field(default_factory=FusionWeights, description="only hybrid")
     candidates: int = Field(100, description="only hybrid: length of each list before fusion")
     fusion: Method | FusionMethod = Field("min_max", description="only hybrid: how scores are scaled")
+    min_score: float | None = Field(
+        None, description="least match of a hit, above 0 to 1; 1 is a text that begins with the query"
+    )
+    total: bool = Field(False, description="count the documents that match, to 10,000")
     prune: float | None = Field(
         None, description="drop query pieces below this share of the heaviest weight; 0: none, null: the API's default"
     )

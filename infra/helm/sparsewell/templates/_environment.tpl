@@ -19,6 +19,16 @@ OTEL_TRACES_SAMPLER: parentbased_traceidratio
 OTEL_TRACES_SAMPLER_ARG: {{ .ratio | quote }}
 {{- end }}{{ end }}
 SPARSEWELL_ACCESS: {{ .Values.access.mode }}
+{{- if and (eq .Values.access.mode "open") (not (hasKey .Values.settings "ALLOWED_HOSTS")) }}
+{{- $name := printf "%s-api.%s" (include "sparsewell.fullname" .) .Release.Namespace }}
+{{- $hosts := list $name (printf "%s.svc" $name) (printf "%s.svc.cluster.local" $name) }}
+{{- if .Values.api.ingress.enabled }}{{ $hosts = concat $hosts .Values.api.ingress.hosts }}{{ end }}
+{{- if .Values.api.httpRoute.enabled }}{{ $hosts = concat $hosts .Values.api.httpRoute.hostnames }}{{ end }}
+SPARSEWELL_ALLOWED_HOSTS: {{ join "," $hosts | replace "*." "." | quote }}
+{{- end }}
+{{- if not (hasKey .Values.settings "REPLICAS") }}
+SPARSEWELL_REPLICAS: {{ ternary "0" "1" .Values.trial.opensearch.enabled | quote }}
+{{- end }}
 {{- with .Values.access.oidcIssuer }}
 SPARSEWELL_OIDC_ISSUER: {{ . | quote }}
 SPARSEWELL_OIDC_AUDIENCE: {{ required "access.oidcIssuer needs access.oidcAudience." $.Values.access.oidcAudience | quote }}

@@ -65,8 +65,19 @@ metadata:
 {{- if .image.digest -}}
 {{- printf "%s@%s" $name .image.digest -}}
 {{- else -}}
+{{- if .root.Values.image.requireDigests -}}
+{{- fail (printf "image.requireDigests: the image %s has no digest (image.api, image.worker, gpuWorker.image)." .image.repository) -}}
+{{- end -}}
 {{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* An image in one string, of a trial's store. Takes root, store and image. */}}
+{{- define "sparsewell.trialImage" -}}
+{{- if and .root.Values.image.requireDigests (not (regexMatch "@sha256:[0-9a-f]{64}$" .image)) -}}
+{{- fail (printf "image.requireDigests: the image trial.%s.image has no digest." .store) -}}
+{{- end -}}
+{{- .image -}}
 {{- end -}}
 
 {{- define "sparsewell.apiAddress" -}}
@@ -84,6 +95,31 @@ metadata:
 {{- fail (printf "The encoder %s is a path: say its name in its manifest as encoder.queue (or gpuWorker.encoder.queue), its queue is called after it." $name) -}}
 {{- end -}}
 {{- printf "sparsewell.encode.%s" (default $name $queue) -}}
+{{- end -}}
+
+{{/* Whom a rule of a policy lets a pod reach. Takes name (of the value with `to`), to, and urls (separated by commas; hidden ones are empty). */}}
+{{- define "sparsewell.peers" -}}
+{{- if .to }}
+{{- toYaml .to }}
+{{- else }}
+{{- $peers := list }}
+{{- range $url := splitList "," .urls }}
+{{- $host := regexReplaceAll ":[0-9]+$" (regexReplaceAll "^[a-z]+://([^/?]*).*$" (trim $url) "${1}") "" | trimPrefix "[" | trimSuffix "]" }}
+{{- if regexMatch "^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$" $host }}
+{{- $peers = append $peers (dict "ipBlock" (dict "cidr" (printf "%s/32" $host))) }}
+{{- else if regexMatch "^[0-9a-f]*:[0-9a-f:]+$" $host }}
+{{- $peers = append $peers (dict "ipBlock" (dict "cidr" (printf "%s/128" $host))) }}
+{{- else if regexMatch "^[a-z0-9-]+$" $host }}
+{{- $peers = append $peers (dict "podSelector" dict) }}
+{{- else if regexMatch "^([a-z0-9-]+[.])+svc([.]|$)" $host }}
+{{- $namespace := regexReplaceAll "[.]svc([.].*)?$" $host "" | splitList "." | last }}
+{{- $peers = append $peers (dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" $namespace))) }}
+{{- else }}
+{{- fail (printf "%s must name the destination, as `to` of a NetworkPolicy: its address is hidden in a Secret or is no Service of the cluster. `[{ipBlock: {cidr: 0.0.0.0/0}}]` is any address." $.name) }}
+{{- end }}
+{{- end }}
+{{- toYaml ($peers | uniq) }}
+{{- end }}
 {{- end -}}
 
 {{/* Ports of a policy: those of the list, and those that addresses name. Takes ports and urls (separated by commas). */}}

@@ -129,6 +129,25 @@ volumes:
 {{- end }}
 {{- end -}}
 
+{{/* A killed task is repeated from its beginning, so a grace below the limit of a task may never let a long one end. Takes component, values and limit. */}}
+{{- define "sparsewell.requireTaskGrace" -}}
+{{- $limit := default 300 .limit | float64 }}
+{{- range .values.env }}
+{{- if and (eq .name "SPARSEWELL_TASK_LIMIT") .value }}{{ $limit = float64 .value }}{{ end }}
+{{- end }}
+{{- $needed := addf $limit 15 | ceil | int }}
+{{- if lt (int .values.terminationGracePeriodSeconds) $needed }}
+{{- fail (printf "%s.terminationGracePeriodSeconds must be %d at least: TASK_LIMIT and 15 s for writing and ending." .component $needed) }}
+{{- end }}
+{{- end -}}
+
+{{/* Takes values (rollingUpdate). */}}
+{{- define "sparsewell.rollingUpdate" -}}
+rollingUpdate:
+  maxSurge: {{ .values.rollingUpdate.maxSurge }}
+  maxUnavailable: {{ .values.rollingUpdate.maxUnavailable }}
+{{- end -}}
+
 {{/* Takes root, component, name and values (podDisruptionBudget). */}}
 {{- define "sparsewell.disruptionBudget" -}}
 apiVersion: policy/v1

