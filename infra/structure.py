@@ -38,6 +38,8 @@ SHORT_MODULES = frozenset(
         "models/progress.py",
         # The API and the workers share the list of workers in Redis.
         "services/queue/worker_registry.py",
+        # The API's bodies, documents and the files of `load` share it.
+        "services/text_encoding.py",
     }
 )
 _INIT = "__init__.py"

@@ -15,8 +15,9 @@ from fastapi import Depends, FastAPI
 from query_api.access.gate import OPERATION_SCOPES, PUBLIC_OPERATION, AuthenticationMiddleware, authorise_request
 from query_api.access.oidc import TokenIssuer
 from query_api.app_state import AppState
+from query_api.routes.chapters import talk_router
 from query_api.routes.curation import curation_router
-from query_api.routes.documents import dead_letters_router, documents_router, talk_router
+from query_api.routes.documents import dead_letters_router, documents_router
 from query_api.routes.health import health_router, status_router
 from query_api.routes.indexes import encoders_router, export_router, indexes_router
 from query_api.routes.json_route import check_parameters
@@ -27,8 +28,12 @@ from query_api.schemas.resources import Problem
 from services.access.api_keys import read_key_file, resolve_access_mode
 from services.settings import Settings
 from services.web.http_auth import AllowedHosts
-from services.web.methods import HeadMiddleware
-from services.web.middleware import MAX_JSON_VALUES, BodyLimitMiddleware, ObservabilityMiddleware
+from services.web.middleware import (
+    MAX_JSON_VALUES,
+    BodyLimitMiddleware,
+    HeadMiddleware,
+    ObservabilityMiddleware,
+)
 from services.web.problems import add_handlers
 
 _PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -32,7 +32,7 @@ from query_api.ingest.idempotency import (
 from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, parse_spaced_document, take_turns
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
 from services.documents.document import Document, decode_document, parse_document, parse_document_bytes
-from services.documents.intake import Intake, count_ingested
+from services.documents.intake import Intake, count_ingested, nothing_stored, stale_version
 from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
     BackendUnavailable,
@@ -45,7 +45,7 @@ from services.errors import (
     TooSlow,
 )
 from services.index_spec import Generation
-from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, write_bulk_async
+from services.opensearch.bulk import Verdict, Write, write_bulk_async
 from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import LostAnswerCheck, read_stored_documents
 from services.opensearch.stored_document import StoredDocument
@@ -231,7 +231,7 @@ class Ingestion:
             if failure is not None:
                 raise failure
             if rejected and intake.not_stored == intake.rejected:
-                raise _nothing_stored(overloaded=intake.overloaded)
+                raise nothing_stored(overloaded=intake.overloaded)
             if self._form == "document" and rejected:
                 raise stale_version()
             detail = "No document was accepted; `rejected` says why." if rejected else "The body holds no document."
@@ -313,19 +313,6 @@ class Ingestion:
             log.warning("%s: the sweeper will enqueue the pending documents", error.code)
             FAILED_ENQUEUES.inc()
             self._queued = False
-
-
-def stale_version() -> Conflict:
-    """Return the error for a write or a delete with a lower version than the stored one."""
-    return Conflict("stale_version", "A newer version of this document is stored; it was kept.")
-
-
-def _nothing_stored(*, overloaded: bool) -> SparsewellError:
-    if overloaded:
-        return Overloaded(OVERLOADED_CODE, "OpenSearch is overloaded and stored no document; send them again.")
-    return BackendUnavailable(
-        "opensearch_unavailable", "OpenSearch did not store the documents in time; send them again."
-    )
 
 
 async def write_raw_documents(app: AppState, generation: Generation, writes: list[Write]) -> list[Verdict]:

@@ -1,13 +1,8 @@
-"""Routes of documents: ingestion, reading, deletion, jobs, dead letters and chapters.
-
-The chapters of a talk are at `/chapters/{id}` and not below the document, because an id may contain slashes and end
-in `/chapters`. Players get them as Podcasting 2.0 JSON, WebVTT or lines for YouTube.
-"""
+"""Routes of documents: ingestion, reading, deletion, jobs and dead letters."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
@@ -19,7 +14,6 @@ from query_api.ingest.ingest import (
     IngestResponse,
     ingest_document,
     ingest_documents,
-    stale_version,
     write_raw_documents,
 )
 from query_api.ingest.job_progress import (
@@ -33,7 +27,6 @@ from query_api.ingest.job_progress import (
 from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,
-    ChaptersAnswer,
     DeadLetterList,
     DocumentAnswer,
     IngestAnswer,
@@ -44,6 +37,7 @@ from query_api.schemas.resources import (
     json_response,
 )
 from services.documents.document import MAX_CLIENT_VERSION, client_version, is_talk, validate_document_id
+from services.documents.intake import stale_version
 from services.documents.read_document import ADDED_SCHEMA_MEMBERS
 from services.errors import BackendUnavailable, NotFound
 from services.opensearch.bulk import Verdict, WriteOutcome
@@ -55,16 +49,6 @@ from services.opensearch.journal import (
     vector_state,
 )
 from services.opensearch.stored_document import StoredDocument, read_chapters, read_segments
-from services.talk.chapters import (
-    PLAIN_TYPE,
-    PODCASTING_TYPE,
-    VTT_TYPE,
-    format_podcasting,
-    format_webvtt,
-    format_youtube,
-)
-from services.talk.model import Chapter
-from services.talk.parse import build_link
 from services.web.problems import members_response
 
 documents_router = APIRouter(prefix="/v1", tags=["documents"], route_class=JsonRoute)
@@ -293,70 +277,6 @@ async def read_stored_document(app: AppState, index: str, document_id: str, only
     if not answer.get("found") or answer["_source"]["state"] == DELETED:
         raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
     return StoredDocument(answer["_id"], answer["_version"], answer["_source"])
-
-
-talk_router = APIRouter(prefix="/v1", tags=["talk"], route_class=JsonRoute)
-
-ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
-_TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
-_FORMAT_RESPONSES: dict[str, Any] = {
-    PODCASTING_TYPE: {"schema": {"type": "object", "description": "Podcasting 2.0 chapters"}},
-    VTT_TYPE: {"schema": {"type": "string", "description": "WebVTT chapters"}},
-    PLAIN_TYPE: {"schema": {"type": "string", "description": "lines for the description of a YouTube video"}},
-}
-_CHAPTER_RESPONSES = document_responses(200, ChaptersAnswer, 404, 422, 503)
-
-
-@talk_router.get(
-    "/indexes/{index}/chapters/{document_id:path}",
-    responses=_CHAPTER_RESPONSES | {200: _CHAPTER_RESPONSES[200] | {"content": _FORMAT_RESPONSES}},
-    operation_id="get_chapters",
-    summary="Read the chapters of a talk",
-)
-async def get_chapters(
-    index: str,
-    document_id: str,
-    app: WithApp,
-    form: Annotated[
-        ChapterFormat,
-        Query(alias="format", description="json: with the state of the document; the others are files for players"),
-    ] = "json",
-) -> Response:
-    stored = await read_stored_document(app, index, document_id, only=_TALK_SOURCE_MEMBERS)
-    if not is_talk(stored.source):
-        raise NotFound("not_talk", f"The document {document_id[:80]!r} is not a talk, so it has no chapters.")
-    listed = read_chapters(stored.source)
-    if form == "json":
-        talk = (await app.generation(index)).spec.talk
-        return json_response(_describe_chapters(stored, listed, None if talk is None else talk.link))
-    if not listed:
-        raise NotFound("no_chapters", f"The talk has no chapters ({_missing_reason(stored)}).")
-    chapters = [Chapter.read(chapter) for chapter in listed]
-    match form:
-        case "podcasting":
-            file = format_podcasting(chapters, stored.source.get("title", ""), stored.source.get("url", ""))
-            return Response(orjson.dumps(file), media_type=PODCASTING_TYPE)
-        case "webvtt":
-            return Response(format_webvtt(chapters), media_type=f"{VTT_TYPE}; charset=utf-8")
-        case "youtube":
-            return Response(format_youtube(chapters), media_type=f"{PLAIN_TYPE}; charset=utf-8")
-
-
-def _describe_chapters(stored: StoredDocument, listed: list[dict[str, Any]], template: str | None) -> dict[str, Any]:
-    source = stored.source
-    members = ("title", "state", "url", "duration", "chaptering", "talk_repairs")
-    url = source.get("url", "")
-    linked = [chapter | {"link": build_link(template, url, stored.id, chapter.get("start_time"))} for chapter in listed]
-    return {"id": stored.id} | {name: source[name] for name in members if name in source} | {"chapters": linked}
-
-
-def _missing_reason(stored: StoredDocument) -> str:
-    chaptering = stored.source.get("chaptering")
-    if chaptering is None:
-        return f"it is {stored.state}, and chapters are made when it is encoded"
-    if "error" in chaptering:
-        return f"{chaptering['error']['reason']} [{chaptering['error']['code']}]"
-    return f"engine {chaptering['engine']}"
 
 
 dead_letters_router = APIRouter(prefix="/v1/indexes/{index}", tags=["documents"], route_class=JsonRoute)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from query_api.schemas.refinement import Reranker
 from query_api.schemas.resources import Problem
-from query_api.schemas.search_request import Among, HitUnit, Mode, Reranker
+from query_api.schemas.search_request import Among, HitUnit, Mode
 
 
 class Passage(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from query_api.schemas.search_request import Conversation, Example, Feedback
+from query_api.schemas.refinement import Conversation, Example, Feedback
 from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.retrieval import read_sources, retrieve
 from services.encoders.query_table import QueryTable

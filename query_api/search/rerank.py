@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from query_api.schemas.search_request import Rerank, Reranker
+from query_api.schemas.refinement import Rerank, Reranker
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import complete_hits
 from query_api.search.passages import best_passage

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from query_api.schemas.search_request import Conversation, Example, HitUnit, Mode, SearchRequest, TwoPhaseSearch
+from query_api.schemas.refinement import Conversation, Example
+from query_api.schemas.search_request import HitUnit, Mode, SearchRequest, TwoPhaseSearch
 from query_api.search.facets import CheckedFacet, parse_facets
 from query_api.search.sorting import SortField, parse_sort
 from services.dates import CALENDAR_UNITS

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.documents.document import Document, VersionClock, client_version
-from services.errors import InvalidInput
+from services.errors import BackendUnavailable, Conflict, InvalidInput, Overloaded, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutcome
 from services.opensearch.jobs import MAX_KEPT_REJECTIONS, Rejection
@@ -157,6 +157,19 @@ class Intake:
         if self.version is not None:
             return self.version
         return self.clock.next(above=-1 if before is None else client_version(before.external))
+
+
+def stale_version() -> Conflict:
+    """Return the error for a write or a delete with a lower version than the stored one."""
+    return Conflict("stale_version", "A newer version of this document is stored; it was kept.")
+
+
+def nothing_stored(*, overloaded: bool) -> SparsewellError:
+    if overloaded:
+        return Overloaded(OVERLOADED_CODE, "OpenSearch is overloaded and stored no document; send them again.")
+    return BackendUnavailable(
+        "opensearch_unavailable", "OpenSearch did not store the documents in time; send them again."
+    )
 
 
 def count_ingested(accepted: int, rejected: int) -> None:

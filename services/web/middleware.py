@@ -213,3 +213,26 @@ async def _read_small_body(receive: Receive, messages: list[Message]) -> bool:
             return False
         if not message.get("more_body", False):
             return True
+
+
+class HeadMiddleware:
+    """ASGI middleware that answers HEAD as GET, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # The outer scope keeps its method: metrics and the server itself read it.
+        inner = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive, send_without_body)
+        finally:
+            if "route" in inner:
+                scope["route"] = inner["route"]

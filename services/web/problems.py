@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI, Request
@@ -10,11 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from services.errors import SparsewellError
 from services.telemetry.metrics import PROBLEMS
-from services.web.methods import list_methods
 from services.web.validation_errors import describe_errors
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 log = logging.getLogger(__name__)
 
@@ -127,3 +130,13 @@ async def _answer_routing_error(request: Request, error: Exception) -> Response:
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
+
+
+def list_methods(routes: list[BaseRoute], scope: Scope) -> list[str]:
+    """Return the methods that a path takes, in a fixed order. `scope` is that of any request for the path."""
+    taken = [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ["GET", "HEAD", *taken[1:]] if "GET" in taken else taken
