@@ -18,7 +18,7 @@ JSON = '{"id": "a", "text": "Café – 5 €"}'
         (JSON.encode("utf-16"), "UTF-16"), (JSON.encode("utf-16-le"), "UTF-16"), (JSON.encode("utf-16-be"), "UTF-16"),
         (JSON.encode("utf-32"), "UTF-32"), (JSON.encode("utf-32-le"), "UTF-32"), (JSON.encode("utf-32-be"), "UTF-32"),
         (JSON.replace("–", "-").replace("€", "E").encode("latin-1"), "Latin-1"),
-        (b'{"price": "5 \x80"}', "probably Windows-1252"), (gzip.compress(JSON.encode()), "gzip", mtime=0),
+        (b'{"price": "5 \x80"}', "probably Windows-1252"), (gzip.compress(JSON.encode(), mtime=0), "gzip"),
         (bz2.compress(JSON.encode()), "bzip2"), (lzma.compress(JSON.encode()), "xz"), (b"PK\x03\x04\x14\x00", "zip"),
     ],
 )  # fmt: skip
