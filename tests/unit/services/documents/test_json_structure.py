@@ -27,11 +27,11 @@ def split(body: bytes) -> list[bytes]:
 
 
 def memory(value: object) -> int:
-    """Return the estimate for a value: 208 bytes an object, 112 an array, 74 a further member."""
+    """Return the estimate for a value: 240 bytes an object, 112 an array, 80 a further member."""
     if isinstance(value, list | dict):
         members = value if isinstance(value, list) else list(value.values())
-        own = 112 if isinstance(value, list) else 208
-        return own + 74 * max(0, len(members) - 1) + sum(map(memory, members))
+        own = 112 if isinstance(value, list) else 240
+        return own + 80 * max(0, len(members) - 1) + sum(map(memory, members))
     return 0
 
 
