@@ -18,7 +18,6 @@ from cli.loading.arguments import open_sources, save_standard_input
 from cli.loading.source import DocumentKind, FileFormat, LoadSource
 from cli.terminal import ApiOption, RetrySecondsOption, sanitise_line
 from services.errors import ConfigurationError, Conflict
-from services.index_spec import IndexSpec
 
 if TYPE_CHECKING:
     from cli.loading.checkpoint import LoadCheckpoint
@@ -35,7 +34,7 @@ class DestinationName(StrEnum):
     queue = "queue"
 
 
-def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
+def load(  # noqa: PLR0913, PLR0915, PLR0917 (each is an option of the command)
     source: Annotated[
         list[Path],
         typer.Argument(
@@ -98,6 +97,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from cli.loading.field_map import DocumentMapper, parse_field_map
     from cli.loading.mirror import find_mirrored_directory, read_indexed_documents, remove_documents_without_file
     from cli.terminal import LoadDisplay
+    from services.index_spec import IndexSpec
     from services.settings import Settings
 
     settings = Settings.read()

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import orjson
 
-from services.documents.json_structure import check_memory
 from services.documents.read_document import strip_read_members
 from services.errors import InvalidInput
 from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
@@ -99,6 +98,9 @@ def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = D
 
 def decode_document(raw: bytes | bytearray, complaint: str = "Not JSON in UTF-8") -> Any:
     """Decode the JSON text of a document. Raises InvalidInput (`invalid_json`, `too_many_values`)."""
+    # numpy takes a tenth of a second to import, and `sparsewell load` needs none of it.
+    from services.documents.json_structure import check_memory
+
     check_memory(raw)
     try:
         return orjson.loads(raw)

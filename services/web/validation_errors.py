@@ -51,7 +51,7 @@ _MESSAGES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "string_unicode": lambda _: "has half of a surrogate pair, which is not a character",
 }
 # A part of a place that names a type of Python: `literal['a']`, `function-after[...]`, `str`, `FusionMethod`, `[key]`.
-_TYPE_PART: Final = re.compile(r".*[\[(].*|str|int|float|bool|none|nullable|dict|list|tuple|[A-Z][a-z]\w*")
+_TYPE_PART: Final = re.compile(r"str|int|float|bool|none|nullable|dict|list|tuple|[A-Z][a-z]\w*")
 _UNKNOWN: Final = object()
 
 Location = tuple[str | int, ...]
@@ -105,7 +105,7 @@ def _expected_type(error: Mapping[str, Any]) -> str | None:
 
 def _is_member(value: Any, part: str | int, *, missing: bool) -> bool:
     if value is _UNKNOWN:
-        return isinstance(part, int) or not _TYPE_PART.fullmatch(part)
+        return isinstance(part, int) or not ("[" in part or "(" in part or _TYPE_PART.fullmatch(part))
     if isinstance(value, dict):
         return part in value or missing
     return isinstance(value, list) and isinstance(part, int) and part < len(value)

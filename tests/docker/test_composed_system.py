@@ -78,6 +78,8 @@ def system(
         for name in OURS:
             image = {"api": api_image, "worker": worker_image}[told[name]["build"]["target"]]
             own = {key: addresses.get(value, value) for key, value in told[name]["environment"].items()}
+            # compose passes on a variable without a value where the caller has it
+            own = {key: value for key, value in own.items() if value is not None}
             own |= {"SPARSEWELL_INDEX_PREFIX": index_prefix, "SPARSEWELL_METRICS_PORT": str(find_free_port())}
             inside = bare_image.BareImage(image.root, image.environment | own, image.directory)
             entry = dockerfile.last(stages, told[name]["build"]["target"], "ENTRYPOINT").listed()

@@ -55,6 +55,9 @@ def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict
             "explain": st.booleans(),
             "highlight": st.booleans(),
             "two_phase": st.booleans(),
+            "total": st.booleans(),
+            # the stand-in has no scale for it, so most of these searches are refused
+            "min_score": st.sampled_from([None, None, None, None, 0.1]),
             "fields": st.sampled_from([["title", "text", "metadata"], ["metadata.tenant"], ["chapters"], []]),
             "score_by": st.sampled_from([None, "window", "document"]),
             "curation": st.booleans(),

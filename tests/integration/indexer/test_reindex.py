@@ -342,7 +342,8 @@ def test_documents_that_do_not_fit_the_new_fields_stop_the_swap(
         "a": {"year": 1999},
         "b": {"year": 2000},
     }
-    found = api.post("/v1/indexes/notes/search", json={"query": "x y", "filter": {"year": {"gte": 2000}}}).json()
+    wanted = {"query": "x y", "filter": {"field": "year", "range": {"gte": 2000}}}
+    found = api.post("/v1/indexes/notes/search", json=wanted).json()
     assert [hit["id"] for hit in found["hits"]] == ["b"]
     written = {"id": "c", "text": "z", "metadata": {"year": 2001}}
     api.post("/v1/indexes/notes/documents", json=[written]).raise_for_status()

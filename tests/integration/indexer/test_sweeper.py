@@ -207,6 +207,7 @@ def test_indexes_take_turns_and_an_index_with_much_to_sweep_ends_its_turn(
     assert sweeper.sweep() == {"enqueued": 1}, "one read of the first index, and the pass is over"
     assert sweeper.sweep() == {"enqueued": 1}
     assert broker.llen(load_queue("standin", "zebras")) == 1, "the second pass begins with the second index"
+    journal.refresh()
     assert sweeper.sweep() == {"enqueued": 1}
     assert broker.llen(QUEUE) == 2
 

@@ -36,7 +36,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "other-content": ("bad_transcript", {"transcript": {"type": "application/json", "text": "WEBVTT\n"}}),
     "untimed-chapters": ("chapters_without_times", {"text": "a", "chapters": [{"startTime": 5, "title": "A"}]}),
     "no-number": ("bad_time", {"segments": [{"start": -1, "text": "a"}]}),
-    "many": ("too_many_segments", {"segments": [{"text": "x"}] * 100_001}),
+    "many": ("too_many_segments", {"segments": [{"text": "x" * 60}] * 100_001}),
 }
 DOCUMENTS = [
     {"id": name, "kind": "talk", **members}

@@ -18,7 +18,7 @@ from infra import processes
 from infra.ports import find_free_port
 from infra.redis import redis_command
 from services.errors import BackendUnavailable, ConfigurationError
-from services.queue.lanes import interactive_queue
+from services.queue.lanes import load_queue
 from services.queue.messages import EncodeMessage, Publisher
 from services.settings import Settings
 from tests.certificates import Authority
@@ -59,10 +59,10 @@ def test_messages_go_there_and_are_taken(given: dict[str, Any], caplog: pytest.L
     settings = Settings(**given)
     with closing(Publisher(settings.redis_address)) as publisher:
         publisher.encode("standin", EncodeMessage(index="books", ids=["1"]))
-        assert publisher.depth(interactive_queue("standin")) == 1
+        assert publisher.depth(load_queue("standin", "books")) == 1
     with Celery("here", set_as_current=False) as app:
         app.conf.update(celery_configuration(settings, WorkerSettings()))
-        with app.connection_for_read() as connection, connection.SimpleQueue(interactive_queue("standin")) as queue:
+        with app.connection_for_read() as connection, connection.SimpleQueue(load_queue("standin", "books")) as queue:
             message = queue.get(timeout=10)
             assert message.payload[1]["ids"] == ["1"]
             message.ack()

@@ -1,6 +1,6 @@
 """Documents, chapters of talk, ingestion jobs and dead letters."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -147,6 +147,7 @@ class DocumentAnswer(BaseModel):
     metadata: dict[str, Any] = Field(default={})
     version: int
     state: str
+    vectors: Literal["current", "earlier", "none"]
     job: str | None = None
     encoder: str | None = None
     attempts: int = 0

@@ -13,8 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, TypeAdapter
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
 from sparsewell_client.documents import (
@@ -55,6 +54,8 @@ M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any] | DocumentAnswer
 ChapterFile = Literal["podcasting", "webvtt", "youtube"]
 
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
 
 def encode_json(value: Any, name: str) -> bytes:
     """Return a value as JSON in UTF-8. Dates, enumerations and models have their JSON forms.
@@ -63,7 +64,7 @@ def encode_json(value: Any, name: str) -> bytes:
     Pydantic's own writer makes null of these two, so a document would lose a value.
     """
     try:
-        plain = to_jsonable_python(value)
+        plain = _ANYTHING.dump_python(value, mode="json")
         return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except ValueError as error:
         raise InvalidInput("not_json", f"{name} cannot be written as JSON: {error}.") from None
