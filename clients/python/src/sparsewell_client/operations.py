@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
 from sparsewell_client.documents import (
@@ -54,7 +54,7 @@ M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any] | DocumentAnswer
 ChapterFile = Literal["podcasting", "webvtt", "youtube"]
 
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def encode_json(value: Any, name: str) -> bytes:
