@@ -137,6 +137,8 @@ def _document_problems(document: dict[str, Any]) -> dict[str, Any]:
                 operation["security"] = [{"bearer": []}, {}]  # `{}`: an open service takes no key
                 for status, name in _ACCESS_RESPONSES.items():
                     operation["responses"].setdefault(status, {"description": name})
+            if "requestBody" in operation:  # a body of another type, or compressed (services.web.json_bodies)
+                operation["responses"].setdefault("415", {"description": "Unsupported Media Type"})
             for status, answer in operation["responses"].items():
                 if status.startswith(("4", "5")):
                     answer["content"] = _PROBLEM_CONTENT
