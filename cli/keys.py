@@ -44,6 +44,10 @@ def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     rate: Annotated[float | None, typer.Option(help="maximum requests per second")] = None,
     burst: Annotated[int | None, typer.Option(help="maximum requests at once")] = None,
     daily: Annotated[int | None, typer.Option(help="maximum requests per day (UTC)")] = None,
+    documents: Annotated[float | None, typer.Option(help="maximum documents written per second")] = None,
+    bytes: Annotated[  # noqa: A002 (as in the API)
+        float | None, typer.Option(help="maximum bytes of documents written per second")
+    ] = None,
     json: JsonOption = False,
     api_url: ApiOption = None,
 ) -> None:
@@ -56,7 +60,13 @@ def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from cli.search import parse_short_forms
 
     body: dict[str, Any] = {"name": name, "scopes": scope, "indexes": index or ["*"]}
-    limits = {"requests_per_second": rate, "burst": burst, "requests_per_day": daily}
+    limits = {
+        "requests_per_second": rate,
+        "burst": burst,
+        "requests_per_day": daily,
+        "documents_per_second": documents,
+        "bytes_per_second": bytes,
+    }
     body |= {key: value for key, value in limits.items() if value is not None}
     body |= parse_short_forms(filter)
     if days is not None:

@@ -74,7 +74,8 @@ class AppState:
         self.curations = CurationCache(self.search, self.names, settings.search_timeout)
         self.query_log = QueryLog(self.search, self.names, settings)
         self.keys = KeyRing(self.search, self.names)
-        defaults = RateLimits(settings.key_rate or None, settings.key_burst or None, settings.key_daily or None)
+        limits = (settings.key_rate, settings.key_burst, settings.key_daily, settings.key_documents, settings.key_bytes)
+        defaults = RateLimits(*(limit or None for limit in limits))
         self.limiter = RateLimiter(settings.redis_address, settings.index_prefix, defaults)
         self.principal: Principal = EVERYBODY
         self.worker_registry = WorkerRegistry(settings.redis_address)
@@ -154,6 +155,14 @@ class AppState:
         if generation.physical != physical:
             raise index_not_found(index)
         return self._restrict(generation)
+
+    async def admit_documents(self, generation: Generation) -> None:
+        """Check the limits on documents before more of them are read.
+
+        Raises Overloaded: `write_rate_limited`, and as `BacklogMonitor.admit`.
+        """
+        self.limiter.admit_writes(self.principal)
+        await self.backlog.admit(generation)
 
     def cursor_key(self, kind: str, generations: Sequence[Generation]) -> bytes:
         """Return the secret that authenticates the caller's cursors of one kind over these indexes.

@@ -1,9 +1,11 @@
-"""Rate limits: a token bucket per principal, shared by all API processes through Redis.
+"""Rate limits: token buckets per principal, shared by all API processes through Redis.
 
 `RateLimiter` decides with a bucket in the process, because a round trip to Redis costs as much as a search. Five
 times a second it reports the used tokens to Redis and reads the shared state. Between two reports the processes
 together may admit too much; the shared bucket records that as debt. Without Redis each process uses its own bucket
-(docs/decisions/0202). `FailureLimiter` limits failed authentications by address, in one process.
+(docs/decisions/0202). Requests are paid for before they are answered. Documents and bytes are paid for as they come,
+because their number is unknown before, so a bucket of them may be in debt (docs/decisions/0261). `FailureLimiter`
+limits failed authentications by address, in one process.
 """
 
 import asyncio
@@ -11,15 +13,15 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.access.principals import Principal, RateLimits
+from services.access.principals import EVERYBODY, Principal, RateLimits
 from services.errors import Overloaded
 
 log = logging.getLogger(__name__)
@@ -27,21 +29,27 @@ log = logging.getLogger(__name__)
 REPORT_INTERVAL_SECONDS: Final = 0.2
 # The limiter waits this long after a failure of Redis.
 REDIS_RETRY_SECONDS: Final = 2.0
-_MAX_PRINCIPALS: Final = 10_000
+_MAX_BUCKETS: Final = 20_000
 _DAY_SECONDS: Final = 86_400
 _UNLIMITED_RATE: Final = 1e9
+# A key may save up the documents and bytes of this time.
+WRITE_BURST_SECONDS: Final = 10
+# A bucket's debt is at most that of this time: a body of 1 GiB at 300 KB a second.
+MAX_DEBT_SECONDS: Final = 3600
+
+LimitUnit = Literal["requests", "documents", "bytes"]
 
 # Records used tokens and returns the rest. The process has already admitted the requests, so the bucket may go into
-# debt, by one burst at most. It uses the clock of Redis, because the clocks of hosts differ.
+# debt, down to `floor`. It uses the clock of Redis, because the clocks of hosts differ.
 TAKE_SCRIPT: Final = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
-local rate, burst, used = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local rate, burst, used, floor = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kept = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens = math.min(burst, (tonumber(kept[1]) or burst) + (now - (tonumber(kept[2]) or now)) * rate)
-tokens = math.max(tokens - used, -burst)
+tokens = math.max(tokens - used, floor)
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', string.format('%.6f', now))
-redis.call('EXPIRE', KEYS[1], math.ceil(2 * burst / rate) + 60)
+redis.call('EXPIRE', KEYS[1], math.ceil((burst - tokens) / rate) + 60)
 local day = redis.call('INCRBY', KEYS[2], used)
 redis.call('EXPIRE', KEYS[2], 2 * 86400)
 return {tostring(tokens), day}
@@ -101,24 +109,29 @@ class FailureLimiter:
         return len(self._buckets)
 
 
-def rate_limit_keys(prefix: str, principal: str, day: int) -> tuple[str, str]:
+def rate_limit_keys(prefix: str, principal: str, day: int, unit: LimitUnit = "requests") -> tuple[str, str]:
     """Return the Redis keys of a principal's bucket and of its count for a day (days since 1970, UTC).
 
     Both are in one slot of a Redis cluster.
     """
-    return f"{prefix}:limits:{{{principal}}}", f"{prefix}:used:{{{principal}}}:{day}"
+    kind = "" if unit == "requests" else f"{unit}:"
+    return f"{prefix}:limits:{kind}{{{principal}}}", f"{prefix}:used:{kind}{{{principal}}}:{day}"
 
 
 def read_rate_limit(answer: Sequence[Any]) -> tuple[float, int]:
-    """Read the answer of TAKE_SCRIPT: the tokens left (below zero for debt) and the requests of the day."""
+    """Read the answer of TAKE_SCRIPT: the tokens left (below zero for debt) and the amount of the day."""
     return float(answer[0]), int(answer[1])
 
 
 @dataclass(slots=True)
 class _Usage:
-    """The usage of a principal: `used` since the last report, `today` as far as this process knows."""
+    """The usage of one unit by a principal: `used` since the last report, `today` as far as this process knows.
+
+    `floor` (below zero) is the largest debt of the bucket.
+    """
 
     bucket: TokenBucket
+    floor: float
     daily: int | None
     day: int
     used: int = 0
@@ -153,7 +166,7 @@ class RateLimiter:
         self._address: Final = redis_address
         self._prefix: Final = prefix
         self._defaults: Final = defaults
-        self._usage: OrderedDict[str, _Usage] = OrderedDict()
+        self._usage: OrderedDict[tuple[str, LimitUnit], _Usage] = OrderedDict()
         self._redis: Redis | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False
@@ -167,7 +180,9 @@ class RateLimiter:
         if rate is None and daily is None:
             return None
         now = time.monotonic()
-        use = self._usage_of(principal, rate, daily, now)
+        refill = rate or _UNLIMITED_RATE
+        burst = principal.limits.burst or self._defaults.burst or max(1, math.ceil(2 * refill))
+        use = self._usage_of(principal, "requests", TokenBucket.full(refill, burst, now), daily)
         if daily is not None and use.today + amount > daily:
             raise Overloaded(
                 "daily_limit_reached",
@@ -183,16 +198,42 @@ class RateLimiter:
                 limit=int(use.bucket.burst),
                 retry_after=max(1, math.ceil(wait)),
             )
-        use.used += amount
-        use.today += amount
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._report_while_used())
+        self._record(use, amount)
         if rate is None:
             return None
         bucket = use.bucket
         left = max(0.0, bucket.tokens)
         reset, window = math.ceil((bucket.burst - left) / bucket.rate), math.ceil(bucket.burst / bucket.rate)
         return RateLimitStatus(int(bucket.burst), int(left), reset, window)
+
+    def admit_writes(self, principal: Principal) -> None:
+        """Admit documents of a principal, unless its earlier ones are not yet paid for.
+
+        Raises Overloaded (`write_rate_limited`).
+        """
+        now = time.monotonic()
+        for unit, rate, use in self._write_usage(principal, now):
+            bucket = use.bucket
+            tokens = min(bucket.burst, bucket.tokens + (now - bucket.at) * rate)
+            if tokens <= 0:
+                raise Overloaded(
+                    "write_rate_limited",
+                    f"This key may write {rate:,g} {unit} a second, and has written more.",
+                    limit=rate,
+                    unit=unit,
+                    # Wait for the tokens of a second as well, or the next document would be refused again.
+                    retry_after=math.ceil(1 - tokens / rate),
+                )
+
+    def charge_writes(self, principal: Principal, documents: int, size: int) -> None:
+        """Take the documents of a principal and their bytes from its buckets, which may be in debt afterwards."""
+        now = time.monotonic()
+        for unit, rate, use in self._write_usage(principal, now):
+            amount = documents if unit == "documents" else size
+            bucket = use.bucket
+            bucket.tokens = max(use.floor, min(bucket.burst, bucket.tokens + (now - bucket.at) * rate) - amount)
+            bucket.at = now
+            self._record(use, amount)
 
     async def report_usage(self) -> None:
         """Report the used tokens to Redis and read the shared state. Raises RedisError, OSError."""
@@ -203,11 +244,11 @@ class RateLimiter:
             self._redis = Redis.from_url(self._address, socket_connect_timeout=1.0, socket_timeout=1.0)
         days: list[int] = []
         async with self._redis.pipeline(transaction=False) as pipe:
-            for name, use in used:
+            for (name, unit), use in used:
                 use.reporting, use.used = use.used, 0
                 days.append(use.day)
-                keys = rate_limit_keys(self._prefix, name, use.day)
-                pipe.eval(TAKE_SCRIPT, 2, *keys, use.bucket.rate, use.bucket.burst, use.reporting)
+                keys = rate_limit_keys(self._prefix, name, use.day, unit)
+                pipe.eval(TAKE_SCRIPT, 2, *keys, use.bucket.rate, use.bucket.burst, use.reporting, use.floor)
             try:
                 answers = await pipe.execute()
             except (RedisError, OSError):
@@ -231,19 +272,42 @@ class RateLimiter:
         if self._redis is not None:
             await self._redis.aclose()
 
-    def _usage_of(self, principal: Principal, rate: float | None, daily: int | None, now: float) -> _Usage:
+    def _write_usage(self, principal: Principal, now: float) -> Iterator[tuple[LimitUnit, float, _Usage]]:
+        """Yield the unit, the rate and the usage of each limit on a principal's writes."""
+        if principal is EVERYBODY:  # Without keys there is no limit a caller, for requests neither.
+            return
+        own, defaults = principal.limits, self._defaults
+        rates: dict[LimitUnit, float | None] = {
+            "documents": own.documents or defaults.documents,
+            "bytes": own.size or defaults.size,
+        }
+        for unit, rate in rates.items():
+            if rate is not None:
+                bucket = TokenBucket.full(rate, WRITE_BURST_SECONDS * rate, now)
+                yield unit, rate, self._usage_of(principal, unit, bucket, None, -MAX_DEBT_SECONDS * rate)
+
+    def _usage_of(
+        self, principal: Principal, unit: LimitUnit, full: TokenBucket, daily: int | None, floor: float | None = None
+    ) -> _Usage:
+        """Return the usage of a unit; `full` is the bucket of a principal that used nothing. `floor`: -burst."""
         day = int(time.time()) // _DAY_SECONDS
-        use = self._usage.get(principal.id)
+        use = self._usage.get((principal.id, unit))
         if use is None:
-            refill = rate or _UNLIMITED_RATE
-            burst = principal.limits.burst or self._defaults.burst or max(1, math.ceil(2 * refill))
-            use = self._usage[principal.id] = _Usage(TokenBucket.full(refill, burst, now), daily, day)
-            if len(self._usage) > _MAX_PRINCIPALS:
+            floor = -full.burst if floor is None else floor
+            use = self._usage[principal.id, unit] = _Usage(full, floor, daily, day)
+            if len(self._usage) > _MAX_BUCKETS:
                 self._usage.popitem(last=False)
         elif use.day != day:
             use.day, use.today, use.used = day, 0, 0
-        self._usage.move_to_end(principal.id)
+        self._usage.move_to_end((principal.id, unit))
         return use
+
+    def _record(self, use: _Usage, amount: int) -> None:
+        """Count used tokens, and report them to Redis soon."""
+        use.used += amount
+        use.today += amount
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._report_while_used())
 
     async def _report_while_used(self) -> None:
         while any(use.used for use in self._usage.values()):

@@ -94,7 +94,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
     settings = app.settings
     with app.in_flight.slot() as slot:
         generation = await app.generation(index)
-        await app.backlog.admit(generation)
+        await app.admit_documents(generation)
         receiver = BodyReceiver(request, slot, settings.body_timeout)
         if form == "lines" and key is None:
             return IngestResponse(await _ingest_stream(app, generation, receiver))
@@ -108,6 +108,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
         count = await check_items(form, blocks, settings.max_request_documents)
         buffered = min(len(raw), settings.journal_bytes + longest)
         receiver.reserve(len(raw) + _WRITE_COPIES * buffered + _ID_BYTES * count)
+        app.limiter.charge_writes(app.principal, count, len(raw))
         return await _ingest_items(app, generation, form, blocks, (key, idempotency_digest(form, raw)) if key else None)
 
 
@@ -118,10 +119,11 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
     key = parse_idempotency_key(headers) if (headers := request.headers.getlist(KEY_HEADER)) else None
     with app.in_flight.slot() as slot:
         generation = await app.generation(index)
-        await app.backlog.admit(generation)
+        await app.admit_documents(generation)
         receiver = BodyReceiver(request, slot, app.settings.body_timeout)
         limits = app.document_limits
         raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
+        app.limiter.charge_writes(app.principal, 1, len(raw))
         value = decode_document(raw, "The body is not JSON in UTF-8")
         if isinstance(value, dict) and value.setdefault("id", document_id) != document_id:
             raise InvalidInput("id_mismatch", "The body's `id` differs from the path's.")
@@ -340,6 +342,7 @@ async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyRe
     try:
         async for lines in request_body.stream_lines(receiver, settings.max_stream_bytes, longest):
             await turns.count(BLOCK_BYTES)
+            app.limiter.charge_writes(app.principal, len(lines), sum(len(raw or b"") for _, raw in lines))
             for number, raw in lines:
                 await turns.count(len(raw or b""))
                 count += 1
@@ -347,7 +350,7 @@ async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyRe
                     raise too_many_documents(settings.max_request_documents, " in one stream; send the rest in another")
                 await ingestion.add(number, raw)
             receiver.reserve(held + _ID_BYTES * count)
-            await app.backlog.admit(generation)
+            await app.admit_documents(generation)
     except (TooLarge, TooSlow, Overloaded) as error:
         return await ingestion.finish(error)
     except ClientDisconnect:

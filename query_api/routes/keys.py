@@ -144,6 +144,8 @@ async def issue_key(app: AppState, request: KeyRequest) -> tuple[ApiKey, str]:
         rate=request.requests_per_second,
         burst=request.burst,
         daily=request.requests_per_day,
+        document_rate=request.documents_per_second,
+        byte_rate=request.bytes_per_second,
     )
     try:
         await _require_key_room(app)
@@ -220,6 +222,8 @@ def describe_key(key: ApiKey) -> dict[str, Any]:
         "requests_per_second": key.rate,
         "burst": key.burst,
         "requests_per_day": key.daily,
+        "documents_per_second": key.document_rate,
+        "bytes_per_second": key.byte_rate,
         "secrets": [
             {"created_at": format_timestamp(secret.created_at), "ends_at": format_timestamp(secret.ends_at)}
             for secret in key.secrets

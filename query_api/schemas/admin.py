@@ -199,6 +199,12 @@ class KeyRequest(BaseModel):
     requests_per_day: int | None = Field(
         None, ge=1, le=10**12, description="of a calendar day, UTC; null: the service's setting"
     )
+    documents_per_second: float | None = Field(
+        None, gt=0, le=1e6, description="documents that the key may write; null: the service's setting"
+    )
+    bytes_per_second: float | None = Field(
+        None, gt=0, le=1e12, description="bytes of documents that the key may write; null: the service's setting"
+    )
 
 
 class RotateRequest(BaseModel):
@@ -235,6 +241,8 @@ class KeyModel(BaseModel):
     requests_per_second: float | None = None
     burst: int | None = None
     requests_per_day: int | None = None
+    documents_per_second: float | None = None
+    bytes_per_second: float | None = None
     secrets: list[SecretModel] = Field(description="valid secrets; two during a rotation")
 
 

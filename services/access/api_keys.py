@@ -65,6 +65,8 @@ class ApiKey:
     rate: float | None = None
     burst: int | None = None
     daily: int | None = None
+    document_rate: float | None = None
+    byte_rate: float | None = None
 
     @classmethod
     def read(cls, source: Mapping[str, Any]) -> Self:
@@ -116,7 +118,7 @@ class ApiKey:
             frozenset(self.scopes),
             self.indexes,
             self.filter,
-            RateLimits(self.rate, self.burst, self.daily),
+            RateLimits(self.rate, self.burst, self.daily, self.document_rate, self.byte_rate),
             hashlib.sha256(visible).hexdigest(),
         )
 

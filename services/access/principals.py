@@ -36,11 +36,16 @@ _BOOLEAN_OPERATORS: Final = {"all", "any", "not"}
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Limits of one principal: requests a second, at once and a day. None: the limit of the settings applies."""
+    """Limits of one principal: requests a second, at once and a day; documents and bytes that it writes a second.
+
+    None: the limit of the settings applies.
+    """
 
     rate: float | None = None
     burst: int | None = None
     daily: int | None = None
+    documents: float | None = None
+    size: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

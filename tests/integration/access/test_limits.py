@@ -263,3 +263,57 @@ def test_who_may_not_see_everything_is_told_no_numbers(
     for client in everything:
         assert {"indexes", "queue"} <= set(client.get("/readyz").json())
     assert some[1].get("/version").json()["opensearch"] is not None
+
+
+def test_a_key_that_writes_too_much_waits_and_its_neighbour_does_not(
+    admin: httpx.Client, make_key: Make, as_key: As
+) -> None:
+    admin.put("/v1/indexes/books")
+    documents = "/v1/indexes/books/documents"
+    limited, other = as_key(make_key(["ingest", "search"], documents_per_second=1)), as_key(make_key(["ingest"]))
+    many = [{"id": str(n), "text": "word"} for n in range(40)]
+    assert len(limited.post(documents, json=many).json()["accepted"]) == 40  # ten may be saved up, thirty are owed
+    for refused in (limited.put(f"{documents}/x", json={"text": "word"}), limited.post(documents, json=many[:1])):
+        assert (refused.status_code, refused.json()["code"]) == (429, "write_rate_limited")
+        assert (refused.json()["unit"], refused.json()["limit"]) == ("documents", 1)
+        assert 25 < int(refused.headers["retry-after"]) <= 31
+    assert admin.get(f"{documents}/x").status_code == 404
+    assert limited.get("/v1/indexes/books/search?q=word").status_code == 200
+    assert other.post(documents, json=many).status_code == 202
+
+
+def test_a_stream_is_more_than_one_request(admin: httpx.Client, make_key: Make, as_key: As) -> None:
+    """A stream stops at the limit of its key, and says after which line it goes on."""
+    admin.put("/v1/indexes/books")
+    documents, lines = "/v1/indexes/books/documents", 4000
+    body = b"".join(b'{"id": "%d", "text": "%s"}\n' % (n, b"word " * 20) for n in range(lines))
+    for limits in ({"documents_per_second": 20.0}, {"bytes_per_second": 3000.0}):
+        client = as_key(make_key(["ingest"], **limits))
+        answer = client.post(documents, content=body, headers={"content-type": "application/x-ndjson"}).json()
+        assert answer["stopped"]["code"] == "write_rate_limited"
+        assert 200 <= len(answer["accepted"]) == answer["stopped"]["after"] < lines
+        assert answer["stopped"]["retry_after"] > 1
+        assert client.post(documents, json=[{"id": "1", "text": "word"}]).status_code == 429
+
+
+async def test_documents_are_counted_over_all_processes(two: tuple[RateLimiter, RateLimiter]) -> None:
+    """A process that has not seen a key's documents owes them as well, up to the debt of an hour."""
+    writer = Principal("w", frozenset({"ingest"}), limits=RateLimits(documents=2, size=1e9))
+    first, second = two
+    first.admit_writes(writer)
+    first.charge_writes(writer, 100_000, 10)
+    await first.report_usage()
+    second.admit_writes(writer)
+    second.charge_writes(writer, 1, 10)
+    await second.report_usage()
+    with pytest.raises(Overloaded, match="write_rate_limited") as refused:
+        second.admit_writes(writer)
+    assert 3550 < refused.value.extra["retry_after"] <= 3601
+
+
+def test_the_settings_limit_the_documents_of_keys_that_say_nothing(settings: Settings, admin_key: str) -> None:
+    app = create_app(settings.model_copy(update={"key_documents": 0.01}))
+    with TestClient(app, headers={"authorization": f"Bearer {admin_key}"}) as client:
+        client.put("/v1/indexes/books")
+        puts = [client.put(f"/v1/indexes/books/documents/{n}", json={"text": "word"}) for n in range(2)]
+        assert [one.status_code for one in puts] == [202, 429]
