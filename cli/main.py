@@ -45,6 +45,7 @@ _COMMANDS = (
     ("status", "cli.stack", "status"),
     ("worker", "cli.serve", "worker"),
     ("sweeper", "cli.serve", "sweeper"),
+    ("adopt-redis", "cli.serve", "adopt_redis"),
     ("load", "cli.loading.load", "load"),
     ("export", "cli.loading.export", "export"),
     ("reindex", "cli.reindex", "reindex"),

@@ -219,6 +219,7 @@ class GenerationBuild:
     @contextmanager
     def _open_follower(self) -> "Iterator[Follower]":
         from indexer.reindex.follower import make_local_dispatch, make_queue_dispatch
+        from services.queue.installation import claim_redis
         from services.queue.messages import Publisher
 
         target = self.work.current_record.target
@@ -226,6 +227,7 @@ class GenerationBuild:
             if self.encode_here:
                 dispatch = make_local_dispatch(self._open_runtime(target), target)
             else:
+                claim_redis(self.settings)
                 dispatch = make_queue_dispatch(publisher, self.settings, target)
             yield self.work.follower(dispatch, self.stall_seconds)
 

@@ -1,7 +1,8 @@
 """The commands that run a process of the service: `sparsewell api`, `worker`, `sweeper` and `models serve`.
 
-Each checks its settings before it accepts work and then runs until a signal stops it. `sparsewell models` also lists
-and downloads dense encoders, and `sparsewell openapi` prints the OpenAPI document of the API.
+Each checks its settings before it accepts work and then runs until a signal stops it. `sparsewell adopt-redis` settles
+which installation a Redis belongs to, `sparsewell models` also lists and downloads dense encoders, and `sparsewell
+openapi` prints the OpenAPI document of the API.
 """
 
 import gc
@@ -25,10 +26,11 @@ _DECODER_PACKAGES = ("torch", "transformers", "sentence_transformers", "safetens
 def serve_api(host: str | None, port: int | None) -> None:
     """Serve the API until a signal stops it.
 
-    Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything starts.
+    Raises ConfigurationError (`access_undecided`, `port_in_use`, `foreign_redis`) before anything starts.
     """
     from query_api.app import create_app
     from services.access.api_keys import resolve_access_mode
+    from services.queue.installation import claim_redis
     from services.settings import Settings
     from services.telemetry.logs import configure_logging
     from services.telemetry.metrics import expose_metrics
@@ -40,6 +42,7 @@ def serve_api(host: str | None, port: int | None) -> None:
     settings = settings.model_copy(update={} if host is None else {"api_host": host})
     resolve_access_mode(settings)
     with open_listener(settings.api_host, settings.api_port if port is None else port) as listener:
+        claim_redis(settings)
         app = create_app(settings)
         # The collector need not visit the objects that last: with them it stops a process for 100 ms now and then.
         gc.collect()
@@ -75,6 +78,7 @@ def worker(
 
         from indexer.celery_app import create_celery
         from indexer.runtime import WorkerSettings
+        from services.queue.installation import claim_redis
         from services.telemetry.logs import configure_logging
         from services.telemetry.metrics import expose_metrics
         from services.telemetry.tracing import check_tracing
@@ -84,6 +88,7 @@ def worker(
         check_tracing()
         times = WorkerSettings.read()
         wait_for_redis(settings.redis_address, times.redis_wait)
+        claim_redis(settings)
         stack.enter_context(expose_metrics(settings, "worker"))
         stack.enter_context(
             announce_worker(settings.redis_address, manifest, settings.worker_concurrency or available_cores())
@@ -123,12 +128,28 @@ def sweeper(log_level: Annotated[str, typer.Option(help="debug, info, warning or
     Example: sparsewell sweeper --log-level warning
     """
     from indexer.sweeper import run_sweeper
+    from services.queue.installation import claim_redis
     from services.settings import Settings
     from services.telemetry.logs import configure_logging
 
     settings = Settings.read()
     configure_logging("sweeper", settings.log_format, log_level)
+    claim_redis(settings)
     run_sweeper(settings)
+
+
+def adopt_redis() -> None:
+    """Take over a Redis that belonged to another installation, after its OpenSearch cluster was replaced.
+
+    Messages of the other installation that still wait there are lost for it.
+
+    Example: sparsewell adopt-redis
+    """
+    from services.queue.installation import claim_redis
+    from services.settings import Settings
+
+    claim_redis(Settings.read(), replace=True)
+    print("Redis belongs to this installation now. Start its processes.")
 
 
 @models_app.command(name="list")

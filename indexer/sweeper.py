@@ -45,6 +45,7 @@ from services.opensearch.journal import (
     requeue_write,
 )
 from services.opensearch.stored_document import StoredDocument
+from services.queue.installation import InstallationClaim
 from services.queue.lanes import interactive_queue, load_queue
 from services.queue.messages import Publisher, encode_messages
 from services.queue.worker_registry import WorkerRegistry
@@ -114,15 +115,23 @@ class Sweeper:
     search: SyncSearchClient
     publisher: Publisher
     heads: dict[str, QueueHead] = field(default_factory=dict)
+    claim: InstallationClaim = field(init=False)
     _last: str = ""  # the generation that the last pass ended with
 
+    def __post_init__(self) -> None:
+        self.claim = InstallationClaim(self.settings, self.publisher)
+
     def sweep(self) -> Counter[str]:
-        """Make one pass. Return the outcomes of the overdue documents. Raises BackendUnavailable or Overloaded."""
+        """Make one pass. Return the outcomes of the overdue documents.
+
+        Raises BackendUnavailable, Overloaded, ConfigurationError (`foreign_redis`).
+        """
         counts: Counter[str] = Counter()
         if finished := finish_abandoned_swaps(self.search, self.publisher, self.settings):
             counts["swaps finished"] = finished
         writable = read_writable_generations(self.search.send(list_generations_call(self._names)))
-        # This raises while Redis is unavailable, before the pass writes anything.
+        # These raise while Redis is unavailable or another installation's, before the pass writes anything.
+        self.claim.claim(self.search)
         self._record_heads({generation.encoder.name for generation in writable}, writable)
         overdue = read_overdue_indexes(self.search.send(overdue_indexes_call(self._names, now_ms())))
         ended = time.monotonic() + PASS_SECONDS

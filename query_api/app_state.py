@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Annotated, Any, Self
 
 from fastapi import Depends, Request
@@ -36,7 +37,8 @@ from services.model_client import ModelClient
 from services.opensearch.client import AsyncSearchClient, Call
 from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.opensearch.generations import generation_call, index_not_found, read_generation, resolve_alias_call
-from services.queue.messages import Publisher
+from services.queue.installation import InstallationClaim
+from services.queue.messages import EncodeMessage, Publisher
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings, split_addresses
 
@@ -65,6 +67,7 @@ class AppState:
         self.executor = DirectExecutor(self.search, settings.search_timeout, prefer_local=self.prefer_local)
         self.points_in_time = PointInTimeRegistry(settings.max_points_in_time)
         self.publisher = Publisher(settings.redis_address)
+        self.claim = InstallationClaim(settings, self.publisher)
         self.clock = VersionClock()
         self.backlog = BacklogMonitor(settings, self.search, self.publisher)
         # Searches and ingestion share the connections to OpenSearch. A quarter of them is reserved for searches.
@@ -74,8 +77,13 @@ class AppState:
         self.curations = CurationCache(self.search, self.names, settings.search_timeout)
         self.query_log = QueryLog(self.search, self.names, settings)
         self.keys = KeyRing(self.search, self.names)
-        limits = (settings.key_rate, settings.key_burst, settings.key_daily, settings.key_documents, settings.key_bytes)
-        defaults = RateLimits(*(limit or None for limit in limits))
+        defaults = RateLimits(
+            settings.key_rate or None,
+            settings.key_burst or None,
+            settings.key_daily or None,
+            settings.key_documents or None,
+            settings.key_bytes or None,
+        )
         self.limiter = RateLimiter(settings.redis_address, settings.index_prefix, defaults)
         self.principal: Principal = EVERYBODY
         self.worker_registry = WorkerRegistry(settings.redis_address)
@@ -163,6 +171,15 @@ class AppState:
         """
         self.limiter.admit_writes(self.principal)
         await self.backlog.admit(generation)
+
+    async def enqueue(self, generation: Generation, message: EncodeMessage, *, interactive: bool = False) -> None:
+        """Send documents of a generation to the workers that hold its encoder.
+
+        Raises BackendUnavailable, Overloaded (`redis_full`), ConfigurationError (`foreign_redis`).
+        """
+        await self.claim.claim_once(self.unrestricted_search)
+        send = partial(self.publisher.encode, generation.encoder.name, message, interactive=interactive)
+        await asyncio.to_thread(send)
 
     def cursor_key(self, kind: str, generations: Sequence[Generation]) -> bytes:
         """Return the secret that authenticates the caller's cursors of one kind over these indexes.

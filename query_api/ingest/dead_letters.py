@@ -4,7 +4,6 @@ A retry puts documents back to pending with a compare-and-swap each. One request
 cursor for the rest.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from query_api.app_state import AppState
 from query_api.schemas.resources import RetryRequest
 from services.documents.document import validate_document_id
-from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded
+from services.errors import BackendUnavailable, ConfigurationError, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import WriteOutcome, write_bulk_async
 from services.opensearch.dead_letters import (
@@ -192,8 +191,8 @@ class DeadLetterRetry:
         """Enqueue documents. While Redis is away, the sweeper does it when their leases end."""
         message = EncodeMessage(index=self.generation.index, ids=tuple(ids), generation=self.generation.number)
         try:
-            await asyncio.to_thread(self.app.publisher.encode, self.generation.encoder.name, message)
-        except (BackendUnavailable, Overloaded) as error:
+            await self.app.enqueue(self.generation, message)
+        except (BackendUnavailable, ConfigurationError, Overloaded) as error:
             log.warning("%s: the sweeper will enqueue the retried documents", error.code)
             FAILED_ENQUEUES.inc()
             self.queued = False

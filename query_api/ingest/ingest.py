@@ -5,7 +5,6 @@ idempotency key, a slot in flight, the index, the backlog and the body. No docum
 has it on disk. While Redis is away, the sweeper enqueues pending documents.
 """
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from services.documents.intake import Intake, count_ingested, nothing_stored, st
 from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
     BackendUnavailable,
+    ConfigurationError,
     Conflict,
     InvalidInput,
     NotFound,
@@ -301,17 +301,16 @@ class Ingestion:
         """
         if not self._queued:
             return
-        settings, publisher = self._app.settings, self._app.publisher
         try:
             if physical != self._generation.physical:
                 self._app.forget(self._generation.index)  # Searches then find the new generation as well.
                 self._generation = await self._app.generation_of(self._generation.index, physical)
             generation = self._generation
             interactive = self._is_interactive()
-            for message in encode_messages(generation.index, ids, settings.message_documents, generation.number):
-                send = partial(publisher.encode, generation.encoder.name, message, interactive=interactive)
-                await asyncio.to_thread(send)
-        except (BackendUnavailable, Overloaded, NotFound) as error:
+            size = self._app.settings.message_documents
+            for message in encode_messages(generation.index, ids, size, generation.number):
+                await self._app.enqueue(generation, message, interactive=interactive)
+        except (BackendUnavailable, ConfigurationError, Overloaded, NotFound) as error:
             log.warning("%s: the sweeper will enqueue the pending documents", error.code)
             FAILED_ENQUEUES.inc()
             self._queued = False

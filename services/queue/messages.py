@@ -38,6 +38,8 @@ RESPONSE_SECONDS = 2.0
 CIRCUIT_OPEN_SECONDS = 2.0
 # Header of our messages: the time of sending, in milliseconds since 1970.
 SENT_AT_HEADER = "sent_at"
+# Redis key with the mark of the installation that the messages belong to.
+_CLAIM_KEY = "sparsewell:installation"
 # Redis keys that count the attempts of redelivered messages. They outlive any redelivery.
 _ATTEMPTS_KEY_PREFIX = "sparsewell:began:"
 _ATTEMPTS_TTL_SECONDS = 7 * 86400
@@ -216,6 +218,27 @@ class Publisher:
         with self._lock:
             try:
                 self._open().default_channel.client.set(key, value, ex=seconds)
+            except Exception as error:
+                raise self._translate_error(error) from error
+
+    def claim(self, mark: str) -> str:
+        """Write the mark of an installation unless there is a mark, and return the mark that Redis has now.
+
+        Raises BackendUnavailable, and Overloaded (`redis_full`).
+        """
+        with self._lock:
+            try:
+                with self._open().default_channel.client.pipeline() as pipe:
+                    _, found = pipe.setnx(_CLAIM_KEY, mark).get(_CLAIM_KEY).execute()
+                    return str(found, errors="replace")
+            except Exception as error:
+                raise self._translate_error(error) from error
+
+    def release_claim(self) -> None:
+        """Delete the mark of the installation. Raises BackendUnavailable."""
+        with self._lock:
+            try:
+                self._open().default_channel.client.delete(_CLAIM_KEY)
             except Exception as error:
                 raise self._translate_error(error) from error
 

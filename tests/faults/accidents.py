@@ -30,6 +30,7 @@ from models.encoder import Encoder, TextWindow
 from models.registry import load_encoder
 from services.encoders.manifest import Manifest
 from services.encoders.vectors import SparseVector
+from services.queue.installation import claim_redis
 from services.settings import Settings
 
 WORDS = (
@@ -97,13 +98,15 @@ def _spoilt(text: str, vector: SparseVector) -> SparseVector:
     return vector
 
 
-def work(change: Callable[[object], None] = lambda app: None) -> int:
-    """Work until stopped. `change` modifies the Celery application first."""
+def work(change: Callable[[object], None] = lambda app: None, *, claim: bool = True) -> int:
+    """Work until stopped. `change` modifies the Celery application first. `claim`: check whose Redis it is."""
     logging.basicConfig(level=logging.INFO)
     # Celery logs "Task accepted". From then on the parent knows which process has the task.
     logging.getLogger("celery.worker.request").setLevel(logging.DEBUG)
     request.__optimize__()
     settings = Settings.read()
+    if claim:
+        claim_redis(settings)
     encoder = load_encoder(settings.encoder)
     app = create_celery(settings, WorkerSettings.read(), lambda _: Accidents(encoder))
     change(app)

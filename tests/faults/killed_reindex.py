@@ -63,8 +63,8 @@ STEPS = {
     "made": lambda: setattr(follower.Follower, "catch_up", die),
     "carrying": lambda: after(follower.Follower, "_copy"),
     "decided": lambda: setattr(run, "finish_swap", die),
-    "swapped": lambda: after_sending("swap_call"),
-    "blocked": lambda: after_sending("block_call"),
+    "swapped": lambda: after_sending("swap_alias_call"),
+    "blocked": lambda: after_sending("block_writes_call"),
     "drained": lambda: after(follower.Follower, "drain"),
 }
 

@@ -75,7 +75,9 @@ def killed_at(stack: Stack, step: str, *, again: bool) -> tuple[Findings, int]:
         stack.settle()
         with writing(door):
             wait_for(grows(door), 60, "writes go on")
-            command(stack, str(HERE / "killed_reindex.py"), step, *OPTIONS)
+            killed = command(stack, str(HERE / "killed_reindex.py"), step, *OPTIONS)
+            assert "Error" not in killed.log, killed.log
+            assert "is searched" not in killed.log, "it was not killed"
             if step in BEFORE_THE_SWAP:
                 wait_for(grows(door), 60, "writes go on after the kill")
             if again:
