@@ -167,7 +167,7 @@ class Storm:
         changes = ("reindex", INDEX, "--window", str(self._chance.randrange(16, 64)), "--overlap", "4", "--unchecked")
         for program in ((str(HERE / "killed_reindex.py"), step), ("-m", "cli.main")):
             command = self._stack.run("reindex", *program, *changes, ready=lambda _: True)
-            wait_for(lambda command=command: not command.alive, 120, f"the reindexing has ended ({step})")  # type: ignore[misc]
+            wait_for(lambda command=command: not command.alive, 300, f"the reindexing has ended ({step})")  # type: ignore[misc]
         assert "is searched" in command.log, command.log
         self._stack.physical = work.active().physical
 

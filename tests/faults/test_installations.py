@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from contextlib import closing
 
+import pytest
+
 from tests.faults.conftest import NewStack
 from tests.faults.door import Door
 from tests.faults.processes import RedisProcess, wait_for
@@ -11,6 +13,7 @@ from tests.faults.stack import HERE, TIMES
 DOCUMENTS = 40
 
 
+@pytest.mark.faults_slow
 def test_a_worker_of_another_installation_takes_no_messages(
     new_stack: NewStack, new_redis: Callable[..., RedisProcess], row: Callable[..., None]
 ) -> None:
@@ -47,6 +50,7 @@ def test_a_worker_of_another_installation_takes_no_messages(
     )
 
 
+@pytest.mark.faults_slow
 def test_a_redis_that_lost_its_mark_is_marked_again(new_stack: NewStack) -> None:
     stack = new_stack()
     stack.sweeper()

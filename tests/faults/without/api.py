@@ -7,6 +7,8 @@ judged_alone      an unreadable document makes the API refuse the whole request
 streaming         a stream is read to its end before any document is journalled
 bounded_lines     lines have no length limit
 own_readiness     one index whose query table is missing makes the process unready
+reuse             a new version of a document has no vectors until a worker has made them
+lanes             all documents wait in one queue, first in, first out
 """
 
 import sys
@@ -16,6 +18,9 @@ from typing import Any
 from fastapi import Request
 
 import query_api.ingest.request_body
+import services.documents.intake
+import services.queue.lanes
+import services.queue.messages
 from cli.serve import serve_api
 from query_api.index_cache import QueryTableCache
 from query_api.readiness import ReadinessMonitor
@@ -24,6 +29,7 @@ from services.documents.intake import Intake, Received
 from services.errors import EncoderMismatch, SparsewellError
 from services.opensearch import bulk
 from services.opensearch.journal import LostAnswerCheck
+from services.opensearch.vector_reuse import ReusedWrite
 
 
 def own_writes() -> None:
@@ -80,10 +86,22 @@ def own_readiness() -> None:
     ReadinessMonitor.check_opensearch = check_every_index  # type: ignore[method-assign]
 
 
+def reuse() -> None:
+    services.documents.intake.reuse_vectors = lambda generation, write, stored: ReusedWrite(write, complete=False)
+
+
+def lanes() -> None:
+    only = services.queue.lanes.load_queue
+    services.queue.messages.interactive_queue = lambda encoder: only(encoder, "")
+    services.queue.messages.load_queue = lambda encoder, index: only(encoder, "")
+
+
 PROTECTIONS = {
     one.__name__: one
-    for one in (own_writes, query_tables, blocks, judged_alone, streaming, bounded_lines, own_readiness)
-}
+    for one in (
+        own_writes, query_tables, blocks, judged_alone, streaming, bounded_lines, own_readiness, reuse, lanes,
+    )
+}  # fmt: skip
 
 
 def main(names: Sequence[str]) -> None:
