@@ -34,7 +34,7 @@ from indexer.triage import ATTEMPTS_EXHAUSTED, Triage, attempts_allowed, attempt
 from services.dates import now_ms
 from services.documents.document import is_talk
 from services.errors import BackendUnavailable, EncoderMismatch, InvalidInput, NotFound, Overloaded
-from services.index_spec import Generation
+from services.index_spec import Generation, TalkSettings
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
 from services.opensearch.journal import (
     DenseOutcome,
@@ -49,6 +49,7 @@ from services.opensearch.stored_document import StoredDocument, window_limit_ref
 from services.queue.lanes import interactive_queue
 from services.queue.messages import EncodeMessage
 from services.retry import retry
+from services.talk.model import Chaptering
 from services.telemetry.metrics import DEAD_LETTERS, FAILED_ENQUEUES
 
 log = logging.getLogger(__name__)
@@ -150,17 +151,24 @@ class EncodeRun:
     def _cut(self, stored: StoredDocument) -> WindowedDocument | EncodingFailure:
         encoder, window, settings = self.runtime.encoder, self.generation.window, self.generation.spec.talk
         if settings is not None and is_talk(stored.source):
-            gave_up = stored.attempts >= attempts_allowed(stored, self.runtime.settings.max_attempts)
-            seconds = self.runtime.worker.chapter_time
-            chaptering = make_chaptering(stored, settings, self.runtime.maker, seconds, gave_up=gave_up)
-            self.counts["without chapters"] += chaptering.error is not None
-            windowed = cut_talk_windows(encoder, window, stored, chaptering, settings)
+            windowed = cut_talk_windows(encoder, window, stored, self._chaptering(stored, settings), settings)
         else:
             windowed = cut_windows(encoder, window, stored)
         if isinstance(windowed, EncodingFailure):
             return windowed
         refusal = window_limit_refusal(len(windowed.windows), self.generation.spec)
         return windowed if refusal is None else EncodingFailure(stored, *refusal, final=True)
+
+    def _chaptering(self, stored: StoredDocument, settings: TalkSettings) -> Chaptering:
+        """Return the chapters that an earlier task made with a part of the talk's windows, or make chapters."""
+        before = self._partials.load(stored)
+        if before is not None and before.chaptering is not None:
+            return before.chaptering
+        gave_up = stored.attempts >= attempts_allowed(stored, self.runtime.settings.max_attempts)
+        seconds = self.runtime.worker.chapter_time
+        chaptering = make_chaptering(stored, settings, self.runtime.maker, seconds, gave_up=gave_up)
+        self.counts["without chapters"] += chaptering.error is not None
+        return chaptering
 
     def _encode(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
         """Encode and write documents. Return the documents that the task had no time for.
@@ -171,30 +179,27 @@ class EncodeRun:
         for stored in documents:
             if not is_talk(stored.source):
                 continue
-            if self.in_time:
-                self.runs += 1
-                self._encode_talk(stored)
-            else:
+            if not self.in_time or not self._encode_talk(stored):
                 left.append(stored)
         return left
 
-    def _encode_talk(self, stored: StoredDocument) -> None:
+    def _encode_talk(self, stored: StoredDocument) -> bool:
+        """Encode a talk. Return False if the task has no time for the rest of it."""
         if not stored.attempts and len(stored.source["text"]) > LONG_TALK_CHARACTERS:
             counted = self._count_attempts([stored])
             if not counted:  # The document changed meanwhile.
                 self.counts["superseded"] += 1
-                return
+                return True
             (stored,) = counted
         windowed = self._cut(stored)
-        outcome = (
-            encode_long_document(self.runtime.encoder, windowed, jointly=self.runtime.is_joint(self.generation))
-            if isinstance(windowed, WindowedDocument)
-            else windowed
-        )
+        outcome = self._encode_long_text(windowed) if isinstance(windowed, WindowedDocument) else windowed
+        if outcome is None:
+            return False
         if isinstance(outcome, EncodingFailure):
             self._record_failures([outcome])
         else:
             self._record_failures(self._count_outcomes([outcome], self._write(self._encoded_writes([outcome]))))
+        return True
 
     def _encode_in_runs(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
         cuts: list[WindowedDocument] = []

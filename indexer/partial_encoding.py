@@ -2,7 +2,8 @@
 
 A text of 1 MiB has about 1,200 windows, which is a minute of work and more. A task that has no time for the rest saves
 the encoded windows and sends the document on; the next worker continues after them. A partial encoding is only a saving
-of work: if Redis loses it, the text is encoded from its beginning. See docs/decisions/0248.
+of work: if Redis loses it, the text is encoded from its beginning. The chapters of a talk are kept with its windows,
+which depend on them. See docs/decisions/0248.
 """
 
 import base64
@@ -21,6 +22,7 @@ from services.errors import BackendUnavailable, Overloaded
 from services.index_spec import Generation
 from services.opensearch.stored_document import EncodedWindow, StoredDocument
 from services.queue.messages import Publisher
+from services.talk.model import Chaptering
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +78,14 @@ class PartialEncodings:
             return None
         entry = orjson.loads(raw)
         windows = [EncodedWindow(start, end, SparseVector.unpack(vector)) for start, end, vector in entry["windows"]]
-        return EncodedDocument(stored, windows, dense=_read_dense(entry, len(windows)))
+        chaptering = None if entry["chaptering"] is None else Chaptering.read(entry["chaptering"])
+        return EncodedDocument(stored, windows, chaptering, _read_dense(entry, len(windows)))
 
     def save(self, stored: StoredDocument, encoded: EncodedDocument) -> bool:
         """Keep the windows that are encoded so far. Return False if Redis did not take them."""
         entry = {
             "windows": [[window.start, window.end, window.vector.pack()] for window in encoded.windows],
+            "chaptering": None if encoded.chaptering is None else encoded.chaptering.fields(),
             "dense": None
             if encoded.dense is None
             else base64.b64encode(np.asarray(encoded.dense, "<f4").tobytes()).decode(),

@@ -203,6 +203,19 @@ class Chaptering:
             fields["chapter_titles"] = [chapter.title for chapter in self.chapters]
         return fields
 
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Chaptering":
+        """Invert `fields`."""
+        outcome = stored["chaptering"]
+        error = outcome.get("error")
+        return cls(
+            outcome["engine"],
+            [Chapter.read(chapter) for chapter in stored.get("chapters", ())],
+            outcome.get("fingerprint", ""),
+            [Repair(**repair) for repair in outcome.get("repairs", ())],
+            None if error is None else (error["code"], error["reason"]),
+        )
+
 
 def read_producer_chapters(source: Mapping[str, Any]) -> list[Chapter] | None:
     """Return the producer's chapters of a stored talk, or None."""

@@ -1,5 +1,6 @@
 """Talks in the worker: chapters, windows, vectors, failed engines and another generation."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,8 @@ import httpx
 import pytest
 
 from indexer.encode_task import run_encode
-from indexer.runtime import Runtime
+from indexer.encoding import MAX_RUN_WINDOWS
+from indexer.runtime import Runtime, WorkerSettings
 from models.chapters.engine import Episode
 from models.encoder import Encoder
 from services.dates import now_ms
@@ -20,6 +22,7 @@ from services.opensearch.stored_document import StoredDocument
 from services.queue.messages import EncodeMessage
 from services.settings import Settings
 from services.talk.model import Chapter, Repair
+from tests.integration.indexer.journalled import Hooked
 from tests.integration.indexer.reindexing import run_command
 
 SPEC = {"talk": {"link": "https://player.example/{id}?t={start}"}, "window": {"pieces": 16, "overlap": 4}}
@@ -299,3 +302,37 @@ def test_an_index_whose_engine_is_not_here_is_changed_in_other_ways(api: httpx.C
     status, output = run_command(lacking, "reindex", "shows", "--language", "standard", "--unchecked")
     assert status == 0, output
     assert api.get("/v1/indexes/shows").json()["language"] == "standard"
+
+
+@pytest.mark.parametrize("repetitions", [40, 400])
+def test_a_long_talk_passes_through_several_tasks_with_the_chapters_of_the_first(
+    talks: Talks, settings: Settings, standin: Encoder, repetitions: int
+) -> None:
+    """A talk above 100,000 characters counts its attempt before its chapters are made; a shorter talk counts none."""
+    segments = [segment | {"text": str(segment["text"]) * repetitions} for segment in SEGMENTS]
+    talks.put(talk("long", segments=segments), talk("whole", segments=segments))
+    maker, slow = Thirds(), Hooked(standin, lambda _: time.sleep(0.02))
+    short = Runtime(settings, WorkerSettings(task_budget=0.2), lambda _: slow, load_maker=lambda *_: maker)
+    message, tasks = EncodeMessage(index="talks", ids=("long",)), 0
+    while (counts := run_encode(short, message, redelivered=False)) == {"left": 1}:
+        tasks += 1
+    assert counts == {"encoded": 1}
+    assert tasks > 1
+    assert maker.call_count == 1
+    assert talks.encode("whole", maker=Thirds()) == {"encoded": 1}
+    long, whole = talks.stored("long")["_source"], talks.stored("whole")["_source"]
+    assert sum(slow.runs) == len(whole["windows"]) > 3 * MAX_RUN_WINDOWS
+    for member in ("windows", "chapters", "chapter_titles", "chaptering"):
+        assert long[member] == whole[member]
+    assert long.get("attempts", 0) == whole.get("attempts", 0) == (repetitions == 400)
+
+
+def test_the_time_of_an_engine_leaves_a_talk_its_first_run(talks: Talks, settings: Settings, standin: Encoder) -> None:
+    class Slow(Thirds):
+        def chapters(self, episode: Episode, seconds: float) -> tuple[Sequence[Chapter], Sequence[Repair]]:
+            time.sleep(0.3)
+            return super().chapters(episode, seconds)
+
+    talks.put(talk())
+    runtime = Runtime(settings, WorkerSettings(task_budget=0.1), lambda _: standin, load_maker=lambda *_: Slow())
+    assert run_encode(runtime, EncodeMessage(index="talks", ids=("a",)), redelivered=False) == {"encoded": 1}
