@@ -1,15 +1,18 @@
-"""Spelling: suggest words of the index for a query whose lexical list is empty.
+"""Spelling: suggest words of the index for misspelt words of a query.
 
 A correction proposes the closest term of the index for a query word that the index lacks (optimal string alignment
-distance). Other searches do not pay for it, and it never fails a response: after an error or half of the remaining
-time, the response has no suggestion. The query itself is neither changed nor searched again.
+distance). If the lexical list has hits, only words that no piece of the encoder is are looked up, for example
+"expresso" in "expresso machine"; such a word may occur in a few documents, whose authors misspelt it. So a query of
+common words costs nothing, and a real word is never replaced by another. A suggestion never fails a response: after an
+error or half of the remaining time, the response has none. The query itself is neither changed nor searched again.
 """
 
 import asyncio
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from query_api.search.context import SearchContext
 from query_api.search.executor import complete_hits
@@ -17,17 +20,25 @@ from query_api.search.query_builder import excluded_ids
 from services.errors import SparsewellError
 from services.opensearch.analysis import (
     UnknownWord,
+    blank_other_words,
     merge_unknown_words,
     read_similar_terms,
     read_term_counts,
     similar_terms_body,
     term_counts_body,
+    unusual_words,
 )
 from services.opensearch.queries import SearchPlan
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
 # Words of at least this length may differ by two edits, shorter ones by one.
 _TWO_EDITS_CHARACTERS: Final = 6
+# A word that occurs is misspelt if the other word is in this many times as many documents.
+_RARE_FACTOR: Final = 100
+# Letters that Unicode does not decompose.
+_FOLDED_LETTERS: Final = str.maketrans(
+    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,8 @@ class Correction:
     end: int
 
 
-async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
-    """Return the `did_you_mean` member of a response, if there is one, for a search whose lexical list is empty.
+async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool) -> dict[str, Any]:
+    """Return the `did_you_mean` member of a response, if there is one, for a search with a lexical list.
 
     Every suggested word occurs in documents that the search may find under its filter.
     """
@@ -49,6 +60,12 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     request = first.request
     if not (request.did_you_mean and request.is_first):
         return {}
+    query = request.query
+    if not lexical_empty:
+        unusual = unusual_words(query, {span for context in contexts for span in _whole_pieces(context, query)})
+        if not unusual:
+            return {}
+        query = blank_other_words(query, unusual)
     # A suggestion tells that no document of the index has a word, so document-level security allows no suggestion.
     searched = [context for context in contexts if context.generation.suggests and context.is_unrestricted]
     if not searched:
@@ -56,7 +73,7 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     corrections: list[Correction] = []
     try:
         async with asyncio.timeout((first.timeout - first.stopwatch.passed) / 2):
-            corrections = await _look_up_corrections(searched, request.query)
+            corrections = await _look_up_corrections(searched, query, "missing" if lexical_empty else "popular")
     except (SparsewellError, TimeoutError) as error:
         SEARCH_FALLBACKS.labels("spelling", error.code if isinstance(error, SparsewellError) else "timeout").inc()
     first.stopwatch.lap("opensearch")
@@ -66,13 +83,25 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     return {"did_you_mean": member}
 
 
-async def _look_up_corrections(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
-    """Look up terms similar to unknown words, and the number of documents that have each."""
+def _whole_pieces(context: SearchContext, text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the encoder's pieces, without the white space that some encoders put before a word."""
+    for _, start, end in context.table.spans(text):
+        while start < end and text[start].isspace():
+            start += 1
+        yield start, end
+
+
+async def _look_up_corrections(
+    contexts: Sequence[SearchContext], query: str, mode: Literal["missing", "popular"]
+) -> list[Correction]:
+    """Look up terms similar to misspelt words, and the number of documents that have each."""
     first = contexts[0]
     fields = [context.generation.spec.spelling_field for context in contexts]
     physical = [context.generation.physical for context in contexts]
-    names_and_fields = zip(physical, fields, strict=True)
-    similar = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in names_and_fields]
+    similar = [
+        SearchPlan(index, similar_terms_body(field, query, first.timeout, folds=context.generation.folds, mode=mode))
+        for context, index, field in zip(contexts, physical, fields, strict=True)
+    ]
     answers = await first.executor.lists(similar)
     for answer in answers:
         complete_hits(answer, first.stopwatch)
@@ -96,22 +125,38 @@ async def _look_up_corrections(contexts: Sequence[SearchContext], query: str) ->
 def find_corrections(query: str, unknown: Iterable[UnknownWord], documents: Mapping[str, int]) -> list[Correction]:
     """Return the closest term for each misspelt word that has one; at equal distance the term of most documents.
 
-    `documents` maps a term to the number of visible documents that hold it. A word that occurs is not corrected.
+    `documents` maps a term to the number of visible documents that hold it. A word that occurs is corrected only to a
+    far more frequent term (`_RARE_FACTOR`). Accents are no difference, and the suggestion has the form of the documents.
     """
     corrections = []
     for word in unknown:
-        if documents.get(word.term):
-            continue
-        max_edits = 2 if len(word.term) >= _TWO_EDITS_CHARACTERS else 1
+        typed = fold_accents(word.term)
+        max_edits = 2 if len(typed) >= _TWO_EDITS_CHARACTERS else 1
+        counts = _written_forms({term: documents.get(term, 0) for term in word.similar_terms})
+        least = max(1, _RARE_FACTOR * documents.get(word.term, 0))
         candidates = [
-            (edit_distance(word.term, term), -documents[term], term)
-            for term in word.similar_terms
-            if documents.get(term)
+            (edit_distance(typed, fold_accents(term)), -count, term) for term, count in counts.items() if count >= least
         ]
         best = min(candidates, default=None)
-        if best is not None and best[0] <= max_edits:
+        if best is not None and 0 < best[0] <= max_edits:
             corrections.append(Correction(query[word.start : word.end], best[2], word.start, word.end))
     return corrections
+
+
+def _written_forms(documents: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of documents by term as it is written: `Böhm` counts for `böhm` and not for its folded form."""
+    written = dict(documents)
+    for term, count in documents.items():
+        folded = fold_accents(term)
+        if folded != term and folded in written:
+            written[folded] = max(0, written[folded] - count)
+    return written
+
+
+def fold_accents(term: str) -> str:
+    """Return a term without the marks of its letters, nearly as OpenSearch folds it."""
+    decomposed = unicodedata.normalize("NFD", term.translate(_FOLDED_LETTERS))
+    return "".join(letter for letter in decomposed if not "\u0300" <= letter <= "\u036f")
 
 
 def apply_corrections(query: str, corrections: Sequence[Correction]) -> str:

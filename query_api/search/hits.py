@@ -17,10 +17,12 @@ from services.encoders.vectors import EMPTY_VECTOR
 from services.opensearch.stored_document import document_vector, read_windows
 from services.query.expansion import QUERY_ORIGIN, QueryBlend
 
-# The line of one term in Lucene's explanation; its value is the term's share of the score.
-_TERM = re.compile(
-    r"weight\((?P<field>lexical|title_words|chapter_titles|chapters\.words|window_vectors\.words):(?P<term>.*) in \d+\)"
-)
+_FIELDS = r"lexical|title_words|chapter_titles|chapters\.words|window_vectors\.words"
+# The line of one term in Lucene's explanation; its value is the term's share of the score. A word with accents has two
+# terms, its own and its folded form. Lucene sorts them, so the folded one is first: every form of the word has it.
+_TERM = re.compile(rf"weight\((?:Synonym\()?(?P<field>{_FIELDS}):(?P<term>.*?)(?: (?:{_FIELDS}):.*)?\)? in \d+\)")
+# The same two terms at one place of a phrase.
+_PHRASE_FORMS = re.compile(r"\((\S+) [^)]*\)")
 # The origin of a word's share by field, other than the document's own text.
 _ORIGINS = {
     "title_words": "title",
@@ -150,7 +152,9 @@ def word_shares(shares: Mapping[tuple[str, str], float]) -> dict[str, float]:
 def _term_shares(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], float]]:
     match = _TERM.match(str(node.get("description", "")))
     if match:
-        yield (match["field"], match["term"]), float(node["value"])
+        term = match["term"]
+        phrase = _PHRASE_FORMS.sub(r"\1", term) if term.startswith('"') else term
+        yield (match["field"], phrase), float(node["value"])
         return
     parts = node.get("details", ())
     if parts and str(node.get("description", "")).startswith("max of:"):

@@ -8,14 +8,15 @@ See docs/decisions/0170 (highlights) and 0178 (suggestions).
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
 from services.opensearch.client import Call
+from services.opensearch.languages import FOLDED_WORDS
 from services.opensearch.queries import Clause, add_filter, build_search_body
 
 # OpenSearch's default of `index.analyze.max_token_count`: a request that gives more terms fails.
@@ -135,7 +136,7 @@ def max_terms(word: str) -> int:
     """Return the largest number of terms that an analyser which follows UAX #29 makes from a word.
 
     A run of letters and digits is one term. Every other character may be a term of its own, for example in Chinese and
-    Japanese.
+    Japanese. A term with other characters than ASCII may have a folded form beside it.
     """
     if word.isascii() and word.isalnum():
         return 1 + len(word) // _MAX_TERM_CHARACTERS
@@ -143,7 +144,7 @@ def max_terms(word: str) -> int:
     for character in word:
         run = run + 1 if _is_joining(character) else 0
         count += run % _MAX_TERM_CHARACTERS <= 1
-    return count
+    return count if word.isascii() else 2 * count
 
 
 def _is_joining(character: str) -> bool:
@@ -190,17 +191,40 @@ def _is_in_basic_plane(text: str) -> bool:
     return text.isascii() or max(text) <= "\uffff"
 
 
-def similar_terms_body(field: str, text: str, timeout: float) -> dict[str, Any]:
+def similar_terms_body(
+    field: str, text: str, timeout: float, *, folds: bool, mode: Literal["missing", "popular"] = "missing"
+) -> dict[str, Any]:
     """Build the body of a search that finds similar terms for each word that the field does not contain.
 
-    The search matches no documents. A term may differ from its word by two edits. `timeout` is in seconds. The first
+    With the mode `popular`, it also finds more frequent terms for words that the field contains. With `folds`, the words
+    lose their accents; terms of the field have them. The search matches no documents. A term may differ from its word by
+    two edits. `timeout` is in seconds. The first
     `MAX_UNKNOWN_WORDS` words that are long enough are looked up: each one walks the term dictionary, which no timeout
     interrupts.
     """
-    term = {"field": field, "suggest_mode": "missing", "size": _MAX_SIMILAR_TERMS, "shard_size": 5 * _MAX_SIMILAR_TERMS}
+    term = {"field": field, "suggest_mode": mode, "size": _MAX_SIMILAR_TERMS, "shard_size": 5 * _MAX_SIMILAR_TERMS}
     term |= {"prefix_length": 0, "min_word_length": MIN_WORD_CHARACTERS, "max_edits": 2}
+    if folds:
+        term["analyzer"] = FOLDED_WORDS
     suggest = {"text": _looked_up_text(text), "words": {"term": term}}
     return build_search_body({"match_none": {}}, 0, False, timeout) | {"suggest": suggest}
+
+
+def blank_other_words(text: str, kept: Collection[tuple[int, int]]) -> str:
+    """Return a text with spaces in place of the words that are not `kept` (start, end), so that offsets stay valid."""
+    return _TOKEN.sub(lambda match: match[0] if match.span() in kept else " " * len(match[0]), text)
+
+
+def unusual_words(text: str, whole_pieces: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return start and end of the words of letters that are long enough to correct and are no piece of an encoder.
+
+    An encoder's pieces include the common words of its language. So a word that is a piece is a real word.
+    """
+    return [
+        match.span()
+        for match in _TOKEN.finditer(text)
+        if match[0].isalpha() and len(match[0]) >= MIN_WORD_CHARACTERS and match.span() not in whole_pieces
+    ]
 
 
 def _looked_up_text(text: str) -> str:

@@ -15,6 +15,7 @@ import orjson
 
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
+from services.opensearch.languages import WRITTEN_WORDS
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
 from services.opensearch.system_indexes import (
     make_index_calls,
@@ -54,7 +55,9 @@ COMPLETION_FIELDS: Final[dict[str, Any]] = {
     "whole": {"type": "keyword", "normalizer": _NORMALISER, "ignore_above": MAX_TITLE_CHARACTERS},
 }
 # The unstemmed words, for spelling; without positions and norms, which no query uses.
-WORDS_FIELD: Final[dict[str, Any]] = {"type": "text", "analyzer": "standard", "index_options": "docs", "norms": False}
+WORDS_FIELD: Final[dict[str, Any]] = {
+    "type": "text", "analyzer": WRITTEN_WORDS, "index_options": "docs", "norms": False,
+}  # fmt: skip
 _KEYWORD_FIELD: Final = {"type": "keyword"}
 _QUERY_LOG_PROPERTIES: Final[dict[str, Any]] = {
     "index": _KEYWORD_FIELD,
