@@ -20,7 +20,7 @@ from services.encoders.manifest import DenseIdentity, Manifest
 from services.errors import NotFound
 from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, ScoreBy
 from services.opensearch.client import Call
-from services.opensearch.languages import LEXICAL, lexical_analysis, lexical_similarity
+from services.opensearch.languages import join_analyses, lexical_analysis, lexical_field, lexical_similarity
 from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, chapter_mapping, talk_mapping
 from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD
 from services.settings import Settings
@@ -103,7 +103,7 @@ def create_index_body(generation: Generation, settings: Settings, aliases: list[
             "refresh_interval": settings.refresh_interval,
             # fsync before each answer: a 202 promises that the raw document is on disk
             "translog.durability": "request",
-            "analysis": _merge_analysis(SUGGEST_ANALYSIS, lexical_analysis(generation.spec.language)),
+            "analysis": join_analyses(SUGGEST_ANALYSIS, lexical_analysis(generation.spec.language)),
             "similarity": lexical_similarity(),
         },
         "mappings": {
@@ -116,12 +116,6 @@ def create_index_body(generation: Generation, settings: Settings, aliases: list[
     }
 
 
-def _merge_analysis(*parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return analysis settings that hold the character filters, filters, analysers and normalisers of all parts."""
-    kinds = dict.fromkeys(kind for part in parts for kind in part)
-    return {kind: {name: value for part in parts for name, value in part.get(kind, {}).items()} for kind in kinds}
-
-
 def mapping_properties(generation: Generation) -> dict[str, Any]:
     """Return the fields of a generation's mapping.
 
@@ -132,7 +126,7 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
     the spelling field corrects words: see `services.opensearch.suggestions`.
     """
     spec = generation.spec
-    words = {"type": "text", "analyzer": LEXICAL}
+    words = lexical_field(spec.language)
     window = {"sparse": _RANK_FEATURES_FIELD}
     if spec.talk is not None:
         window["words"] = words  # lexical search of passages

@@ -1,34 +1,38 @@
 """Analysers of lexical search: one for each language that OpenSearch brings, with folding of accents.
 
 OpenSearch's own analysers cannot be extended, so each is rebuilt from its parts (the table `_CHAINS`), and a test
-compares the terms of both. Two parts are added (docs/decisions/0255):
+compares the terms of both. Three parts are added (docs/decisions/0255):
 
-- a character filter composes decomposed letters (NFC) and makes one apostrophe of the typographic ones;
-- a word with accents gives two terms at its place, its own and its folded form: `Böhm` gives `böhm` and `bohm`. A word
+- A character filter composes decomposed letters (NFC) and makes one apostrophe of the typographic ones.
+- A word with accents gives two terms at its place, its own and its folded form: `Böhm` gives `böhm` and `bohm`. A word
   without accents gives the same single term as before, so scores of plain English text stay.
+- `standard` and `cjk` index Chinese, Japanese and Korean as pairs of characters and as single ones. A query is cut into
+  pairs alone; a single character between other signs finds the single ones.
 
 A search for `bohm` finds both forms. The similarity counts the second term in the length of the text
 (`discount_overlaps` is off), so of two equal texts the one with the exact form is first, whichever form is searched.
-`standard` and `cjk` index Chinese, Japanese and Korean as pairs of characters.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from services.index_spec import Language
 
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
-# Analyser of the words of a text as they are written, with their folded forms: for spelling, and language `standard`.
+# Analyser of the words of a text as they are written, with their folded forms: for spelling.
 WRITTEN_WORDS: Final = "sparsewell_written"
 # Analyser of the folded forms alone, for the words of a misspelt query.
 FOLDED_WORDS: Final = "sparsewell_folded"
-# Name of the analyser of lexical search in the settings of an index.
-LEXICAL: Final = "sparsewell_lexical"
-_COMPOSE, _MARKS = "sparsewell_compose", "sparsewell_marks"
-_FOLD: Final = (_MARKS, "asciifolding")
-_APOSTROPHES: Final = "\u2019\u2018\u02bc\uff07\u201b"
+_LEXICAL: Final = "sparsewell_lexical"
+_LEXICAL_QUERY: Final = "sparsewell_lexical_query"
+COMPOSE: Final = "sparsewell_compose"
+_MARKS, _GREEK = "sparsewell_marks", "sparsewell_greek"
+# `asciifolding` leaves combining marks and Greek. Lucene's lower case of Greek takes the accents from Greek letters.
+_FOLD: Final = (_MARKS, "asciifolding", _GREEK)
+# A character filter makes an ASCII apostrophe of each.
+APOSTROPHES: Final = "\u2019\u2018\u02bc\uff07\u201b"
 # Latin, Greek, Cyrillic and kana. Other marks on Latin letters are only removed from the folded form. The whole list of
 # Unicode has 13,000 characters and would be in the cluster state once for each index; this one has about 6 KiB.
 _COMPOSED_RANGES: Final = ((0xC0, 0x180), (0x386, 0x3CF), (0x400, 0x460), (0x1E80, 0x1EFA), (0x3041, 0x30FF))
@@ -96,36 +100,50 @@ _CHAINS: Final[dict[Language, _Chain]] = {
 }
 
 
+def lexical_field(language: Language) -> dict[str, Any]:
+    """Return the mapping of a field of lexical search."""
+    field = {"type": "text", "analyzer": _LEXICAL}
+    return field | {"search_analyzer": _LEXICAL_QUERY} if "cjk_bigram" in _CHAINS[language].before else field
+
+
 def lexical_analysis(language: Language) -> dict[str, Any]:
     """Return the `analysis` settings of an index: the analysers of its language, of written and of folded words."""
-    chain, written = _CHAINS[language], _CHAINS["standard"]
+    chain, standard = _CHAINS[language], _CHAINS["standard"].before
     filters = _language_filters(language, chain)
     before = [f"sparsewell_{name}" if f"sparsewell_{name}" in filters else name for name in chain.before]
-    stems = [f"sparsewell_{name}" for name in chain.stems]
     variants = {
-        f"{LEXICAL}_variants": _variants(stems),
-        f"{WRITTEN_WORDS}_variants": _variants([]),
+        "sparsewell_variants": _variants([f"sparsewell_{name}" for name in chain.stems]),
+        "sparsewell_written_variants": _variants([]),
         _MARKS: {"type": "pattern_replace", "pattern": "[\u0300-\u036f]+", "replacement": ""},
+        _GREEK: {"type": "lowercase", "language": "greek"},
     }
-    character_filters = [_COMPOSE]
+    character_filters = [COMPOSE]
+    joiners = {}
     if language == "persian":  # a zero-width non-joiner separates the parts of a word
-        character_filters.append("sparsewell_joiners")
-    composed = {_COMPOSE: {"type": "mapping", "mappings": list(_composed_characters())}}
-    joiners = {"sparsewell_joiners": {"type": "mapping", "mappings": ["\\u200C=>\\u0020"]}}
-    return {
-        "char_filter": composed | (joiners if language == "persian" else {}),
-        "filter": filters | variants,
-        "analyzer": {
-            LEXICAL: _analyser(chain.tokenizer, [*before, f"{LEXICAL}_variants"], character_filters),
-            WRITTEN_WORDS: _analyser("standard", [*written.before, f"{WRITTEN_WORDS}_variants"], [_COMPOSE]),
-            FOLDED_WORDS: _analyser("standard", [*written.before, *_FOLD], [_COMPOSE]),
-        },
+        joiners = {"sparsewell_joiners": {"type": "mapping", "mappings": ["\\u200C=>\\u0020"]}}
+        character_filters += joiners
+    analysers = {
+        _LEXICAL: _analyser(chain.tokenizer, [*before, "sparsewell_variants"], character_filters),
+        WRITTEN_WORDS: _analyser("standard", [*standard, "sparsewell_written_variants"], [COMPOSE]),
+        FOLDED_WORDS: _analyser("standard", [*standard, *_FOLD], [COMPOSE]),
     }
+    if "cjk_bigram" in before:
+        filters["sparsewell_pairs"] = {"type": "cjk_bigram", "output_unigrams": True}
+        analysers[_LEXICAL_QUERY] = analysers[_LEXICAL]
+        indexed = ["sparsewell_pairs" if name == "cjk_bigram" else name for name in before]
+        analysers[_LEXICAL] = _analyser(chain.tokenizer, [*indexed, "sparsewell_variants"], character_filters)
+    return {"char_filter": COMPOSING | joiners, "filter": filters | variants, "analyzer": analysers}
 
 
 def lexical_similarity() -> dict[str, Any]:
     """Return the `similarity` settings of an index: BM25 that counts folded forms in the length of a text."""
     return {"default": {"type": "BM25", "discount_overlaps": False}}
+
+
+def join_analyses(*parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return analysis settings that hold the character filters, filters, analysers and normalisers of all parts."""
+    kinds = dict.fromkeys(kind for part in parts for kind in part)
+    return {kind: {name: value for part in parts for name, value in part.get(kind, {}).items()} for kind in kinds}
 
 
 def _analyser(tokenizer: str, filters: list[str], character_filters: list[str]) -> dict[str, Any]:
@@ -170,5 +188,9 @@ def _composed_characters() -> Iterator[str]:
             decomposed = unicodedata.normalize("NFD", chr(code))
             if len(decomposed) > 1 and unicodedata.normalize("NFC", decomposed) == chr(code):
                 yield f"{decomposed}=>{chr(code)}"
-    for apostrophe in _APOSTROPHES:
+    for apostrophe in APOSTROPHES:
         yield f"{apostrophe}=>'"
+
+
+# The definition of the character filter `COMPOSE`.
+COMPOSING: Final[dict[str, Any]] = {COMPOSE: {"type": "mapping", "mappings": list(_composed_characters())}}

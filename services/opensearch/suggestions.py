@@ -15,7 +15,7 @@ import orjson
 
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
-from services.opensearch.languages import WRITTEN_WORDS
+from services.opensearch.languages import COMPOSE, COMPOSING, WRITTEN_WORDS
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
 from services.opensearch.system_indexes import (
     make_index_calls,
@@ -34,12 +34,20 @@ _ANALYSER: Final = "sparsewell_words"
 _NORMALISER: Final = "sparsewell_whole"
 # Case, accents and the number of spaces between words do not matter.
 SUGGEST_ANALYSIS: Final[dict[str, Any]] = {
-    "char_filter": {"sparsewell_spaces": {"type": "pattern_replace", "pattern": "\\s+", "replacement": " "}},
-    "analyzer": {_ANALYSER: {"type": "custom", "tokenizer": "standard", "filter": ["lowercase", "asciifolding"]}},
+    "char_filter": COMPOSING
+    | {"sparsewell_spaces": {"type": "pattern_replace", "pattern": "\\s+", "replacement": " "}},
+    "analyzer": {
+        _ANALYSER: {
+            "type": "custom",
+            "tokenizer": "standard",
+            "char_filter": [COMPOSE],
+            "filter": ["lowercase", "asciifolding"],
+        }
+    },
     "normalizer": {
         _NORMALISER: {
             "type": "custom",
-            "char_filter": ["sparsewell_spaces"],
+            "char_filter": [COMPOSE, "sparsewell_spaces"],
             "filter": ["lowercase", "asciifolding", "trim"],
         }
     },
