@@ -1,12 +1,12 @@
 """Spelling: suggest words of the index for misspelt words of a query.
 
 A correction proposes the closest term of the index for a query word that the index lacks (optimal string alignment
-distance). If the lexical list has hits, only words that are no piece of the encoder are looked up, for example
-"expresso" in "expresso machine". Such a word may occur in a few documents, whose authors misspelt it. It is corrected
-only to a far more frequent word that documents have beside the other words of the query. So a query of common words
-costs nothing, and a word that the encoder knows is never replaced. A suggestion never fails a response: after an error or half
-of the remaining time, the response has none. The query itself is neither changed nor searched again. See
-docs/decisions/0178 and 0255.
+distance). If the lexical list has hits, only words that the encoder does not know are looked up, for example "expresso"
+in "expresso machine". Such a word may occur in a few documents, whose authors misspelt it. It is corrected only to a
+far more frequent word that documents have beside other words of the query. So a query of common words costs nothing,
+and no word that the encoder knows is replaced. A suggestion never fails a response: after an error or half of the
+remaining time, the response has none. The query itself is neither changed nor searched again. See docs/decisions/0178
+and 0255.
 """
 
 import asyncio

@@ -139,7 +139,7 @@ def max_terms(word: str) -> int:
     """Return the largest number of terms that an analyser which follows UAX #29 makes from a word.
 
     A run of letters and digits is one term. Every other character may be a term of its own, for example in Chinese and
-    Japanese. A term with other characters than ASCII may have a folded form beside it.
+    Japanese. There may be twice as many: pairs of characters, and folded forms beside words with accents.
     """
     if word.isascii() and word.isalnum():
         return 1 + len(word) // _MAX_TERM_CHARACTERS
@@ -147,7 +147,12 @@ def max_terms(word: str) -> int:
     for character in word:
         run = run + 1 if _is_joining(character) else 0
         count += run % _MAX_TERM_CHARACTERS <= 1
-    return count if word.isascii() else 2 * count
+    return count if all(map(_has_one_form, word)) else 2 * count
+
+
+def _has_one_form(character: str) -> bool:
+    """Tell whether a character surely has no folded form and is in no pair: ASCII, or from Cyrillic to Georgian."""
+    return character < "\x80" or "\u0400" <= character < "\u1100"
 
 
 def _is_joining(character: str) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from services.errors import InvalidInput
 from services.index_spec import Language
 
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
@@ -138,6 +139,20 @@ def lexical_analysis(language: Language) -> dict[str, Any]:
 def lexical_similarity() -> dict[str, Any]:
     """Return the `similarity` settings of an index: BM25 that counts folded forms in the length of a text."""
     return {"default": {"type": "BM25", "discount_overlaps": False}}
+
+
+def refused_language(error: InvalidInput, language: Language) -> InvalidInput:
+    """Return the error of an index that OpenSearch refused to create; a clear one if it lacks the language's words.
+
+    Lucene finds Thai words with tables of the Java runtime, which a runtime without `jdk.localedata` lacks.
+    """
+    if language != "thai" or error.code != "opensearch_refused":
+        return error
+    return InvalidInput(
+        "language_unavailable",
+        "OpenSearch runs on a Java runtime without the word boundaries of Thai: run it on one with the module "
+        "jdk.localedata, or declare another language.",
+    )
 
 
 def join_analyses(*parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from services.errors import SparsewellError
 from services.index_spec import Language
 from services.opensearch.analysis import analyse_terms_call, max_terms, read_analysed_terms, split_on_white_space
 from services.opensearch.client import Call, SyncSearchClient
-from services.opensearch.languages import LANGUAGES, lexical_analysis
+from services.opensearch.languages import LANGUAGES, lexical_analysis, lexical_field
 from services.settings import Settings
 
 ALPHABETS = (
@@ -69,22 +69,20 @@ SAMPLES: dict[Language, str] = {
 }
 
 
-def analysers(language: Language) -> dict[str, Any]:
-    """Return the analysis of a language under names of its own, so that one index holds all languages."""
-    named: dict[str, Any] = orjson.loads(
-        orjson.dumps(lexical_analysis(language)).replace(b"sparsewell_", f"{language}_".encode())
-    )
+def named(settings: dict[str, Any], language: Language) -> dict[str, Any]:
+    """Return settings of a language under names of its own, so that one index holds all languages."""
+    named: dict[str, Any] = orjson.loads(orjson.dumps(settings).replace(b"sparsewell_", f"{language}_".encode()))
     return named
 
 
 @pytest.fixture
 def search(settings: Settings) -> Iterator[SyncSearchClient]:
     """Create an index with the analysers of all languages, and a field for each."""
-    parts = [analysers(language) for language in LANGUAGES]
+    parts = [named(lexical_analysis(language), language) for language in LANGUAGES]
     analysis: dict[str, Any] = {
         kind: {name: value for part in parts for name, value in part[kind].items()} for kind in parts[0]
     }
-    fields = {language: {"type": "text", "analyzer": f"{language}_lexical"} for language in LANGUAGES}
+    fields = {language: named(lexical_field(language), language) for language in LANGUAGES}
     with closing(SyncSearchClient(settings)) as client:
         if not has_thai(client):
             # the test server's Java lacks the boundaries of Thai words (docs/decisions/0010)
@@ -113,14 +111,31 @@ def test_each_language_has_the_terms_of_opensearch_and_their_folded_forms(
     assert SAMPLES.keys() == set(LANGUAGES)
     for language, text in SAMPLES.items():
         with subtests.test(language=language):
-            own = analyse(search, f"/{settings.index_prefix}", field=language, text=text)
+            pairs = "search_analyzer" in lexical_field(language)  # a text also has single characters
+            how = {"analyzer": f"{language}_lexical_query"} if pairs else {"field": language}
+            own = analyse(search, f"/{settings.index_prefix}", text=text, **how)
             if language == "standard":
                 theirs = analyse(search, "", analyzer="standard", text=text)
             else:
                 theirs = analyse(search, f"/{settings.index_prefix}", analyzer=language, text=text)
             assert set(theirs) <= set(own)
             places = {token[1:] for token in theirs}
-            assert all(token[1:] in places and token[0].isascii() != text.isascii() for token in set(own) - set(theirs))
+            assert all(token[1:] in places for token in own)
+            assert len(own) == len(theirs) or not text.isascii()
+
+
+def test_queries_have_pairs_of_characters_and_texts_single_ones_as_well(
+    search: SyncSearchClient, settings: Settings
+) -> None:
+    for language in ("standard", "cjk"):
+        path, analyser = f"/{settings.index_prefix}", f"{language}_lexical_query"
+        for text, expected in (("東京都", ["東京", "京都"]), ("都", ["都"]), ("한국어 が", ["한국", "국어", "が"])):
+            assert [token[0] for token in analyse(search, path, analyzer=analyser, text=text)] == expected
+        indexed = analyse(search, path, field=language, text="東京都 a")
+        assert sorted(indexed, key=lambda token: token[1:3]) == [
+            ("東", 0, 1, 0), ("東京", 0, 2, 0), ("京", 1, 2, 1), ("京都", 1, 3, 1), ("都", 2, 3, 2),
+            *([("a", 4, 5, 3)] if language == "standard" else []),  # a stop word of OpenSearch's analyser `cjk`
+        ]  # fmt: skip
 
 
 def test_forms_of_a_word_share_their_folded_form(search: SyncSearchClient, settings: Settings) -> None:
@@ -135,12 +150,12 @@ def test_forms_of_a_word_share_their_folded_form(search: SyncSearchClient, setti
         assert terms(language, "L\u2019Étoile") == terms(language, "L'Étoile") == terms(language, "l'étoile")
         assert terms(language, "x\u0331") == ["x\u0331", "x"]  # Unicode has no composed letter
     assert terms("english", "naïve running") == ["naïv", "naiv", "run"]
-    assert terms("standard", "東京都 ｶﾞ") == ["東京", "京都", "ガ"]
+    assert terms("standard", "Αθήνα") == ["αθήνα", "αθηνα"]
     for text in ("Ελλάδα", "йод", "が"):
         assert terms("standard", unicodedata.normalize("NFD", text)) == terms("standard", text)
 
 
-@pytest.mark.parametrize("analyser", ["english", "standard", "french"])
+@pytest.mark.parametrize("analyser", ["english", "standard", "french", "cjk"])
 def test_words_alone_have_the_terms_that_they_have_in_their_text(
     search: SyncSearchClient, settings: Settings, analyser: str
 ) -> None:

@@ -82,6 +82,9 @@ class IndexAnswer(BaseModel):
     dense: DenseIdentity | None = Field(description="dense encoder for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="null: talk is not accepted")
     suggests: bool = Field(description="whether suggestions work; false: the index must be reindexed for them")
+    folds: bool = Field(
+        False, description="whether lexical search folds accents; false: the index must be reindexed for it"
+    )
     created_at: str
     documents: dict[str, int] | None = None
 
