@@ -328,7 +328,7 @@ class IndexAnswer(BaseModel):
         description="whether the index suggests titles and corrections; false: reindex it, an older version made it"
     )
     folds: bool = Field(
-        description="whether lexical search folds accents; false: reindex the index, an older version made it"
+        False, description="whether lexical search folds accents; false: reindex the index, an older version made it"
     )
     created_at: str
     documents: dict[str, int] | None = None
