@@ -25,7 +25,7 @@ _TERM = re.compile(
     r"(?P<term>.*) in \d+\)"
 )
 # Two forms at one place of a phrase.
-_PHRASE_FORMS = re.compile(r"\((\S+ [^)]*)\)")
+_PHRASE_FORMS = re.compile(r"\(([^()]+)\)")
 # The origin of a word's share by field, other than the document's own text.
 _ORIGINS = {
     "title_words": "title",
