@@ -32,7 +32,7 @@ MAX_UNKNOWN_WORDS: Final = 10
 _MAX_SIMILAR_TERMS: Final = 8
 # Shorter words are not corrected: too many terms are close to them.
 MIN_WORD_CHARACTERS: Final = 4
-# The same beside words that occur. In 731 judged queries, corrections of four letters were wrong ("calc", "docx").
+# The same beside words that occur. In judged queries, corrections of four letters were wrong ("calc", "docx").
 MIN_RARE_CHARACTERS: Final = 5
 # A stretch that OpenSearch's term suggester looks up as one word or more; it skips shorter words.
 _LOOKED_UP_WORD: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
