@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
-from services.index_spec import Generation, IndexNames, Language
-from services.opensearch.generations import create_index_body
+from services.index_spec import Language
 from services.settings import Settings
+from tests.integration.older_index import create_older_index
 
 CAFES = {
     "plain": "the cafe opened",
@@ -202,24 +201,11 @@ def test_thai_words_are_found_or_the_runtime_is_named(api: httpx.Client) -> None
         assert ranked(api, path, "หนังสือ") == [{"library"}]
 
 
-def test_an_index_of_an_older_version_keeps_its_analysis(
-    api: httpx.Client, settings: Settings, opensearch_url: str
-) -> None:
+def test_an_index_of_an_older_version_keeps_its_analysis(api: httpx.Client, settings: Settings) -> None:
     """OpenSearch's own analysers remain, and search, marks and corrections work with them."""
     name = f"older{secrets.token_hex(4)}"
     path = f"/v1/indexes/{name}"
-    assert api.put(path, json={}).raise_for_status().json()["folds"] is True
-    physical = IndexNames(settings.index_prefix).physical(name, 1)
-    with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as node:
-        meta = node.get(f"/{physical}/_mapping").json()[physical]["mappings"]["_meta"]["sparsewell"]
-        older = Generation.model_validate({key: value for key, value in meta.items() if key != "folds"})
-        body = create_index_body(older, settings, [older.alias])
-        del body["settings"]["similarity"]
-        body["mappings"]["properties"]["lexical"] = {"type": "text", "analyzer": "english"}
-        body["mappings"]["properties"]["spelling"] |= {"analyzer": "standard"}
-        node.delete(f"/{physical}").raise_for_status()
-        put = node.put(f"/{physical}", content=orjson.dumps(body), headers={"content-type": "application/json"})
-        put.raise_for_status()
+    create_older_index(api, settings, name)
     make(api, "english", CAFES | {"whales": "running whales"}, index=name)
     assert api.get(path).json()["folds"] is False
     assert ranked(api, path, "cafe") == [{"plain"}]
