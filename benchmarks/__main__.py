@@ -28,6 +28,7 @@ BENCHMARKS = {
     "chapters": "quality.chapters",
     "connections": "latency.access_cost",
     "conversation": "quality.conversations",
+    "corrections": "quality.corrections",
     "dense_rerank": "quality.dense_rerank",
     "encoder_speed": "encoders",
     "encoder_training": "encoders",

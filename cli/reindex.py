@@ -64,7 +64,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     talk: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the index's declaration of talk; repeatable")
     ] = None,
-    language: Annotated[str | None, typer.Option(help="analyser of lexical search: english or standard")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="analyser of lexical search: a language such as german, or standard")
+    ] = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; repeatable")] = None,
     convert: Annotated[
         bool, typer.Option("--convert", help="convert stored values to the changed types of fields, as load does")

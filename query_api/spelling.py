@@ -1,13 +1,17 @@
-"""Spelling: suggest words of the index for a query whose lexical list is empty.
+"""Spelling: suggest words of the index for misspelt words of a query.
 
 A correction proposes the closest term of the index for a query word that the index lacks (optimal string alignment
-distance). Other searches do not pay for it, and it never fails a response: after an error or half of the remaining
-time, the response has no suggestion. The query itself is neither changed nor searched again.
+distance). If the lexical list has hits, only words that the encoder does not know are looked up, for example "expresso"
+in "expresso machine". Such a word may occur in a few documents, whose authors misspelt it. It is corrected only to a
+far more frequent word that documents have beside other words of the query. So a query of common words costs nothing,
+and no word that the encoder knows is replaced. A suggestion never fails a response: after an error or half of the
+remaining time, the response has none. The query itself is neither changed nor searched again. See docs/decisions/0178
+and 0255.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -17,17 +21,24 @@ from query_api.search.query_builder import excluded_ids
 from services.errors import SparsewellError
 from services.opensearch.analysis import (
     UnknownWord,
+    blank_stop_words,
     merge_unknown_words,
     read_similar_terms,
     read_term_counts,
     similar_terms_body,
+    split_unusual_words,
     term_counts_body,
 )
 from services.opensearch.queries import SearchPlan
+from services.query.suggest import fold_text
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
 # Words of at least this length may differ by two edits, shorter ones by one.
 _TWO_EDITS_CHARACTERS: Final = 6
+# A piece and one of these is a real word too: an encoder has "bias" and not "biases".
+_ENDINGS: Final = frozenset({"s", "es", "ed", "d", "ing", "ly"})
+# A word that occurs is misspelt if this many times as many documents have the other word.
+_RARE_FACTOR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,8 @@ class Correction:
     end: int
 
 
-async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
-    """Return the `did_you_mean` member of a response, if there is one, for a search whose lexical list is empty.
+async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool) -> dict[str, Any]:
+    """Return the `did_you_mean` member of a response, if there is one, for a search with a lexical list.
 
     Every suggested word occurs in documents that the search may find under its filter.
     """
@@ -49,6 +60,14 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     request = first.request
     if not (request.did_you_mean and request.is_first):
         return {}
+    words, beside = request.query, ""
+    if not lexical_empty:
+        known = {span for context in contexts for span in _known_words(context, request.query)}
+        words, others = split_unusual_words(request.query, known)
+        is_english = all(context.generation.spec.language == "english" for context in contexts)
+        beside = blank_stop_words(others) if is_english else others
+        if not (words.strip() and beside.strip()):
+            return {}
     # A suggestion tells that no document of the index has a word, so document-level security allows no suggestion.
     searched = [context for context in contexts if context.generation.suggests and context.is_unrestricted]
     if not searched:
@@ -56,7 +75,7 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     corrections: list[Correction] = []
     try:
         async with asyncio.timeout((first.timeout - first.stopwatch.passed) / 2):
-            corrections = await _look_up_corrections(searched, request.query)
+            corrections = await _look_up_corrections(searched, words, beside)
     except (SparsewellError, TimeoutError) as error:
         SEARCH_FALLBACKS.labels("spelling", error.code if isinstance(error, SparsewellError) else "timeout").inc()
     first.stopwatch.lap("opensearch")
@@ -66,52 +85,90 @@ async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
     return {"did_you_mean": member}
 
 
-async def _look_up_corrections(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
-    """Look up terms similar to unknown words, and the number of documents that have each."""
+def _known_words(context: SearchContext, text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the encoder's pieces, alone and with an ending.
+
+    Some encoders put white space before a word; it is no part of it.
+    """
+    before = (0, 0)
+    for _, start, end in context.table.spans(text):
+        piece = text[start:end].lstrip()
+        if before[1] == start and piece.lower() in _ENDINGS:
+            yield before[0], end
+        before = end - len(piece), end
+        yield before
+
+
+async def _look_up_corrections(contexts: Sequence[SearchContext], words: str, beside: str) -> list[Correction]:
+    """Look up terms similar to misspelt words, and the number of documents that have each.
+
+    `words`: the query with spaces in place of words that are not looked up. `beside`: its other words; empty: no
+    document has a word of the query.
+    """
     first = contexts[0]
     fields = [context.generation.spec.spelling_field for context in contexts]
     physical = [context.generation.physical for context in contexts]
-    names_and_fields = zip(physical, fields, strict=True)
-    similar = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in names_and_fields]
-    answers = await first.executor.lists(similar)
-    for answer in answers:
-        complete_hits(answer, first.stopwatch)
-    unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
-    if not unknown:
-        return []
-    terms = list(dict.fromkeys(term for word in unknown for term in (word.term, *word.similar_terms)))
-    plans = [
+    similar = [
         SearchPlan(
-            index, term_counts_body(field, terms, context.selection.clauses, excluded_ids(context), first.timeout)
+            index,
+            similar_terms_body(field, words, first.timeout, folds=context.generation.folds, all_words=not beside),
         )
         for context, index, field in zip(contexts, physical, fields, strict=True)
     ]
+    answers = await first.executor.lists(similar)
+    for answer in answers:
+        complete_hits(answer, first.stopwatch)
+    unknown = merge_unknown_words(read_similar_terms(answer, words) for answer in answers)
+    if not unknown:
+        return []
+    plans = [
+        SearchPlan(
+            index,
+            term_counts_body(field, unknown, beside, context.selection.clauses, excluded_ids(context), first.timeout),
+        )
+        for context, index, field in zip(contexts, physical, fields, strict=True)
+    ]
+    typed: Counter[str] = Counter()
     documents: Counter[str] = Counter()
     for answer in await first.executor.lists(plans):
         complete_hits(answer, first.stopwatch)
-        documents.update(read_term_counts(answer, terms))
-    return find_corrections(query, unknown, documents)
+        for total, counts in zip((typed, documents), read_term_counts(answer, unknown), strict=True):
+            total.update(counts)
+    return find_corrections(words, unknown, typed, documents)
 
 
-def find_corrections(query: str, unknown: Iterable[UnknownWord], documents: Mapping[str, int]) -> list[Correction]:
+def find_corrections(
+    query: str, unknown: Iterable[UnknownWord], typed: Mapping[str, int], documents: Mapping[str, int]
+) -> list[Correction]:
     """Return the closest term for each misspelt word that has one; at equal distance the term of most documents.
 
-    `documents` maps a term to the number of visible documents that hold it. A word that occurs is not corrected.
+    `typed` maps a word to the number of visible documents that have it in any form, `documents` a similar term to the
+    number that hold it. A word that occurs is corrected only to a far more frequent term (`_RARE_FACTOR`). Accents are
+    no difference, and the suggestion has the form of the documents.
     """
     corrections = []
     for word in unknown:
-        if documents.get(word.term):
-            continue
-        max_edits = 2 if len(word.term) >= _TWO_EDITS_CHARACTERS else 1
+        letters = fold_text(word.term)
+        max_edits = 2 if len(letters) >= _TWO_EDITS_CHARACTERS else 1
+        counts = _written_forms({term: documents.get(term, 0) for term in word.similar_terms})
+        least = max(1, _RARE_FACTOR * typed.get(word.term, 0))
         candidates = [
-            (edit_distance(word.term, term), -documents[term], term)
-            for term in word.similar_terms
-            if documents.get(term)
+            (edit_distance(letters, fold_text(term)), -count, term) for term, count in counts.items() if count >= least
         ]
         best = min(candidates, default=None)
-        if best is not None and best[0] <= max_edits:
+        if best is not None and 0 < best[0] <= max_edits:
             corrections.append(Correction(query[word.start : word.end], best[2], word.start, word.end))
     return corrections
+
+
+def _written_forms(documents: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of documents by term as it is written: `Böhm` counts for `böhm` and not for its folded form."""
+    written = dict(documents)
+    for term, count in documents.items():
+        folded = fold_text(term)
+        if folded != term and folded in written:
+            written[folded] = max(0, written[folded] - count)
+    return written
 
 
 def apply_corrections(query: str, corrections: Sequence[Correction]) -> str:

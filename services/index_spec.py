@@ -20,6 +20,13 @@ FieldType = Literal["keyword", "text", "number", "date", "boolean"]
 # The source of a document's sparse score: its merged vector, or its best window.
 ScoreBy = Literal["document", "window"]
 WindowStorage = Literal["merged", "nested", "both"]
+# The languages of OpenSearch's analysers.
+Language = Literal[
+    "arabic", "armenian", "basque", "bengali", "brazilian", "bulgarian", "catalan", "cjk", "czech", "danish", "dutch",
+    "english", "estonian", "finnish", "french", "galician", "german", "greek", "hindi", "hungarian", "indonesian",
+    "irish", "italian", "latvian", "lithuanian", "norwegian", "persian", "portuguese", "romanian", "russian", "sorani",
+    "spanish", "standard", "swedish", "thai", "turkish",
+]  # fmt: skip
 _SCORED_BY: dict[WindowStorage, tuple[ScoreBy, ...]] = {
     "merged": ("document",),
     "nested": ("window",),
@@ -144,7 +151,9 @@ class IndexSpec(BaseModel):
         description="searched vectors: `merged`, one for each document; `nested`, one for each window, as nested "
         "documents; or `both`, the default with talk",
     )
-    language: Literal["english", "standard"] = Field("english", description="analyser of lexical search")
+    language: Language = Field(
+        "english", description="analyser of lexical search: a language of OpenSearch, or `standard` without stemming"
+    )
     dense: str | None = Field(
         None, description="dense encoder whose vectors are stored for reranking; null: no vectors"
     )
@@ -219,6 +228,7 @@ class Generation(BaseModel):
         False, description="titles and words are indexed for suggestions; false for generations made before that"
     )
     titles: bool = Field(False, description="the words of titles are also indexed on their own")
+    folds: bool = Field(False, description="lexical search folds accents; false for generations made before that")
     frequencies: int = Field(
         0, ge=0, description="version of the piece frequencies that query weights are adapted to; 0: not adapted"
     )

@@ -186,12 +186,13 @@ class WordCorrector:
     def corrected(self, word: str, field: str | None = None) -> str | None:
         """Return the suggested word, or None."""
         field = field or self._words
-        unknown = read_similar_terms(self._send(similar_terms_body(field, word, _TIMEOUT_SECONDS)), word)
-        terms = list(dict.fromkeys(term for one in unknown for term in (one.term, *one.similar_terms)))
-        if not terms:
+        similar = similar_terms_body(field, word, _TIMEOUT_SECONDS, folds=True, all_words=True)
+        unknown = read_similar_terms(self._send(similar), word)
+        if not unknown:
             return None
-        documents = read_term_counts(self._send(term_counts_body(field, terms, (), (), _TIMEOUT_SECONDS)), terms)
-        return next((one.suggested for one in find_corrections(word, unknown, documents)), None)
+        counts = term_counts_body(field, unknown, "", (), (), _TIMEOUT_SECONDS)
+        typed, documents = read_term_counts(self._send(counts), unknown)
+        return next((one.suggested for one in find_corrections(word, unknown, typed, documents)), None)
 
     def stem(self, word: str) -> str:
         """Return the stem that lexical search uses for a word."""

@@ -139,6 +139,7 @@ def describe_changes(source: Generation, target: Generation) -> list[str]:
         ("fields", source.spec.fields, target.spec.fields),
         ("suggests", source.suggests, target.suggests),
         ("titles", source.titles, target.titles),
+        ("folds", source.folds, target.folds),
     ):
         if old != new:
             lines.append(f"{name}: {old} -> {new}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from indexer.reindex.follower import Dispatch, Follower, make_queue_dispatch
 from services.dates import now_ms
-from services.errors import BackendUnavailable, Conflict, NotFound, SparsewellError
+from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import (
@@ -37,6 +37,7 @@ from services.opensearch.generations import (
     swap_alias_call,
     unblock_writes_call,
 )
+from services.opensearch.languages import refused_language
 from services.opensearch.reindex import ReindexRecord, ReindexRecords
 from services.queue.messages import Publisher
 from services.settings import Settings
@@ -147,6 +148,8 @@ class Reindexing:
                     "already_exists",
                     f"OpenSearch has an index {record.target.physical!r} of another reindexing: remove it.",
                 ) from None
+        except InvalidInput as error:
+            raise refused_language(error, record.target.spec.language) from None
 
     def follow_until_caught_up(
         self, follower: Follower, seconds: float, report: Callable[[ReindexProgress], None]

@@ -30,6 +30,7 @@ from services.opensearch.generations import (
     read_generations,
     read_state_counts,
 )
+from services.opensearch.languages import refused_language
 
 indexes_router = APIRouter(prefix="/v1/indexes", tags=["indexes"], route_class=JsonRoute)
 
@@ -50,6 +51,7 @@ def _describe_index(generation: Generation, counts: dict[str, int] | None = None
         "talk": None if spec.talk is None else spec.talk.model_dump(),
         "dense": None if generation.dense is None else generation.dense.model_dump(),
         "suggests": generation.suggests,
+        "folds": generation.folds,
         "created_at": generation.created_at,
     }
     return answer if counts is None else answer | {"documents": counts}
@@ -89,6 +91,8 @@ async def create_index(index: str, app: WithApp, spec: IndexSpec | None = None) 
         except Conflict:  # Another request has just created it.
             app.forget(index)
             existing = await _find_generation(app, index)
+        except InvalidInput as error:
+            raise refused_language(error, declared.language) from None
         else:
             return json_response(_describe_index(generation), 201)
     if existing is None:

@@ -327,6 +327,9 @@ class IndexAnswer(BaseModel):
     suggests: bool = Field(
         description="whether the index suggests titles and corrections; false: reindex it, an older version made it"
     )
+    folds: bool = Field(
+        False, description="whether lexical search folds accents; false: reindex the index, an older version made it"
+    )
     created_at: str
     documents: dict[str, int] | None = None
 

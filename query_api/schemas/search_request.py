@@ -232,7 +232,7 @@ class SearchRequest(BaseModel):
         True,
         description="apply the curation rules of the index: synonyms, pinned and hidden results, term weights, boosts",
     )
-    did_you_mean: StrictBool = Field(True, description="if the lexical list is empty, suggest words of the index")
+    did_you_mean: StrictBool = Field(True, description="suggest words of the index for misspelt words")
     learn: StrictBool = Field(
         True, description="count the query, if the service learns frequent queries; false for a half-typed query"
     )

@@ -302,7 +302,7 @@ class SearchAnswer(BaseModel):
     feedback: FeedbackDocuments | None = None
     did_you_mean: DidYouMean | None = Field(
         None,
-        description="if the lexical list is empty and the index has similar words",
+        description="if a word of the query is misspelt and the index has a similar word",
     )
     facets: dict[str, FacetCounts] | None = None
     counted: CountedDocuments | None = None

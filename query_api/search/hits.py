@@ -6,7 +6,7 @@ alternatives only the best counts, as in Lucene's DisjunctionMaxQuery.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from query_api.schemas.search_request import HitUnit
@@ -16,11 +16,16 @@ from services.encoders.query_table import QueryTable
 from services.encoders.vectors import EMPTY_VECTOR
 from services.opensearch.stored_document import document_vector, read_windows
 from services.query.expansion import QUERY_ORIGIN, QueryBlend
+from services.query.suggest import fold_text
 
-# The line of one term in Lucene's explanation; its value is the term's share of the score.
+# The line of one term in Lucene's explanation; its value is the term's share of the score. A word with accents has two
+# terms, its own and its folded form.
 _TERM = re.compile(
-    r"weight\((?P<field>lexical|title_words|chapter_titles|chapters\.words|window_vectors\.words):(?P<term>.*) in \d+\)"
+    r"weight\((?P<forms>Synonym\()?(?P<field>lexical|title_words|chapter_titles|chapters\.words|window_vectors\.words):"
+    r"(?P<term>.*) in \d+\)"
 )
+# Two forms at one place of a phrase.
+_PHRASE_FORMS = re.compile(r"\(([^()]+)\)")
 # The origin of a word's share by field, other than the document's own text.
 _ORIGINS = {
     "title_words": "title",
@@ -150,7 +155,12 @@ def word_shares(shares: Mapping[tuple[str, str], float]) -> dict[str, float]:
 def _term_shares(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], float]]:
     match = _TERM.match(str(node.get("description", "")))
     if match:
-        yield (match["field"], match["term"]), float(node["value"])
+        term = match["term"]
+        if match["forms"]:
+            term = _common_form(term.removesuffix(")").split(f" {match['field']}:"))
+        elif term.startswith('"'):
+            term = _PHRASE_FORMS.sub(lambda forms: _common_form(forms[1].split()), term)
+        yield (match["field"], term), float(node["value"])
         return
     parts = node.get("details", ())
     if parts and str(node.get("description", "")).startswith("max of:"):
@@ -158,6 +168,15 @@ def _term_shares(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], flo
         parts = [max(parts, key=lambda part: float(part["value"]))]
     for part in parts:
         yield from _term_shares(part)
+
+
+def _common_form(forms: Sequence[str]) -> str:
+    """Return the folded one of the two forms of a word: the word has it in every spelling.
+
+    A stemmer may remove the accents of both. The form that it shortened less is then the folded one, because it
+    recognises the ends of words by their accents.
+    """
+    return max(forms, key=lambda form: (fold_text(form) == form, len(form)))
 
 
 def _largest_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

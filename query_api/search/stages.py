@@ -276,8 +276,8 @@ async def respond(result: SearchResult) -> Response:
     response |= retrieved.counts
     if request.total:
         response |= await count_total(contexts)
-    if retrieved.lexical_empty:
-        response |= await did_you_mean(contexts)
+    if first.mode != "sparse":
+        response |= await did_you_mean(contexts, lexical_empty=retrieved.lexical_empty)
     if result.reranking is not None:
         response["rerank"] = result.reranking
     if request.explain:

@@ -8,7 +8,7 @@ See docs/decisions/0170 (highlights) and 0178 (suggestions).
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from services.opensearch.client import Call
+from services.opensearch.languages import APOSTROPHES, FOLDED_WORDS
 from services.opensearch.queries import Clause, add_filter, build_search_body
 
 # OpenSearch's default of `index.analyze.max_token_count`: a request that gives more terms fails.
@@ -31,6 +32,8 @@ MAX_UNKNOWN_WORDS: Final = 10
 _MAX_SIMILAR_TERMS: Final = 8
 # Shorter words are not corrected: too many terms are close to them.
 MIN_WORD_CHARACTERS: Final = 4
+# The same beside words that occur. In judged queries, corrections of four letters were wrong ("calc", "docx").
+MIN_RARE_CHARACTERS: Final = 5
 # A stretch that OpenSearch's term suggester looks up as one word or more; it skips shorter words.
 _LOOKED_UP_WORD: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
 
@@ -48,7 +51,8 @@ _ENGLISH_STOP_WORDS: Final = """
 STOP_WORDS: Final = frozenset(_ENGLISH_STOP_WORDS.split())
 # Lucene's standard tokeniser joins letters around an apostrophe, a full stop, a colon and a middle dot (UAX #29,
 # MidNumLet and MidLetter): "np.all" is one word. Here a hyphen joins as well, so "check-in" keeps both of its words.
-_TOKEN: Final = re.compile(r"\w+(?:['’.:·-]\w+)*")
+_TOKEN: Final = re.compile(rf"\w+(?:['{APOSTROPHES}.:·-]\w+)*")
+_APOSTROPHE: Final = re.compile(f"[{APOSTROPHES}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def blank_stop_words(text: str) -> str:
 
 def is_stop_word(word: str) -> bool:
     """Return whether a word is a function word, in any case, alone or with the end of a contraction ("what's")."""
-    lower = word.lower().replace("’", "'")
+    lower = _APOSTROPHE.sub("'", word.lower())
     return lower in STOP_WORDS or lower.partition("'")[0] in STOP_WORDS
 
 
@@ -135,7 +139,7 @@ def max_terms(word: str) -> int:
     """Return the largest number of terms that an analyser which follows UAX #29 makes from a word.
 
     A run of letters and digits is one term. Every other character may be a term of its own, for example in Chinese and
-    Japanese.
+    Japanese. There may be twice as many: pairs of characters, and folded forms beside words with accents.
     """
     if word.isascii() and word.isalnum():
         return 1 + len(word) // _MAX_TERM_CHARACTERS
@@ -143,7 +147,12 @@ def max_terms(word: str) -> int:
     for character in word:
         run = run + 1 if _is_joining(character) else 0
         count += run % _MAX_TERM_CHARACTERS <= 1
-    return count
+    return count if all(map(_has_one_form, word)) else 2 * count
+
+
+def _has_one_form(character: str) -> bool:
+    """Tell whether a character surely has no folded form and is in no pair: ASCII, or from Cyrillic to Georgian."""
+    return character < "\x80" or "\u0400" <= character < "\u1100"
 
 
 def _is_joining(character: str) -> bool:
@@ -190,17 +199,38 @@ def _is_in_basic_plane(text: str) -> bool:
     return text.isascii() or max(text) <= "\uffff"
 
 
-def similar_terms_body(field: str, text: str, timeout: float) -> dict[str, Any]:
-    """Build the body of a search that finds similar terms for each word that the field does not contain.
+def similar_terms_body(field: str, text: str, timeout: float, *, folds: bool, all_words: bool) -> dict[str, Any]:
+    """Build the body of a search that finds similar terms for words of a text. The search matches no documents.
 
-    The search matches no documents. A term may differ from its word by two edits. `timeout` is in seconds. The first
-    `MAX_UNKNOWN_WORDS` words that are long enough are looked up: each one walks the term dictionary, which no timeout
-    interrupts.
+    With `all_words` each word that the field lacks is looked up, and a term may differ from it by two edits. Otherwise,
+    longer words are looked up that at most one document in 100 has, for more frequent terms that differ by one edit and
+    not in the first letter. With `folds` the words lose their accents; the field has the folded forms as well.
+    `timeout` is in seconds. The first `MAX_UNKNOWN_WORDS` words that are long enough are looked up: each one walks the
+    term dictionary, which no timeout interrupts.
     """
-    term = {"field": field, "suggest_mode": "missing", "size": _MAX_SIMILAR_TERMS, "shard_size": 5 * _MAX_SIMILAR_TERMS}
-    term |= {"prefix_length": 0, "min_word_length": MIN_WORD_CHARACTERS, "max_edits": 2}
+    size = {"size": _MAX_SIMILAR_TERMS, "shard_size": 5 * _MAX_SIMILAR_TERMS}
+    words = (
+        {"suggest_mode": "missing", "prefix_length": 0, "min_word_length": MIN_WORD_CHARACTERS, "max_edits": 2}
+        if all_words
+        else {"suggest_mode": "popular", "prefix_length": 1, "min_word_length": MIN_RARE_CHARACTERS, "max_edits": 1}
+    )
+    term = {"field": field} | size | words | ({"analyzer": FOLDED_WORDS} if folds else {})
     suggest = {"text": _looked_up_text(text), "words": {"term": term}}
     return build_search_body({"match_none": {}}, 0, False, timeout) | {"suggest": suggest}
+
+
+def split_unusual_words(text: str, known: Collection[tuple[int, int]]) -> tuple[str, str]:
+    """Return the unusual words of a text and its other words, each with spaces in place of the rest.
+
+    A word is unusual if it has only letters, is long enough to correct and is not `known`: (start, end) of the words
+    that an encoder has as pieces. These include the common words of its language.
+    """
+    unusual, others = list(" " * len(text)), list(text)
+    for match in _TOKEN.finditer(text):
+        start, end = match.span()
+        if match[0].isalpha() and end - start >= MIN_RARE_CHARACTERS and (start, end) not in known:
+            unusual[start:end], others[start:end] = others[start:end], unusual[start:end]
+    return "".join(unusual), "".join(others)
 
 
 def _looked_up_text(text: str) -> str:
@@ -234,18 +264,43 @@ def merge_unknown_words(by_index: Iterable[Sequence[UnknownWord]]) -> list[Unkno
 
 
 def term_counts_body(
-    field: str, terms: Sequence[str], clauses: Sequence[Clause], excluded_ids: Sequence[str], timeout: float
+    field: str,
+    words: Sequence[UnknownWord],
+    beside: str,
+    clauses: Sequence[Clause],
+    excluded_ids: Sequence[str],
+    timeout: float,
 ) -> dict[str, Any]:
-    """Build the body of a search that counts for each term the matching documents that pass the filter."""
-    search = build_search_body(add_filter({"terms": {field: list(terms)}}, clauses, excluded_ids), 0, False, timeout)
-    by_term = {str(at): {"term": {field: term}} for at, term in enumerate(terms)}
-    return search | {"aggs": {"terms": {"filters": {"filters": by_term}}}}
+    """Build the body of a search that counts the documents of misspelt words and of their similar terms.
+
+    Only documents that pass the filter count. A word counts in each form that lexical search finds for it. A similar
+    term counts as it is, and with `beside` only in documents that have a word of this text as well.
+    """
+    typed, similar = _distinct_terms(words)
+    of_word: dict[str, Clause] = {term: {"match": {"lexical": term}} for term in typed}
+    others: list[Clause] = [{"match": {"lexical": beside}}] if beside else []
+    filters = {f"typed{at}": of_word[term] for at, term in enumerate(typed)} | {
+        f"similar{at}": {"bool": {"filter": [{"term": {field: term}}, *others]}} for at, term in enumerate(similar)
+    }
+    query = {"bool": {"should": [{"terms": {field: similar}}, *of_word.values()]}}
+    search = build_search_body(add_filter(query, clauses, excluded_ids), 0, False, timeout)
+    return search | {"aggs": {"terms": {"filters": {"filters": filters}}}}
 
 
-def read_term_counts(answer: Mapping[str, Any], terms: Sequence[str]) -> dict[str, int]:
-    """Read the count of each term from an answer to `term_counts_body`."""
+def read_term_counts(answer: Mapping[str, Any], words: Sequence[UnknownWord]) -> tuple[dict[str, int], dict[str, int]]:
+    """Read the documents of each word and of each similar term from an answer to `term_counts_body`."""
     buckets = answer["aggregations"]["terms"]["buckets"]
-    return {term: buckets[str(at)]["doc_count"] for at, term in enumerate(terms)}
+    typed, similar = _distinct_terms(words)
+    return (
+        {term: buckets[f"typed{at}"]["doc_count"] for at, term in enumerate(typed)},
+        {term: buckets[f"similar{at}"]["doc_count"] for at, term in enumerate(similar)},
+    )
+
+
+def _distinct_terms(words: Sequence[UnknownWord]) -> tuple[list[str], list[str]]:
+    """Return the distinct terms of words, and of all similar terms."""
+    similar = dict.fromkeys(term for word in words for term in word.similar_terms)
+    return list(dict.fromkeys(word.term for word in words)), list(similar)
 
 
 def _characters_by_utf16_unit(text: str) -> list[int]:

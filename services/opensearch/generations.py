@@ -20,6 +20,7 @@ from services.encoders.manifest import DenseIdentity, Manifest
 from services.errors import NotFound
 from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, ScoreBy
 from services.opensearch.client import Call
+from services.opensearch.languages import join_analyses, lexical_analysis, lexical_field, lexical_similarity
 from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, chapter_mapping, talk_mapping
 from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD
 from services.settings import Settings
@@ -84,6 +85,7 @@ def new_generation(
         token=uuid4().hex[:12],
         suggests=True,
         titles=True,
+        folds=True,
     )
 
 
@@ -101,7 +103,8 @@ def create_index_body(generation: Generation, settings: Settings, aliases: list[
             "refresh_interval": settings.refresh_interval,
             # fsync before each answer: a 202 promises that the raw document is on disk
             "translog.durability": "request",
-            "analysis": SUGGEST_ANALYSIS,
+            "analysis": join_analyses(SUGGEST_ANALYSIS, lexical_analysis(generation.spec.language)),
+            "similarity": lexical_similarity(),
         },
         "mappings": {
             "dynamic": "strict",
@@ -123,7 +126,7 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
     the spelling field corrects words: see `services.opensearch.suggestions`.
     """
     spec = generation.spec
-    words = {"type": "text", "analyzer": spec.language}
+    words = lexical_field(spec.language)
     window = {"sparse": _RANK_FEATURES_FIELD}
     if spec.talk is not None:
         window["words"] = words  # lexical search of passages

@@ -15,6 +15,7 @@ import orjson
 
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
+from services.opensearch.languages import COMPOSE, COMPOSING, WRITTEN_WORDS
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
 from services.opensearch.system_indexes import (
     make_index_calls,
@@ -33,12 +34,20 @@ _ANALYSER: Final = "sparsewell_words"
 _NORMALISER: Final = "sparsewell_whole"
 # Case, accents and the number of spaces between words do not matter.
 SUGGEST_ANALYSIS: Final[dict[str, Any]] = {
-    "char_filter": {"sparsewell_spaces": {"type": "pattern_replace", "pattern": "\\s+", "replacement": " "}},
-    "analyzer": {_ANALYSER: {"type": "custom", "tokenizer": "standard", "filter": ["lowercase", "asciifolding"]}},
+    "char_filter": COMPOSING
+    | {"sparsewell_spaces": {"type": "pattern_replace", "pattern": "\\s+", "replacement": " "}},
+    "analyzer": {
+        _ANALYSER: {
+            "type": "custom",
+            "tokenizer": "standard",
+            "char_filter": [COMPOSE],
+            "filter": ["lowercase", "asciifolding"],
+        }
+    },
     "normalizer": {
         _NORMALISER: {
             "type": "custom",
-            "char_filter": ["sparsewell_spaces"],
+            "char_filter": [COMPOSE, "sparsewell_spaces"],
             "filter": ["lowercase", "asciifolding", "trim"],
         }
     },
@@ -54,7 +63,9 @@ COMPLETION_FIELDS: Final[dict[str, Any]] = {
     "whole": {"type": "keyword", "normalizer": _NORMALISER, "ignore_above": MAX_TITLE_CHARACTERS},
 }
 # The unstemmed words, for spelling; without positions and norms, which no query uses.
-WORDS_FIELD: Final[dict[str, Any]] = {"type": "text", "analyzer": "standard", "index_options": "docs", "norms": False}
+WORDS_FIELD: Final[dict[str, Any]] = {
+    "type": "text", "analyzer": WRITTEN_WORDS, "index_options": "docs", "norms": False,
+}  # fmt: skip
 _KEYWORD_FIELD: Final = {"type": "keyword"}
 _QUERY_LOG_PROPERTIES: Final[dict[str, Any]] = {
     "index": _KEYWORD_FIELD,

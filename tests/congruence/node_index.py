@@ -13,7 +13,7 @@ from services.documents.document import raw_version
 from services.encoders.manifest import WindowSettings
 from services.encoders.query_table import QueryVector
 from services.encoders.vectors import SparseVector
-from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, WindowStorage
+from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, Language, WindowStorage
 from services.opensearch.bulk import Verdict, WriteOutcome, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, delete_generations_call, refresh_call
@@ -95,6 +95,7 @@ def fresh_index(
     shards: int = 1,
     fields: Mapping[str, FieldType] | None = None,
     windows: WindowStorage = "merged",
+    language: Language = "english",
 ) -> Iterator[NodeIndex]:
     """Create an empty index and delete it at the end."""
     names = IndexNames(f"t{uuid.uuid4().hex[:12]}")
@@ -102,7 +103,7 @@ def fresh_index(
         index="congruence",
         number=1,
         physical=names.physical("congruence", 1),
-        spec=IndexSpec(document_top_k=document_top_k, fields=dict(fields or {}), windows=windows),
+        spec=IndexSpec(document_top_k=document_top_k, fields=dict(fields or {}), windows=windows, language=language),
         encoder=EncoderIdentity(name="random", fingerprint="0" * 16),
         window=WindowSettings(pieces=128, overlap=0),
         created_at="2000-01-01T00:00:00+00:00",

@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from infra import processes
 from infra.processes import ChildProcess
 from services.settings import Settings
 from tests.integration.indexer.reindexing import another_encoder, run_command
+from tests.integration.older_index import create_older_index
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., ChildProcess]
@@ -147,8 +149,6 @@ def test_a_new_encoder_while_writes_go_on_loses_nothing_and_is_never_down(
 def test_pruning_copies_vectors_and_needs_no_encoder(
     notes: httpx.Client, worker: ChildProcess, command: Callable[..., str]
 ) -> None:
-    from infra import processes
-
     processes.stop_child(worker, 0)
     before = search(notes, "number 17")
     said = command("reindex", "notes", "--top-k", "300", "--language", "standard")
@@ -160,11 +160,29 @@ def test_pruning_copies_vectors_and_needs_no_encoder(
     assert search(notes, "number 17") == before
 
 
+def test_an_index_of_an_older_version_is_folded_without_an_encoder(
+    api: httpx.Client, settings: Settings, worker: ChildProcess, command: Callable[..., str], eventually: Eventually
+) -> None:
+    create_older_index(api, settings, "notes")
+    documents = [{"id": "accent", "text": "a café"}, {"id": "plain", "text": "a cafe"}]
+    api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
+    eventually(lambda: counts(api)["encoded"] == 2, 60, "both are encoded")
+    assert search(api, "cafe", mode="lexical") == ["plain"]
+    processes.stop_child(worker, 0)
+    said = command("reindex", "notes")
+    assert "folds: False -> True" in said
+    assert "vectors: copied" in said
+    time.sleep(2.1)  # an API caches the old generation for two seconds
+    assert search(api, "cafe", mode="lexical") == ["plain", "accent"]
+    assert search(api, "café", mode="lexical") == ["accent", "plain"]
+    command("generations", "rollback", "notes")
+    time.sleep(2.1)
+    assert search(api, "cafe", mode="lexical") == ["plain"]
+
+
 def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
     api: httpx.Client, worker: ChildProcess, command: Callable[..., str], eventually: Eventually
 ) -> None:
-    from infra import processes
-
     api.put("/v1/indexes/notes", json={"window": {"pieces": 16, "overlap": 4}}).raise_for_status()
     texts = [f"topic {i % 5} at the beginning {'and filler ' * 20} and number {i} at the end" for i in range(30)]
     documents = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
@@ -194,8 +212,6 @@ def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
 def test_another_window_is_encoded_again_in_this_process(
     notes: httpx.Client, worker: ChildProcess, command: Callable[..., str]
 ) -> None:
-    from infra import processes
-
     processes.stop_child(worker, 0)
     said = command("reindex", "notes", "--window", "16", "--overlap", "4", "--encode-here")
     assert "vectors: encoded again" in said

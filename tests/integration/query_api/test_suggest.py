@@ -26,11 +26,21 @@ TITLES = {
     "learning": "Machine learning",
     "kill": "A Time to Kill",
     "cafe": "Café Society",
+    "star": "L\u2019E\u0301toile du Nord",
     "moby": "Moby-Dick",
     "secret": "Machinations of the Board",
     "opening": "Opening hours",
     "long": "Machine " + "very " * 60,
     "empty": "",
+}
+# The words "expresso", "quokka" and "skarns" are no pieces of the encoder.
+RARE_TEXTS = {
+    "misspelt": "An expresso machine.",
+    "rare": "A quokka rests.",
+    "bohm": "Böhm wrote about whales.",
+    "skarn": "Skarn is a rock.",
+    "other": "A rock of skarn.",
+    **{f"skirns{n}": "Skirns of rock." for n in range(10)},
 }
 PATH = "/v1/indexes/books/suggest"
 
@@ -47,6 +57,11 @@ def api(new_service: NewService) -> Iterator[httpx.Client]:
         ]
         job = client.post("/v1/indexes/books/documents", json=documents).raise_for_status().json()["job"]["id"]
         client.get(f"/v1/jobs/{job}").raise_for_status()  # (the job status refreshes the index)
+        client.put("/v1/indexes/rare", json={}).raise_for_status()
+        texts = {f"espresso{n}": "An espresso machine." for n in range(10)} | RARE_TEXTS
+        client.post("/v1/indexes/rare/documents", json=[{"id": key, "text": text} for key, text in texts.items()])
+        job = client.put("/v1/indexes/rare/documents/end", json={"text": "end"}).raise_for_status().json()["job"]["id"]
+        client.get(f"/v1/jobs/{job}").raise_for_status()
         client.put("/v1/indexes/plain", json={"language": "standard"}).raise_for_status()
         other = [{"id": "r", "text": "A rhinoceros."}]
         job = client.post("/v1/indexes/plain/documents", json=other).raise_for_status().json()["job"]["id"]
@@ -69,7 +84,9 @@ def test_titles_that_begin_so_then_titles_that_have_the_words(api: httpx.Client)
     assert texts(api, "machine the") == ["The Time Machine"]
     assert texts(api, "time ") == ["A Time to Kill", "The Time Machine"]
     assert texts(api, "tim ", fuzzy=False) == []  # a whole word
-    assert texts(api, "CAFE soc") == texts(api, "café") == ["Café Society"]
+    for typed in ("CAFE soc", "café", "cafe\u0301"):
+        assert texts(api, typed) == ["Café Society"]
+    assert texts(api, "l\u02bcetoile") == texts(api, "L'E\u0301toile") == ["L\u2019E\u0301toile du Nord"]
     assert texts(api, "moby d") == texts(api, "dick") == ["Moby-Dick"]
     assert texts(api, "m", size=2) == ["Machinations of the Board", "Machine learning"]
     assert texts(api, "experiment") == [], "titles alone"
@@ -156,12 +173,56 @@ def test_batches_and_several_indexes_have_it_too(api: httpx.Client) -> None:
         assert across["did_you_mean"]["query"] == "rhinoceros"
 
 
-def test_only_where_the_keyword_list_is_empty_and_nothing_else_pays(
-    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rare_word_beside_known_ones_is_corrected(api: httpx.Client) -> None:
+    def suggested(query: str, **options: Any) -> str | None:
+        answer = searched(api, query, "/v1/indexes/rare/search", **({"mode": "lexical"} | options))
+        assert answer["query"] == query
+        assert answer["hits"], "the other words find documents"
+        member = answer.get("did_you_mean")
+        return None if member is None else str(member["query"])
+
+    assert suggested("expresso machine") == "espresso machine"  # a document has it, ten times as many the other word
+    assert suggested("expresso machine", mode="hybrid") == "espresso machine"
+    assert suggested("the Espreso machine") == "the espresso machine"  # no document has it
+    assert suggested("espresso machine") is None
+    assert suggested("expresso") is None  # no other word says that it means the machine
+    assert suggested("expresso whales") is None  # no document has the other word beside whales
+    assert suggested("quokka rests") is None
+    assert suggested("skarns rock") is None  # its stem occurs
+    assert suggested("machines") is None
+    assert suggested("expresso machine", filter={"field": "_id", "is": "misspelt"}) is None
+
+
+def test_a_real_word_is_not_replaced_by_another(api: httpx.Client) -> None:
+    """A piece of the encoder is a real word, however rare. The control is a word that is no piece."""
+    texts = {f"d{n}": "The desert sand." for n in range(20)} | {"dessert": "A dessert of sand."}
+    name = f"sand{secrets.token_hex(4)}"
+    api.put(f"/v1/indexes/{name}", json={}).raise_for_status()
+    body = [{"id": key, "text": text} for key, text in texts.items()]
+    job = api.post(f"/v1/indexes/{name}/documents", json=body).raise_for_status().json()["job"]["id"]
+    api.get(f"/v1/jobs/{job}").raise_for_status()
+    path = f"/v1/indexes/{name}/search"
+    assert "did_you_mean" not in searched(api, "dessert sand", path, mode="lexical")
+    assert searched(api, "deserrt sand", path, mode="lexical")["did_you_mean"]["query"] == "desert sand"
+
+
+def test_accents_are_no_mistake_and_corrections_have_them(api: httpx.Client) -> None:
+    path = "/v1/indexes/rare/search"
+    for query in ("Bohm", "böhm", "BO\u0308HM"):
+        answer = searched(api, query, path, mode="lexical")
+        assert [hit["id"] for hit in answer["hits"]] == ["bohm"]
+        assert "did_you_mean" not in answer
+    for query in ("Bohmm", "Böhmm", "Bo\u0308hmm"):
+        answer = searched(api, query, path, mode="lexical")
+        assert answer["did_you_mean"]["query"] == "böhm"
+        word = answer["did_you_mean"]["words"][0]
+        assert query[word["start"] : word["end"]] == word["typed"] == query
+
+
+def test_common_words_cost_nothing_more(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sent(monkeypatch)
     for query, options in (
-        ("experimnt photosynthesis", {}),  # the query has a hit
+        ("experiment machine", {}),  # pieces of the encoder
         ("experimnt", {"mode": "sparse"}),  # the encoder knows parts of words
         ("experimnt", {"did_you_mean": False}),
         ("experimnt", {"offset": 10}),

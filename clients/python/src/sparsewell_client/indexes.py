@@ -7,6 +7,12 @@ from pydantic import BaseModel, Field
 from sparsewell_client.search_request import RequestModel
 
 FieldType = Literal["keyword", "text", "number", "date", "boolean"]
+Language = Literal[
+    "arabic", "armenian", "basque", "bengali", "brazilian", "bulgarian", "catalan", "cjk", "czech", "danish", "dutch",
+    "english", "estonian", "finnish", "french", "galician", "german", "greek", "hindi", "hungarian", "indonesian",
+    "irish", "italian", "latvian", "lithuanian", "norwegian", "persian", "portuguese", "romanian", "russian", "sorani",
+    "spanish", "standard", "swedish", "thai", "turkish",
+]  # fmt: skip
 
 
 class WindowSettings(RequestModel):
@@ -45,7 +51,7 @@ class IndexSpec(RequestModel):
         description="vectors to search: one merged vector a document, one for each window, or both "
         "(the default for talk)",
     )
-    language: Literal["english", "standard"] = Field("english", description="analyser of lexical search")
+    language: Language = Field("english", description="analyser of lexical search; `standard` does not stem")
     dense: str | None = Field(None, description="dense encoder whose vectors are stored for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="accept talk; an empty object takes the defaults")
     adapt_weights: bool = Field(True, description="adapt the weights of query pieces to the documents of the index")
@@ -76,6 +82,9 @@ class IndexAnswer(BaseModel):
     dense: DenseIdentity | None = Field(description="dense encoder for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="null: talk is not accepted")
     suggests: bool = Field(description="whether suggestions work; false: the index must be reindexed for them")
+    folds: bool = Field(
+        False, description="whether lexical search folds accents; false: the index must be reindexed for it"
+    )
     created_at: str
     documents: dict[str, int] | None = None
 

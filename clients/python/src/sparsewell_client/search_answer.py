@@ -257,7 +257,7 @@ class SearchAnswer(BaseModel):
     curation: CurationApplied | None = None
     rerank: Reranked | None = None
     feedback: FedBack | None = None
-    did_you_mean: DidYouMean | None = Field(None, description="only when the lexical list is empty")
+    did_you_mean: DidYouMean | None = Field(None, description="only when a word is misspelt")
     facets: dict[str, FacetCounts] | None = None
     counted: CountedDocuments | None = None
 
@@ -281,7 +281,7 @@ class AcrossAnswer(BaseModel):
     total: TotalHits | None = Field(None, description="over all indexes, for a search with `total`")
     timings_ms: Timings
     curation: dict[str, CurationApplied] | None = Field(None, description="by index, for indexes with rules")
-    did_you_mean: DidYouMean | None = Field(None, description="only when the lexical list is empty")
+    did_you_mean: DidYouMean | None = Field(None, description="only when a word is misspelt")
     pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")
     facets: dict[str, FacetCounts] | None = Field(None, description="over all indexes")
     counted: CountedDocuments | None = None

@@ -170,7 +170,7 @@ class SearchRequest(RequestModel):
     rerank: Rerank | None = Field(None, description="rerank the best documents by a second score")
     explain: bool = Field(False, description="return matching pieces and their contributions")
     curation: bool = Field(True, description="apply the rules of the index")
-    did_you_mean: bool = Field(True, description="suggest corrections when the lexical list is empty")
+    did_you_mean: bool = Field(True, description="suggest corrections of misspelt words")
     learn: bool = Field(True, description="count this query among frequent queries; false for half-typed queries")
     fields: list[str] = Field(
         default=["title", "metadata"],

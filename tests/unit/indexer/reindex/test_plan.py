@@ -27,6 +27,12 @@ def test_what_is_not_named_stays() -> None:
     assert describe_changes(OLD, new)[-1] == "vectors: copied"
 
 
+def test_an_index_of_an_older_version_gets_folded_words() -> None:
+    older = OLD.model_copy(update={"folds": False})
+    new = plan_generation(NAMES, older, 2, GenerationChanges(), STANDIN)
+    assert describe_changes(older, new) == ["folds: False -> True", "vectors: copied"]
+
+
 def test_another_encoder_and_half_a_window() -> None:
     assert plan(GenerationChanges(encoder="other"), OTHER).encoder.fingerprint == "f" * 16
     new = plan(GenerationChanges(window_pieces=100))

@@ -86,7 +86,7 @@ async def test_words_are_analysed_once_for_each_index() -> None:
 
         return search
 
-    long = "".join(chr(0x4E00 + n) for n in range(6000))
+    long = "".join(chr(0x4E00 + n) for n in range(3000))
     results, requests = await run_together(
         words("a", "the", "sea"), words("b", "sea"), words("a", "sea", long), words("a", long[1:])
     )

@@ -192,6 +192,27 @@ def test_the_share_of_a_title_word_is_separate() -> None:
     assert word_shares(shares) == {"rose": 4.0}
 
 
+@pytest.mark.parametrize(
+    ("description", "word"),
+    [
+        ("Synonym(lexical:cafe lexical:café)", "cafe"),
+        ("Synonym(lexical:αθήνα lexical:αθηνα)", "αθηνα"),  # Lucene sorts the forms: the folded one may be the last
+        ("Synonym(lexical:caf lexical:cafe)", "cafe"),  # the stemmer knows an end by its accent
+        ("Synonym(lexical:x lexical:x\u0331)", "x"),
+        ("lexical:a)b", "a)b"),
+    ],
+)
+def test_the_share_of_a_word_with_accents_has_its_folded_form(description: str, word: str) -> None:
+    line = f"weight({description} in 3) [PerFieldSimilarity], result of:"
+    assert lexical_shares({"value": 2.0, "description": line}) == {("lexical", word): 2.0}
+
+
+def test_words_of_a_phrase_have_their_folded_forms() -> None:
+    line = 'weight(title_words:"grand (cafe café) (bohm böhm)" in 3) [PerFieldSimilarity], result of:'
+    shares = lexical_shares({"value": 3.0, "description": line})
+    assert word_shares(shares) == {"grand": 1.0, "cafe": 1.0, "bohm": 1.0}
+
+
 def test_only_the_best_alternative_is_explained() -> None:
     explanation = {
         "value": 5.0,

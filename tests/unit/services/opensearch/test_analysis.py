@@ -10,13 +10,18 @@ from services.opensearch.analysis import (
     AnalysedTerm,
     TextWord,
     UnknownWord,
+    blank_stop_words,
+    is_stop_word,
     limit_words,
     max_terms,
     merge_unknown_words,
     read_analysed_terms,
     read_similar_terms,
+    read_term_counts,
     similar_terms_body,
     split_on_white_space,
+    split_unusual_words,
+    term_counts_body,
 )
 
 
@@ -58,9 +63,11 @@ def test_no_more_terms_are_requested_than_opensearch_returns() -> None:
     assert max_terms("slipstream") == 1
     assert max_terms("a-b.c") == 5  # two terms are punctuation
     assert max_terms("русский") == 1
-    assert max_terms("中文字") == 3
+    assert max_terms("étoile") == 2  # the folded form
+    assert max_terms("中文字") == 6  # single characters and pairs
     assert max_terms("a" * 1000) == 4
-    assert limit_words(["中" * (MAX_ANALYSED_TERMS - 1), "a", "b"]) == ["中" * (MAX_ANALYSED_TERMS - 1), "a"]
+    half = "中" * (MAX_ANALYSED_TERMS // 2 - 1)
+    assert limit_words([half, "a", "b", "c"]) == [half, "a", "b"]
     assert limit_words(["😀" * (MAX_ANALYSED_TERMS + 1), "a"]) == []
 
 
@@ -85,4 +92,37 @@ def test_offsets_of_unknown_words_are_characters() -> None:
     ],
 )
 def test_only_the_first_words_of_a_long_query_are_looked_up(text: str, expected: str) -> None:
-    assert similar_terms_body("spelling", text, 1.0)["suggest"]["text"] == expected
+    body = similar_terms_body("spelling", text, 1.0, folds=True, all_words=True)
+    assert body["suggest"]["text"] == expected
+
+
+def test_words_that_an_encoder_lacks_are_split_from_the_others() -> None:
+    text = "An expresso machine costs 300 EUR, expr3sso: machines?"
+    known = {(text.index(word), text.index(word) + len(word)) for word in ("An", "machine", "costs", "machines")}
+    unusual, others = split_unusual_words(text, known)
+    assert unusual.split() == ["expresso"]
+    assert others.split() == ["An", "machine", "costs", "300", "EUR,", "expr3sso:", "machines?"]
+    assert unusual.index("expresso") == text.index("expresso")
+    assert len(unusual) == len(others) == len(text)
+    assert split_unusual_words("a Whle sea", ()) == (" " * 10, "a Whle sea")  # too short to be sure
+
+
+@pytest.mark.parametrize("apostrophe", ["'", "\u2019", "\u2018", "\u02bc", "\uff07", "\u201b"])
+def test_contractions_are_function_words_with_any_apostrophe(apostrophe: str) -> None:
+    assert is_stop_word(f"don{apostrophe}t")
+    assert is_stop_word(f"What{apostrophe}s")
+    text = f"What{apostrophe}s new, don{apostrophe}t panic"
+    assert blank_stop_words(text).split() == ["new,", "panic"]
+    assert len(blank_stop_words(text)) == len(text)
+
+
+def test_counts_of_misspelt_words_and_of_similar_terms_are_apart() -> None:
+    words = [UnknownWord("whle", 0, 4, ("whale", "while")), UnknownWord("whale", 5, 10, ("while",))]
+    body = term_counts_body("spelling", words, "sea", [{"term": {"state": "x"}}], ["gone"], 1.0)
+    filters = body["aggs"]["terms"]["filters"]["filters"]
+    assert filters["typed1"] == {"match": {"lexical": "whale"}}
+    assert filters["similar0"]["bool"]["filter"] == [{"term": {"spelling": "whale"}}, {"match": {"lexical": "sea"}}]
+    assert body["query"]["bool"]["filter"] == [{"term": {"state": "x"}}]
+    buckets = {name: {"doc_count": at} for at, name in enumerate(filters)}
+    answer = {"aggregations": {"terms": {"buckets": buckets}}}
+    assert read_term_counts(answer, words) == ({"whle": 0, "whale": 1}, {"whale": 2, "while": 3})
