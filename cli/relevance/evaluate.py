@@ -190,14 +190,14 @@ def _print_evaluation(out: Any, err: Any, collection: "JudgedCollection", evalua
         f"encoder {evaluation.index['encoder']['name']} ({evaluation.index['encoder']['fingerprint']})"
     )
     table.add_column("search")
-    for column in (*(MEASURE_TITLES[name] for name in MEASURES), "p50 ms", "p90 ms", "p99 ms"):
+    for column in (*(MEASURE_TITLES[name] for name in MEASURES), "p50 ms", "p99 ms"):
         table.add_column(column, justify="right")
     for mode, result in evaluation.modes.items():
         latency = percentiles(result.answers.client_ms)
         table.add_row(
             mode,
             *(f"{result.quality.mean[name]:.4f}" for name in MEASURES),
-            *(f"{latency[name]:.1f}" if latency else "" for name in ("p50", "p90", "p99")),
+            *(f"{latency[name]:.1f}" if latency else "" for name in ("p50", "p99")),
         )
     out.print(table)
     base = next(iter(evaluation.modes))

@@ -20,8 +20,8 @@ MEASURE_TITLES = {
     "ndcg@10": "NDCG@10",
     "mrr@10": "MRR@10",
     "map": "MAP",
-    "recall@100": "Recall@100",
-    "recall@1000": "Recall@1000",
+    "recall@100": "R@100",
+    "recall@1000": "R@1000",
 }
 
 
@@ -64,7 +64,10 @@ def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuali
 def break_ties(ranking: Ranking) -> list[tuple[str, float]]:
     """Return the ranking with neighbours of equal score by descending id, as trec_eval orders them.
 
-    trec_eval orders by score alone. The order of the service stays, because rules may place a hit without its score.
+    trec_eval orders by score alone, so figures of a written run and of the same ranking agree. Hits of different scores
+    stay in the order of the service, because rules may place a hit against its score.
+
+    Source: trec_eval 9, form_res_rels.c, comp_sim_docno.
     """
     groups = groupby(ranking, key=lambda entry: entry[1])
     return [entry for _, group in groups for entry in sorted(group, reverse=True)]
