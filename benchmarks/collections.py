@@ -20,10 +20,10 @@ import numpy as np
 from benchmarks.measuring import make_parser
 from benchmarks.service import create_index, journal_documents
 from benchmarks.stdlib import make_stdlib_collection
-from cli.relevance.collection import CorpusDocument, JudgedCollection, Judgements, open_collection
 from cli.relevance.exact_search import ExactIndex, encode_documents
 from cli.relevance.metrics import Rankings
 from models.encoder import Encoder
+from models.judged_collection import CorpusDocument, JudgedCollection, Judgements, open_collection
 from services.documents.document import Document, joined_text
 from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable

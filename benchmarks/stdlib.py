@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.service import EncodedPair, create_index, encode_documents, fill_generation
-from cli.relevance.collection import JudgedCollection, open_collection
 from examples.stdlib.corpus import DECLARED_FIELDS, read_documents
 from examples.stdlib.results import read_questions
+from models.judged_collection import JudgedCollection, open_collection
 from services.documents.document import Document, joined_text
 from services.index_spec import Generation, IndexSpec
 from services.opensearch.client import SyncSearchClient

@@ -40,7 +40,7 @@ from benchmarks.service import (
     run_process,
 )
 from benchmarks.stdlib import encode_stdlib, fill_stdlib_index, join_documents, read_everyday_questions
-from cli.relevance.collection import JudgedCollection, open_collection
+from models.judged_collection import JudgedCollection, open_collection
 from query_api.spelling import find_corrections
 from services.documents.document import Document
 from services.encoders.dense_query_table import DenseQueryEncoder

@@ -23,8 +23,8 @@ from benchmarks.collections import (
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.fusion_weights import fuse_rankings
 from benchmarks.service import open_node, read_opensearch_version
-from cli.relevance.collection import open_collection
 from cli.relevance.metrics import measure_rankings
+from models.judged_collection import open_collection
 from models.registry import load_encoder
 from services.documents.document import joined_text
 from services.encoders.manifest import resolve_model_directory

@@ -28,7 +28,6 @@ from benchmarks.collections import sample_collection
 from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.quality.chapter_cues import EncodedEpisode, encode_episodes
 from cli.relevance import segmentation
-from cli.relevance.collection import Judgements, open_collection
 from cli.relevance.segmentation import (
     ChapteringMethod,
     MethodResults,
@@ -44,6 +43,7 @@ from models.chapters.maker import accept_proposals
 from models.chapters.texttiling import BoundaryCues, TextTilingEngine
 from models.chapters.titles import phrase_titles
 from models.encoder import Encoder
+from models.judged_collection import Judgements, open_collection
 from models.registry import load_encoder
 from services.documents.document import Document, parse_document
 from services.index_spec import IndexSpec

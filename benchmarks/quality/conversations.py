@@ -38,9 +38,9 @@ from benchmarks.collections import (
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.feedback import fuse_named_lists
 from benchmarks.service import open_node, read_opensearch_version
-from cli.relevance.collection import JudgedCollection, Judgements, open_collection
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Rankings, measure_rankings
+from models.judged_collection import JudgedCollection, Judgements, open_collection
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable

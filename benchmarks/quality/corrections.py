@@ -30,7 +30,7 @@ from benchmarks.service import (
     read_opensearch_version,
     run_process,
 )
-from cli.relevance.collection import open_collection
+from models.judged_collection import open_collection
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from benchmarks.collections import encode_collection, sample_collection, search_lexical_lists
 from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_node, open_service, read_opensearch_version, run_process
-from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.exact_search import ExactIndex, rank_queries
 from cli.relevance.live import LiveIndex, ingest_collection
 from cli.relevance.metrics import Rankings, measure_rankings
 from infra.ports import find_free_port
 from models.dense import DenseModel, load_dense_encoder
 from models.encoder import Encoder
+from models.judged_collection import JudgedCollection, open_collection
 from models.registry import load_encoder
 from services.directories import DirectorySettings, resolve_cache_directory
 from services.documents.document import joined_text

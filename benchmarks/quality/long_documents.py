@@ -26,10 +26,10 @@ from benchmarks.collections import (
 )
 from benchmarks.measuring import percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import create_index, fill_generation, open_node, read_opensearch_version
-from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Rankings, measure_rankings
 from models.encoder import Encoder
+from models.judged_collection import JudgedCollection, open_collection
 from models.registry import load_encoder
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory

@@ -41,9 +41,9 @@ from benchmarks.quality.fusion_weights import fuse_rankings
 from benchmarks.quality.long_documents import DocumentScores
 from benchmarks.service import open_node, read_opensearch_version
 from benchmarks.stdlib import make_stdlib_collection
-from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.metrics import Rankings, measure_rankings
 from models.dense import DenseModel, load_dense_encoder
+from models.judged_collection import JudgedCollection, open_collection
 from models.progress import SilentReporter
 from models.projection.encoder import ProjectedEncoder
 from models.projection.refit import RefitStart, refit_encoder

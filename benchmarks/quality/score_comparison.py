@@ -32,10 +32,11 @@ from benchmarks.service import (
     read_opensearch_version,
     run_process,
 )
-from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.exact_search import ExactIndex, rank_queries
-from cli.relevance.live import MODES, LiveIndex, ask_queries, ingest_collection
+from cli.relevance.live import LiveIndex, ask_queries, ingest_collection
 from cli.relevance.metrics import MEASURES, RankingQuality, Rankings, measure_rankings
+from cli.relevance.search_options import MODES
+from models.judged_collection import JudgedCollection, open_collection
 from models.registry import load_encoder
 from query_api.schemas.search_request import FusionWeights
 from services.documents.document import Document
@@ -110,7 +111,9 @@ def compare_collection(
     live_index = LiveIndex(client, collection.name)
     live_index.create({})
     ingested = ingest_collection(live_index, collection, lambda stage, done, total: None)
-    live = ask_queries(live_index, collection, MODES, HIT_COUNT, None, lambda stage, done, total: None)
+    live = ask_queries(
+        live_index, collection, {mode: {"mode": mode} for mode in MODES}, HIT_COUNT, lambda stage, done, total: None
+    )
     index = ExactIndex(encode_collection(collection, encoder, cache))
     queries = {query: table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
     sparse = rank_queries(index, queries, HIT_COUNT)

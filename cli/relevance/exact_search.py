@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cli.relevance.collection import CorpusDocument
+from models.judged_collection import CorpusDocument
 from services.documents.document import joined_text
 from services.encoders.manifest import WindowSettings
 from services.encoders.vectors import SparseVector

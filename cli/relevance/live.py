@@ -5,7 +5,7 @@ single user. `ingest_collection`, `ask_queries` and `find_warnings` are the step
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,14 +13,15 @@ import httpx
 import orjson
 
 from cli.api_client import index_path, raise_unreachable, read_bulk_answer, read_json_response
-from cli.relevance.collection import CorpusDocument, JudgedCollection
 from cli.relevance.metrics import RankingQuality, measure_rankings, percentiles
+from models.judged_collection import CorpusDocument, JudgedCollection
 from services.encoders.piece_frequencies import MIN_DOCUMENTS
 from services.errors import BackendUnavailable, Conflict, InvalidInput
 from services.retry import retry
 
-MODES = ("sparse", "lexical", "hybrid")
 WARM_UP_QUERIES = 20
+# The API's largest page, and its furthest hit, by default (MAX_SIZE, MAX_OFFSET).
+PAGE_HITS, MAX_HITS = 100, 1000
 STALL_TIMEOUT_SECONDS = 300.0
 # Body of one request: below the limits of servers, and small enough for a progress bar.
 _REQUEST_BYTES = 2 * 1024**2
@@ -128,31 +129,47 @@ class LiveIndex:
         mode: str,
         size: int,
         options: Mapping[str, Any] | None = None,
+        documents: Container[str] = (),
         on_answer: Callable[[int], object] = lambda count: None,
     ) -> ModeAnswers:
         """Send the queries one after another. `on_answer` receives the number so far.
 
+        `documents` are the ids of the corpus. A document whose id is the query's is left out of the ranking, as BEIR
+        leaves it out: in some collections the queries are documents (ArguAna), and each would find itself.
         A bad query (too long, empty) is recorded with its error code. Other errors are raised: figures over a part of
         the queries would be wrong.
         """
         answers = ModeAnswers()
         for number, (query, text) in enumerate(queries.items(), 1):
-            body = {"query": text, "mode": mode, "size": size, "passage": False, "fields": [], "learn": False}
-            body |= options or {}
-            begun = time.perf_counter()
+            body: dict[str, Any] = {"query": text, "mode": mode, "passage": False, "fields": [], "learn": False}
             try:
-                answer = self._send("POST", f"{self._path}/search", json=body)
+                hits = self._pages(body | dict(options or {}), min(size + (query in documents), MAX_HITS), answers)
             except InvalidInput as error:
                 if error.code not in _QUERY_ERROR_CODES:
                     raise
                 answers.refused[query] = error.code
             else:
-                answers.client_ms.append((time.perf_counter() - begun) * 1000)
-                content = orjson.loads(answer.content)
-                answers.server_ms.append(content["timings_ms"]["total"])
-                answers.rankings[query] = [(hit["id"], float(hit["score"])) for hit in content["hits"]]
+                answers.rankings[query] = [hit for hit in hits if hit[0] != query][:size]
             on_answer(number)
         return answers
+
+    def _pages(self, body: dict[str, Any], size: int, answers: ModeAnswers) -> list[tuple[str, float]]:
+        """Return the best `size` hits, in pages of at most PAGE_HITS. The latency is that of the first page."""
+        hits: list[tuple[str, float]] = []
+        while len(hits) < size:
+            wanted = min(PAGE_HITS, size - len(hits))
+            begun = time.perf_counter()
+            answer = self._send("POST", f"{self._path}/search", json=body | {"size": wanted, "offset": len(hits)})
+            milliseconds = (time.perf_counter() - begun) * 1000
+            content = orjson.loads(answer.content)
+            if not hits:
+                answers.client_ms.append(milliseconds)
+                answers.server_ms.append(content["timings_ms"]["total"])
+            page = [(hit["id"], float(hit["score"])) for hit in content["hits"]]
+            hits += page
+            if len(page) < wanted:
+                break
+        return hits
 
     def _retried(self, method: str, path: str, body: bytes) -> Any:
         """Retry while the service is overloaded or unavailable. Sending documents twice does no harm."""
@@ -259,26 +276,6 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
 
 
-def parse_modes(text: str) -> list[str]:
-    """Parse a comma-separated list of modes. Raises InvalidInput (`unknown_mode`)."""
-    modes = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or not modes:
-        raise InvalidInput("unknown_mode", f"--modes takes a list of {', '.join(MODES)}, not {text!r}.")
-    return modes
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """Parse fusion weights `SPARSE,LEXICAL`. Raises InvalidInput (`bad_weights`)."""
-    try:
-        sparse, lexical = (float(part) for part in text.split(","))
-    except ValueError:
-        sparse = lexical = -1.0
-    if not (0 <= sparse < float("inf") and 0 <= lexical < float("inf") and sparse + lexical > 0):
-        raise InvalidInput("bad_weights", f"--weights takes two numbers as in .7,.3 (sparse, lexical), not {text!r}.")
-    return {"sparse": sparse, "lexical": lexical}
-
-
 def ingest_collection(
     index: LiveIndex, collection: JudgedCollection, progress: StageProgress, stalled: float = STALL_TIMEOUT_SECONDS
 ) -> IngestedCollection:
@@ -307,25 +304,27 @@ def ingest_collection(
 def ask_queries(
     index: LiveIndex,
     collection: JudgedCollection,
-    modes: Sequence[str],
+    searches: Mapping[str, Mapping[str, Any]],
     size: int,
-    weights: Mapping[str, float] | None,
     progress: StageProgress,
+    documents: Container[str] = (),
 ) -> dict[str, ModeResult]:
-    """Send all judged queries in each mode, after WARM_UP_QUERIES unmeasured queries in each mode."""
+    """Send all judged queries in each search, after WARM_UP_QUERIES unmeasured queries in each.
+
+    `searches` has the members of the requests by name, `documents` the ids of the corpus.
+    """
     queries, judgements = collection.judged, collection.known_judgements()
     warm_up = dict(list(queries.items())[:WARM_UP_QUERIES])
-    options = {mode: {"weights": dict(weights)} if weights and mode == "hybrid" else {} for mode in modes}
-    for mode in modes:
-        index.ask(warm_up, mode, size, options[mode])
+    for members in searches.values():
+        index.ask(warm_up, members["mode"], size, members, documents)
     results = {}
-    for mode in modes:
+    for name, members in searches.items():
 
-        def on_answer(count: int, mode: str = mode) -> None:
-            progress(f"searching ({mode})", count, len(queries))
+        def on_answer(count: int, name: str = name) -> None:
+            progress(f"searching ({name})", count, len(queries))
 
-        answers = index.ask(queries, mode, size, options[mode], on_answer)
-        results[mode] = ModeResult(answers, measure_rankings(judgements, answers.rankings))
+        answers = index.ask(queries, members["mode"], size, members, documents, on_answer)
+        results[name] = ModeResult(answers, measure_rankings(judgements, answers.rankings))
     return results
 
 
@@ -352,8 +351,9 @@ def find_warnings(
         if refused := result.answers.refused:
             codes = ", ".join(sorted(set(refused.values())))
             warnings.append(f"{len(refused)} queries were refused in mode {mode} ({codes}); they count as zero.")
-    if size < 100:
-        warnings.append(f"Recall@100 counts only {size} hits.")
+    if size < 1000:
+        counted = "Recall@1000 and MAP count" if size >= 100 else "Recall@100, Recall@1000 and MAP count"
+        warnings.append(f"{counted} only {size} hits (--size).")
     return warnings
 
 

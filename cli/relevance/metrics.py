@@ -1,22 +1,28 @@
-"""Metrics of rankings and of latency, and TREC runs.
+"""Metrics of rankings and of latency.
 
-`measure_rankings` computes NDCG@10, MRR@10 and Recall@100 with ir_measures (trec_eval). `percentiles` summarises the
-latency of queries.
+`measure_rankings` computes NDCG@10, MRR@10, MAP, Recall@100 and Recall@1000 with ir_measures (trec_eval). `percentiles`
+summarises the latency of queries.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 
-from cli.relevance.collection import Judgements
+from models.judged_collection import Judgements
 from services.errors import ConfigurationError
 
 Ranking = Sequence[tuple[str, float]]
 Rankings = Mapping[str, Ranking]
 # Names of measures, with ir_measures' names.
-MEASURES = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
+MEASURES = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "map": "AP", "recall@100": "R@100", "recall@1000": "R@1000"}
 # Names of measures, as tables and the literature write them.
-MEASURE_TITLES = {"ndcg@10": "NDCG@10", "mrr@10": "MRR@10", "recall@100": "Recall@100"}
+MEASURE_TITLES = {
+    "ndcg@10": "NDCG@10",
+    "mrr@10": "MRR@10",
+    "map": "MAP",
+    "recall@100": "R@100",
+    "recall@1000": "R@1000",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,9 @@ class RankingQuality:
 
 
 def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuality:
-    """Measure rankings (document and score, the best first) by their order.
+    """Measure rankings (document and score, the best first) by their order, with ties as in `break_ties`.
 
-    A judged query without a ranking counts as zero. Scores are not used, because trec_eval would reorder ties. Raises
-    ConfigurationError (`missing_extra`).
+    A judged query without a ranking counts as zero. Raises ConfigurationError (`missing_extra`).
     """
     try:
         import ir_measures
@@ -44,7 +49,7 @@ def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuali
             "missing_extra", "Metrics need the package ir_measures: pip install -e '.[eval]'."
         ) from None
     runs = {
-        query: {document: float(len(rankings[query]) - rank) for rank, (document, _) in enumerate(rankings[query])}
+        query: {document: float(-rank) for rank, (document, _) in enumerate(break_ties(rankings[query]))}
         for query in judgements
         if rankings.get(query)
     }
@@ -56,20 +61,16 @@ def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuali
     return RankingQuality({name: sum(q[name] for q in by_query.values()) / count for name in MEASURES}, by_query)
 
 
-def write_run(path: Path, rankings: Rankings, tag: str) -> None:
-    """Write a TREC run: query, Q0, document, rank from 1, score, tag. Spaces in ids become underscores.
+def break_ties(ranking: Ranking) -> list[tuple[str, float]]:
+    """Return the ranking with neighbours of equal score by descending id, as trec_eval orders them.
 
-    A reader that sorts by score may order ties in another way than the ranks.
+    trec_eval orders by score alone, so figures of a written run and of the same ranking agree. Hits of different scores
+    stay in the order of the service, because rules may place a hit against its score.
+
+    Source: trec_eval 9, form_res_rels.c, comp_sim_docno.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for query, ranking in rankings.items():
-            for rank, (document, score) in enumerate(ranking, 1):
-                file.write(f"{_replace_spaces(query)} Q0 {_replace_spaces(document)} {rank} {score:.9g} {tag}\n")
-
-
-def _replace_spaces(identifier: str) -> str:
-    return "_".join(identifier.split())
+    groups = groupby(ranking, key=lambda entry: entry[1])
+    return [entry for _, group in groups for entry in sorted(group, reverse=True)]
 
 
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:

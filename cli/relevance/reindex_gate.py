@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli.relevance.collection import Judgements, read_judgements, read_queries
 from cli.relevance.metrics import Ranking, measure_rankings
+from models.judged_collection import Judgements, find_judgements, read_judgements, read_queries
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
 from query_api.search.executor import DirectExecutor, Stopwatch
 from query_api.search.multi_index import common_score_by
 from query_api.search.stages import build_context, run_stages
 from services.encoders.query_table import QueryTable
-from services.errors import ConfigurationError, Conflict, InvalidInput
+from services.errors import Conflict, InvalidInput
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.frequency_records import read_records, read_records_call
@@ -40,14 +40,12 @@ class JudgedQuestions:
 
     @classmethod
     def read(cls, directory: Path) -> "JudgedQuestions":
-        """Read DIR/queries.jsonl and DIR/qrels.tsv, as `sparsewell eval` reads them.
+        """Read DIR/queries.jsonl and the judgements in DIR, as `sparsewell eval` reads them.
 
         Raises ConfigurationError (`collection_not_found`), InvalidInput (`malformed_collection`).
         """
-        for name in ("queries.jsonl", "qrels.tsv"):
-            if not (directory / name).is_file():
-                raise ConfigurationError("collection_not_found", f"There is no file {directory / name}.")
-        texts, judgements = read_queries(directory / "queries.jsonl"), read_judgements(directory / "qrels.tsv")
+        texts = read_queries(directory / "queries.jsonl")
+        judgements = read_judgements(find_judgements(directory))
         judged = {query: grades for query, grades in judgements.items() if texts.get(query, "").strip()}
         if not judged:
             raise InvalidInput("malformed_collection", f"No judgement in {directory} is about one of its queries.")

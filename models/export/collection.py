@@ -8,13 +8,10 @@ vectors are cached by their pieces; the cost is measured on the first documents,
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import logging
 import math
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +21,12 @@ import numpy as np
 
 from models.encoder import TextWindow
 from models.export.throughput import cpu_name
+from models.judged_collection import open_collection
 from models.onnx_encoder import OnnxSparseEncoder
 from services.encoders.manifest import read_manifest, resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import InvalidInput
 
 log = logging.getLogger("models.export")
 VectorCache = dict[tuple[int, ...], SparseVector]
@@ -46,48 +44,23 @@ class Collection:
 
 
 def read_collection(directory: Path) -> Collection:
-    """Read corpus.jsonl or corpus.jsonl.gz, queries.jsonl and qrels.tsv. Judged queries without a text are left out.
+    """Read a judged collection into memory. Judged queries without a text are left out.
 
-    Raises ConfigurationError (`collection_not_found`) for missing files, InvalidInput (`malformed_collection`).
+    Raises ConfigurationError (`collection_not_found`), InvalidInput (`malformed_collection`) with file and line.
     """
-    try:
-        collection = _read_files(directory)
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            "collection_not_found",
-            f"There is no {error.filename}: a judged collection has corpus.jsonl (or .gz), queries.jsonl and "
-            "qrels.tsv.",
-        ) from None
-    except KeyError as error:
-        raise InvalidInput("malformed_collection", f"{directory}: a line or column {error} is missing.") from None
-    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
-        raise InvalidInput("malformed_collection", f"{directory} cannot be read: {error}.") from None
-    if not collection.documents or not collection.queries:
+    judged = open_collection(directory)
+    documents = list(judged.documents())
+    if not documents or not judged.judged:
         raise InvalidInput(
             "malformed_collection",
-            f"{directory} has {len(collection.documents)} documents and {len(collection.queries)} judged queries.",
+            f"{directory} has {len(documents)} documents and {len(judged.judged)} judged queries.",
         )
-    return collection
-
-
-def _read_files(directory: Path) -> Collection:
-    compressed = directory / "corpus.jsonl.gz"
-    corpus = (
-        gzip.decompress(compressed.read_bytes()) if compressed.exists() else (directory / "corpus.jsonl").read_bytes()
-    )
-    rows = [json.loads(line) for line in corpus.split(b"\n") if line]
-    with (directory / "queries.jsonl").open(encoding="utf-8") as file:
-        queries = {row["_id"]: row["text"] for row in map(json.loads, file)}
-    grades: dict[str, dict[str, int]] = {}
-    with (directory / "qrels.tsv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            grades.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
     return Collection(
-        directory.name,
-        [row["_id"] for row in rows],
-        [f"{row['title']}\n{row['text']}" if row.get("title") else row["text"] for row in rows],
-        {query: queries[query] for query in grades if query in queries},
-        grades,
+        judged.name,
+        [document.id for document in documents],
+        [f"{document.title}\n{document.text}" if document.title else document.text for document in documents],
+        judged.judged,
+        judged.judgements,
     )
 
 
@@ -113,8 +86,9 @@ def mean_ndcg(collection: Collection, vectors: Sequence[SparseVector], table: Qu
         for piece, weight in zip(query_vector.ids, query_vector.weights, strict=True):
             start, end = np.searchsorted(ids, [piece, piece + 1])
             scores[owners[start:end]] += weight * weights[start:end]
-        best = np.argsort(-scores, kind="stable")[:10]
-        ranking = [collection.ids[index] for index in best if scores[index] > 0]
+        # A query that is a document of the corpus does not find itself, as in BEIR.
+        best = np.argsort(-scores, kind="stable")[:11]
+        ranking = [collection.ids[index] for index in best if scores[index] > 0 and collection.ids[index] != query]
         total += ndcg(ranking, collection.grades[query])
     return total / len(collection.queries)
 

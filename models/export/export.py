@@ -32,6 +32,7 @@ from models.export.package import (
     write_manifest,
 )
 from models.export.transformer_graph import Precision
+from models.judged_collection import find_judgements
 from models.training.recipe import Activation, EncoderRecipe
 from models.verification import verify_directory
 from services.directories import replace_directory
@@ -201,12 +202,11 @@ def _choose_window(order: ExportOptions, checkpoint: Checkpoint, longest: int | 
 
 def _require_measurable(order: ExportOptions) -> None:
     for directory in order.parity:
-        missing = [name for name in ("queries.jsonl", "qrels.tsv") if not (directory / name).is_file()]
-        if missing:
+        if not (directory / "queries.jsonl").is_file():
             raise ConfigurationError(
-                "bad_collection",
-                f"{directory} lacks {', '.join(missing)}: --parity takes a collection in BEIR's layout.",
+                "bad_collection", f"{directory} lacks queries.jsonl: --parity takes a collection in BEIR's layout."
             )
+        find_judgements(directory)
     if order.parity:
         try:
             import torch  # noqa: F401

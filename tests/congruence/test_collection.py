@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.relevance.collection import CorpusDocument, JudgedCollection, open_collection
 from cli.relevance.exact_search import ExactIndex, encode_documents, rank_queries
 from cli.relevance.live import LiveIndex, ask_queries, ingest_collection
 from cli.relevance.metrics import measure_rankings
 from infra.processes import ChildProcess
+from models.judged_collection import CorpusDocument, JudgedCollection, open_collection
 from models.registry import load_encoder
 from query_api.schemas.search_request import FusionWeights
 from services.encoders.manifest import resolve_model_directory
@@ -83,7 +83,13 @@ def test_cranfield_live_is_cranfield_in_memory(
     ingested = ingest_collection(index, cranfield, lambda stage, done, total: None)
     assert ingested.states["encoded"] == len(vectors)
     assert not ingested.loaded.rejected
-    live = ask_queries(index, cranfield, ("sparse", "lexical", "hybrid"), SIZE, None, lambda stage, done, total: None)
+    live = ask_queries(
+        index,
+        cranfield,
+        {mode: {"mode": mode} for mode in ("sparse", "lexical", "hybrid")},
+        SIZE,
+        lambda stage, done, total: None,
+    )
 
     whole = oracle.Oracle({name: _plain(vector) for name, vector in vectors.items()})
     sparse = live["sparse"].answers.rankings

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.relevance.collection import CorpusDocument
 from cli.relevance.live import LiveIndex
+from models.judged_collection import CorpusDocument
 from services.query.fusion import fuse_lists
 from services.settings import Settings
 from tests.encoding import encoding

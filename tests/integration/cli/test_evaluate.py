@@ -51,14 +51,16 @@ def test_figures_runs_and_where_they_come_from(
     runs = tmp_path / "runs"
     result = run(directory, "--api", api_url, "--json", out, "--run-dir", runs, "--weights", ".6,.4")
     assert result.exit_code == 0, result.output
-    for word in ("NDCG@10", "MRR@10", "Recall@100", "p99 ms", "sparse", "lexical", "hybrid"):
+    for word in ("NDCG@10", "MRR@10", "MAP", "R@100", "R@1000", "p99 ms", "sparse", "lexical", "hybrid"):
         assert word in result.stdout
     for warning in ("1 judged queries have no text", "(gone)", "1 documents have neither", "count as zero"):
         assert warning in " ".join(result.stderr.split())
 
     report = json.loads(out.read_text())
     assert report["collection"] == {"name": "Small Set", "documents": 5, "queries": 3, "judgements": 4}
-    assert report["weights"] == {"sparse": 0.6, "lexical": 0.4}
+    assert report["searches"]["hybrid"] == {"mode": "hybrid", "weights": {"sparse": 0.6, "lexical": 0.4}}
+    assert report["comparisons_with_first"]["hybrid"]["queries"] == 3
+    assert "lexical over sparse: NDCG@10" in " ".join(result.stdout.split())
     assert report["ingestion"]["states"] == {"pending": 0, "encoded": 4, "dead": 0, "deleted": 0}
     assert report["index"]["encoder"]["name"] == "standin"
     assert {"commit", "machine", "versions", "made_at"} <= report.keys()
@@ -93,7 +95,7 @@ def test_keep_leaves_the_index_and_a_second_run_refuses_it(
 def test_what_is_wrong_with_the_collection_is_found_before_anything_is_created(
     directory: Path, api: httpx.Client, api_url: str
 ) -> None:
-    (directory / "qrels.tsv").write_text("q1 lift 1\n")
+    (directory / "qrels.tsv").write_text("q1\tlift\n")
     refused = run(directory, "--api", api_url)
     assert isinstance(refused.exception, InvalidInput)
     assert "qrels.tsv, line 1" in str(refused.exception)
@@ -112,9 +114,42 @@ def test_a_malformed_corpus_leaves_no_index_behind(directory: Path, api: httpx.C
 def test_a_size_that_the_api_refuses_is_an_error_and_no_zero(
     directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess
 ) -> None:
-    refused = run(directory, "--api", api_url, "--modes", "sparse", "--size", "101")
+    refused = run(directory, "--api", api_url, "--modes", "sparse", "--search", 'deep={"candidates": 1000000}')
     assert isinstance(refused.exception, InvalidInput)
-    assert refused.exception.code == "size_too_large"
+    assert refused.exception.code == "candidates_too_many"
+
+
+def test_any_search_is_measured_beside_the_modes_and_may_fail_the_command(
+    directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess, tmp_path: Path
+) -> None:
+    """A query that is a document of the corpus does not find itself, as in BEIR."""
+    with (directory / "queries.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "lift", "text": DOCUMENTS["lift"]}) + "\n")
+    with (directory / "qrels.tsv").open("a") as file:
+        file.write("lift\theat\t1\n")
+    runs = tmp_path / "runs"
+    result = run(
+        directory, "--api", api_url, "--modes", "lexical", "--size", "250", "--run-dir", runs,
+        "--spec", '{"windows": "nested"}', "--search", 'best={"mode": "sparse", "prune": 0}',
+        "--fail-below", "best:mrr@10=.99",
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    assert "best mrr@10: " in result.stderr
+    assert "is below 0.99" in result.stderr
+    lines = [line.split() for line in (runs / "Small Set.best.trec").read_text().splitlines()]
+    assert "lift" in {line[2] for line in lines if line[0] == "q1"}
+    assert "lift" not in {line[2] for line in lines if line[0] == "lift"}
+    assert "heat" in {line[2] for line in lines if line[0] == "lift"}
+    compared = CliRunner().invoke(
+        app,
+        ["eval", "runs", *(str(runs / f"Small Set.{name}.trec") for name in ("lexical", "best")),
+         "--qrels", str(directory), "--json", str(tmp_path / "runs.json")],
+    )  # fmt: skip
+    assert compared.exit_code == 0, compared.output
+    report = json.loads((tmp_path / "runs.json").read_text())
+    best = next(figures for name, figures in report["runs"].items() if "best" in name)
+    # The runs are measured over all judged queries, the evaluation over those with a text.
+    assert best["mrr@10"] < 0.99
 
 
 def test_without_an_api_the_error_says_how_to_start_one(directory: Path) -> None:
@@ -124,8 +159,8 @@ def test_without_an_api_the_error_says_how_to_start_one(directory: Path) -> None
 
 
 def test_without_a_worker_the_wait_ends_with_a_reason(directory: Path, api: httpx.Client) -> None:
-    from cli.relevance.collection import open_collection
     from cli.relevance.live import LiveIndex, ingest_collection
+    from models.judged_collection import open_collection
 
     live = LiveIndex(api, "waiting")
     live.create({})

@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.relevance.collection import CorpusDocument
 from cli.relevance.exact_search import encode_documents
 from indexer import piece_frequencies
 from indexer.piece_frequencies import FrequencyUpdate
 from infra.ports import find_free_port
 from infra.processes import ChildProcess
 from models.export.package import write_reference
+from models.judged_collection import CorpusDocument
 from models.registry import load_encoder
 from services.encoders.catalogue import load_known_encoders
 from services.encoders.manifest import WEIGHTS_ROOT

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.collections import encode_collection, sample_collection
 from benchmarks.quality.fusion_weights import SPARSE_SHARES, choose_share, fuse_rankings
 from benchmarks.quality.score_comparison import count_equal_scores
-from cli.relevance.collection import JudgedCollection, open_collection
+from models.judged_collection import JudgedCollection, open_collection
 from models.registry import load_encoder
 
 

@@ -34,17 +34,20 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ("corpus.jsonl", b""),
         ("corpus.jsonl", b"{\n"),
         ("corpus.jsonl", b"[]\n"),
-        ("corpus.jsonl", b'{"_id": "d"}\n'),
+        ("corpus.jsonl", b'{"text": "d"}\n'),
         ("corpus.jsonl.gz", b"no archive"),
         ("queries.jsonl", b"\xff\n"),
         ("queries.jsonl", b""),
-        ("qrels.tsv", b"q\td\t1\n"),
+        ("qrels.tsv", b"q d 1\n"),
         ("qrels.tsv", b"query-id\tcorpus-id\tscore\nq\td\thigh\n"),
         ("qrels.tsv", b"query-id\tcorpus-id\tscore\nq\td\n"),
     ],
 )
 def test_unreadable_files_are_malformed(tmp_path: Path, name: str, content: bytes) -> None:
-    (write(tmp_path) / name).write_bytes(content)
+    write(tmp_path)
+    if name.endswith(".gz"):
+        (tmp_path / "corpus.jsonl").unlink()
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidInput, match=str(tmp_path)) as caught:
         read_collection(tmp_path)
     assert caught.value.code == "malformed_collection"

@@ -1,6 +1,7 @@
 """Judged collections in BEIR's layout: corpus.jsonl (or .gz), queries.jsonl, qrels.tsv.
 
-Queries and judgements are read into memory, and the corpus as a stream. An error names the file and the line.
+This is the one reader of queries and judgements, for evaluation, training, parity and the gate of a reindex. Both are
+read into memory, and the corpus as a stream. An error names the file and the line.
 """
 
 import gzip
@@ -15,6 +16,7 @@ from services.errors import ConfigurationError, InvalidInput
 
 Judgements = dict[str, dict[str, int]]
 
+_JUDGEMENT_FILES = ("qrels.tsv", "qrels/test.tsv", "qrels.txt", "qrels.trec")
 _HEADERS = ({"query-id", "corpus-id", "score"}, {"qid", "did", "rel"}, {"query_id", "corpus_id", "score"})
 
 
@@ -72,7 +74,7 @@ class JudgedCollection:
 def open_collection(directory: Path, queries: Path | None = None, judgements: Path | None = None) -> JudgedCollection:
     """Find the files of a collection and read queries and judgements.
 
-    The default files are DIR/queries.jsonl, and DIR/qrels.tsv or BEIR's DIR/qrels/test.tsv. Raises ConfigurationError
+    The default files are DIR/queries.jsonl, and those of `find_judgements`. Raises ConfigurationError
     (`collection_not_found`) for a missing file, and InvalidInput (`malformed_collection`) with file and line.
     """
     if not directory.is_dir():
@@ -81,8 +83,16 @@ def open_collection(directory: Path, queries: Path | None = None, judgements: Pa
         directory.resolve().name,
         _find_corpus(directory, "corpus.jsonl", "corpus.jsonl.gz"),
         read_queries(queries or _find_corpus(directory, "queries.jsonl", "queries.jsonl.gz")),
-        read_judgements(judgements or _find_corpus(directory, "qrels.tsv", "qrels/test.tsv")),
+        read_judgements(judgements or find_judgements(directory)),
     )
+
+
+def find_judgements(directory: Path) -> Path:
+    """Return DIR/qrels.tsv, BEIR's DIR/qrels/test.tsv, or TREC's DIR/qrels.txt or DIR/qrels.trec.
+
+    Raises ConfigurationError (`collection_not_found`).
+    """
+    return _find_corpus(directory, *_JUDGEMENT_FILES)
 
 
 def read_queries(path: Path) -> dict[str, str]:
@@ -99,9 +109,11 @@ def read_queries(path: Path) -> dict[str, str]:
 
 
 def read_judgements(path: Path) -> Judgements:
-    """Read grades by query and document from tab-separated lines, with or without a header.
+    """Read grades by query and document.
 
-    Raises InvalidInput (`malformed_collection`).
+    A line has query, document and grade, separated by tabs, below a header or not (BEIR); or query, an unused column,
+    document and grade, separated by white space (TREC). A negative grade is read as 0, as trec_eval counts it. Raises
+    InvalidInput (`malformed_collection`).
     """
     judgements: Judgements = {}
     for line, text in _iter_lines(path):
@@ -109,10 +121,18 @@ def read_judgements(path: Path) -> Judgements:
         if line == 1 and set(columns) in _HEADERS:
             continue
         if len(columns) != 3:
-            raise _malformed(path, line, f"expected query, document and grade separated by tabs, found {len(columns)}")
+            words = text.split()
+            if len(words) != 4:
+                raise _malformed(
+                    path,
+                    line,
+                    "expected query, document and grade separated by tabs, or the four columns of TREC, "
+                    f"found {len(columns)}",
+                )
+            columns = [words[0], *words[2:]]
         query, document, grade = columns
         try:
-            number = int(grade)
+            number = max(0, int(grade))
         except ValueError:
             raise _malformed(path, line, f"the grade {grade[:80]!r} is not a whole number") from None
         if judgements.setdefault(query, {}).setdefault(document, number) != number:

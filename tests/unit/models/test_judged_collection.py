@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.relevance.collection import open_collection, read_judgements
+from models.judged_collection import open_collection, read_judgements
 from services.errors import ConfigurationError, InvalidInput
 
 CORPUS = [
@@ -120,3 +120,9 @@ def test_missing_directories_and_files_are_refused(directory: Path) -> None:
         open_collection(directory / "absent")
     with pytest.raises(ConfigurationError, match="no file"):
         open_collection(directory, judgements=directory / "absent.tsv")
+
+
+def test_judgements_of_trec_are_read_and_negative_grades_are_zero(tmp_path: Path) -> None:
+    path = tmp_path / "qrels.txt"
+    path.write_text("101 0 d1 2\n101 0 d2 -2\n102 Q0 d1 0\n")
+    assert read_judgements(path) == {"101": {"d1": 2, "d2": 0}, "102": {"d1": 0}}
