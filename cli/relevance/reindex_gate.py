@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli.relevance.metrics import Ranking, measure_rankings
+from cli.relevance.metrics import Ranking, RankingQuality, measure_rankings
+from cli.relevance.runs import by_query, describe_comparison
+from cli.relevance.significance import compare_rankings
 from models.judged_collection import Judgements, find_judgements, read_judgements, read_queries
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
@@ -109,11 +111,11 @@ async def _adapt(search: AsyncSearchClient, names: IndexNames, generation: Gener
     return table if record is None or record.frequencies is None else table.adapt(record.frequencies)
 
 
-def ndcg_by_mode(rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions) -> dict[str, float]:
-    """Return NDCG@10 by mode."""
-    return {
-        mode: measure_rankings(questions.judgements, by_query).mean[GATE_METRIC] for mode, by_query in rankings.items()
-    }
+def measure_modes(
+    rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions
+) -> dict[str, RankingQuality]:
+    """Return the figures by mode."""
+    return {mode: measure_rankings(questions.judgements, by_query) for mode, by_query in rankings.items()}
 
 
 def degraded_modes(
@@ -144,11 +146,18 @@ def compare_generations(
     new: tuple[Generation, QueryTable],
     report: Callable[[str], None],
 ) -> None:
-    """Search both generations with the judged queries and report NDCG@10. Raises Conflict (`quality_gate`)."""
+    """Search both generations with the judged queries and report NDCG@10, and whether the change is beyond chance.
+
+    Raises Conflict (`quality_gate`).
+    """
     before, after = (
-        ndcg_by_mode(rank_questions(settings, generation, table, gate.questions), gate.questions)
+        measure_modes(rank_questions(settings, generation, table, gate.questions), gate.questions)
         for generation, table in (old, new)
     )
+    old_means = {mode: quality.mean[GATE_METRIC] for mode, quality in before.items()}
+    new_means = {mode: quality.mean[GATE_METRIC] for mode, quality in after.items()}
     for mode in MODES:
-        report(f"NDCG@10 {mode}: {before[mode]:.4f} -> {after[mode]:.4f}")
-    require_quality(new[0].index, before, after, gate.modes, gate.max_loss)
+        change = compare_rankings(by_query(before[mode], GATE_METRIC), by_query(after[mode], GATE_METRIC))
+        report(f"NDCG@10 {mode}: {old_means[mode]:.4f} -> {new_means[mode]:.4f}")
+        report(f"  {describe_comparison(change, GATE_METRIC)}")
+    require_quality(new[0].index, old_means, new_means, gate.modes, gate.max_loss)

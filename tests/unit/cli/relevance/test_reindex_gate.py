@@ -1,12 +1,14 @@
 """The quality gate of a reindex."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.relevance.reindex_gate import JudgedQuestions, degraded_modes, ndcg_by_mode, rank_questions, require_quality
+from cli.relevance.metrics import Ranking
+from cli.relevance.reindex_gate import JudgedQuestions, degraded_modes, measure_modes, rank_questions, require_quality
 from query_api.search.executor import Key
 from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
@@ -16,6 +18,10 @@ from services.errors import ConfigurationError, Conflict, InvalidInput
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
 from services.opensearch.queries import SearchPlan
 from services.settings import Settings
+
+
+def means(rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions) -> dict[str, float]:
+    return {mode: quality.mean["ndcg@10"] for mode, quality in measure_modes(rankings, questions).items()}
 
 
 def test_only_the_chosen_modes_block_the_swap() -> None:
@@ -30,8 +36,8 @@ def test_only_the_chosen_modes_block_the_swap() -> None:
 def test_quality_is_measured_on_the_ranking() -> None:
     questions = JudgedQuestions({"q": "words"}, {"q": {"right": 1}})
     first = {"sparse": {"q": [("right", 2.0), ("wrong", 1.0)]}}
-    assert ndcg_by_mode(first, questions) == {"sparse": 1.0}
-    assert ndcg_by_mode({"sparse": {"q": [("wrong", 1.0)]}}, questions) == {"sparse": 0.0}
+    assert means(first, questions) == {"sparse": 1.0}
+    assert means({"sparse": {"q": [("wrong", 1.0)]}}, questions) == {"sparse": 0.0}
 
 
 def test_queries_without_judgements_are_not_sent(tmp_path: Path) -> None:
@@ -90,7 +96,7 @@ def test_the_gate_sends_the_same_searches_as_the_api(monkeypatch: pytest.MonkeyP
     )  # fmt: skip
     questions = JudgedQuestions({"q": "make a folder"}, {"q": {"right": 1}})
     found = rank_questions(settings, generation, table, questions)
-    assert ndcg_by_mode(found, questions) == {"sparse": 1.0, "lexical": 1.0, "hybrid": 1.0}
+    assert means(found, questions) == {"sparse": 1.0, "lexical": 1.0, "hybrid": 1.0}
     assert len(sent) == 4, "one list each of sparse and lexical, two of hybrid"
     assert all("secret" in json.dumps(plan.body) for plan in sent)
     every = table.encode("make a folder", 100)
