@@ -136,7 +136,7 @@ SMALL_SHAPES: Final[Mapping[str, BodyShape]] = {
     "batch: searches": ("/v1/search/batch", _JSON, lambda size: orjson.dumps({"searches": [0] * _SMALL_VALUES})),
     "batch: members": (
         "/v1/search/batch", _JSON,
-        lambda size: orjson.dumps({"searches": [{"index": "shapes", "like": [0] * 480} for _ in range(100)]}),
+        lambda size: orjson.dumps({"searches": [{"index": "shapes", "like": [0] * 480} for _ in range(60)]}),
     ),
     "rules: synonyms": (
         f"{_RULES}/dry-run", _JSON,

@@ -15,6 +15,7 @@ from query_api.schemas.admin import DryRunRequest, KeyRequest, QueriesRequest
 from query_api.schemas.resources import RetryRequest
 from query_api.schemas.search_request import SearchRequest
 from services.errors import InvalidInput, SparsewellError, UnsupportedMediaType
+from services.index_spec import IndexSpec
 from services.web.json_bodies import MAX_LISTED_ERRORS, JsonBody, read_json_text
 
 JSON = Headers({"content-type": "application/json"})
@@ -87,6 +88,7 @@ MANY_ERRORS: list[tuple[type[Any], Any]] = [
     (QueriesRequest, {"queries": [{"query": 0}] * 30_000}),
     (RetryRequest, {"ids": [0] * 30_000}),
     (KeyRequest, {"name": "x", "scopes": ["search"], "indexes": [0] * 30_000}),
+    (IndexSpec, {"fields": {f"field{number}": "x" for number in range(30_000)}}),
     (DryRunRequest, {"rules": {"synonyms": [{"a": 0}] * 30_000}, "queries": [0] * 30_000}),
     (SearchRequest, {"like": [0] * 30_000, "context": {"turns": [0] * 30_000}, "fields": [0] * 30_000}),
 ]
