@@ -15,6 +15,7 @@ import orjson
 from services.errors import InvalidInput, TooLarge
 from services.talk.model import MAX_TIME_MS
 from services.talk.normalise import (
+    MAX_SEGMENTS,
     MAX_SPEAKER_CHARACTERS,
     RepairCounter,
     TranscriptRow,
@@ -33,6 +34,7 @@ _MAX_NAME_CHARACTERS = 40
 # Transcripts with names have one before nearly every paragraph; subtitles have one at each change of speaker.
 _MIN_PREFIXED_SHARE = 0.8
 
+_LINE = re.compile(r"[^\n]+")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 # Beginnings of other formats, whose times and tags would be indexed as words.
 _WEBVTT = re.compile(r"WEBVTT(?:\s|$)")
@@ -228,8 +230,12 @@ def parse_plain_transcript(content: str) -> list[TranscriptRow]:
         raise InvalidInput(
             "bad_transcript", f"The text is {other}, not plain text: send it as a `transcript` with its type."
         )
-    lines = [line for line in map(collapse_white_space, text.split("\n")) if line]
-    check_segment_count(len(lines))
+    lines = []
+    for match in _LINE.finditer(text):
+        if line := collapse_white_space(match[0]):
+            lines.append(line)
+        if len(lines) > MAX_SEGMENTS:  # The strings of all lines would take fifteen times the text.
+            check_segment_count(text.count("\n") + 1)
     by_line = _plain_rows(lines)
     named = extract_speakers(by_line)
     if any(row.speaker for row in named) or not _BLANK_LINE.search(text.strip()):

@@ -48,6 +48,12 @@ def test_small_values_in_a_string_of_json(parse: object) -> None:
     assert (code, peak < 8 * MIB) == ("too_many_values", True), "the empty arrays would take 45 MB"
 
 
+def test_too_many_lines() -> None:
+    text = "Ann: word\n" * 400_000
+    code, peak = code_and_peak(parse_plain_transcript, text)
+    assert (code, peak < 5 * len(text)) == ("too_many_segments", True), "all lines would take fifteen times the text"
+
+
 def test_text_in_brackets_is_no_json() -> None:
     assert parse_plain_transcript("[Music] Good morning. [Applause]")[0].text == "[Music] Good morning. [Applause]"
     with pytest.raises(InvalidInput, match="is JSON"):
