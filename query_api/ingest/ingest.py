@@ -28,16 +28,9 @@ from query_api.ingest.idempotency import (
     parse_idempotency_key,
     store_job_outcome,
 )
-from query_api.ingest.item_blocks import (
-    ItemBlocks,
-    LoopTurns,
-    check_items,
-    decode_beside_loop,
-    parse_spaced_document,
-    take_turns,
-)
+from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, decode_beside_loop, parse_item, take_turns
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
-from services.documents.document import Document, parse_document, parse_document_bytes
+from services.documents.document import Document, parse_document
 from services.documents.intake import Intake, count_ingested, nothing_stored, stale_version
 from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
@@ -209,9 +202,7 @@ class Ingestion:
         longest = limits.longest(spec)
         if not isinstance(item, bytes):
             return longest + 1, partial(parse_document, None, spec, limits, longest + 1)
-        if self._form == "array" and len(item) > limits.document:
-            return len(item), partial(parse_spaced_document, item, spec, limits)
-        return len(item), partial(parse_document_bytes, item, spec, limits)
+        return len(item), partial(parse_item, self._form, item, spec, limits)
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """Journal the rest, save the job and return the answer. Raises as `answer`."""

@@ -8,13 +8,13 @@ it is journalled, so a body with an error in its JSON is refused as a whole.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
 from query_api.ingest.backpressure import BackgroundReader
 from query_api.ingest.request_body import BodyForm, too_many_documents
-from services.documents.document import Document, decode_document, parse_document
+from services.documents.document import Document, decode_document, parse_document, parse_document_bytes
 from services.documents.json_structure import BLOCK_BYTES
 from services.errors import InvalidInput
 from services.index_spec import DocumentLimits, IndexSpec
@@ -87,7 +87,12 @@ async def check_items(form: BodyForm, blocks: ItemBlocks, limit: int, reader: Ba
     return count
 
 
-def parse_spaced_document(raw: bytes, spec: IndexSpec, limits: DocumentLimits) -> Document:
-    """Parse an item of an array. Spaces and escapes do not count for its size. Raises as `parse_document_bytes`."""
+def parse_item(form: BodyForm | Literal["document"], raw: bytes, spec: IndexSpec, limits: DocumentLimits) -> Document:
+    """Parse an item of an array or a line. Spaces and escapes of an item do not count for its size.
+
+    Raises as `parse_document_bytes`.
+    """
+    if form != "array" or len(raw) <= limits.document:
+        return parse_document_bytes(raw, spec, limits)
     value = decode_document(raw)
     return parse_document(value, spec, limits, len(orjson.dumps(value)))

@@ -2,7 +2,7 @@
 
 `GET /v1/jobs/{id}` counts a job's documents once. A write with `?wait=` counts them until searches see all of them
 (`searchable`), or until none is pending as well (`encoded`). The documents are on disk before the wait begins, so its
-end changes nothing: it is reported, and never an error.
+end changes nothing: it is reported, and never an error (docs/decisions/0252).
 """
 
 import asyncio
@@ -68,7 +68,7 @@ async def wait_for_documents(
 async def _wait(app: AppState, answer: Mapping[str, Any], waited: dict[str, Any]) -> None:
     began, pause, refreshed = time.monotonic(), _FIRST_PAUSE_SECONDS, False
     job, record = answer["job"], {"accepted": len(answer["accepted"])}
-    while True:
+    while not app.readiness.is_draining:  # The process ends in seconds, and the answer would be lost.
         generation = await app.generation(job["index"])
         counts = await _count_states(app, generation, job["id"])
         invisible = count_invisible_documents(record, counts)

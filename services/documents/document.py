@@ -275,6 +275,10 @@ class VersionClock:
         self._last = 0
         self._lock = threading.Lock()
 
+    def is_far_behind(self, version: int) -> bool:
+        """Tell whether a stored version is so far ahead that the clock does not follow it."""
+        return version >= time.time_ns() // 1000 + self.MAX_LEAD
+
     def next(self, above: int = -1) -> int:
         """Return the next client version, above `above`, which is the stored version of the document.
 
