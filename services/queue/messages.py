@@ -159,7 +159,7 @@ class Publisher:
             try:
                 began = time.time()
                 seconds, microseconds = self._open().default_channel.client.time()
-                return (began + time.time()) / 2 - seconds - microseconds / 1e6
+                return float((began + time.time()) / 2 - seconds - microseconds / 1e6)
             except redis.exceptions.ResponseError:
                 return None
             except Exception as error:
