@@ -38,10 +38,10 @@ async def read_job(app: AppState, job_id: str) -> dict[str, Any]:
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
         generation = await app.generation(record["index"])
-        counts = await _count_states(app, generation, job_id)
+        counts = await count_states(app, generation, job_id)
         if count_invisible_documents(record, counts):
             await app.search.send(refresh_call(generation.physical))
-            counts = await _count_states(app, generation, job_id)
+            counts = await count_states(app, generation, job_id)
     except NotFound:
         return summarise_job(job_id, record, None)
     return summarise_job(job_id, record, counts)
@@ -70,7 +70,7 @@ async def _wait(app: AppState, answer: Mapping[str, Any], waited: dict[str, Any]
     job, record = answer["job"], {"accepted": len(answer["accepted"])}
     while not app.readiness.is_draining:  # The process ends in seconds, and the answer would be lost.
         generation = await app.generation(job["index"])
-        counts = await _count_states(app, generation, job["id"])
+        counts = await count_states(app, generation, job["id"])
         invisible = count_invisible_documents(record, counts)
         waited["states"] = {state: counts[state] for state in ("pending", "encoded", "dead")}
         # After a refresh, documents that are missing were replaced or deleted by later writes.
@@ -95,5 +95,6 @@ async def wait_for_refresh(app: AppState, index: str, seconds: float) -> bool:
     return True
 
 
-async def _count_states(app: AppState, generation: Generation, job_id: str) -> dict[str, int]:
+async def count_states(app: AppState, generation: Generation, job_id: str) -> dict[str, int]:
+    """Count the documents of a job by state, as searches see them."""
     return read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))

@@ -54,7 +54,7 @@ _PAUSE = 2000  # milliseconds of silence after which the text continues on a new
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)", re.ASCII)
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?= )|[。！？]")
 _SPACE = re.compile(r"\s")
-_PIECE_CHARACTERS = 64 * 1024
+PIECE_CHARACTERS = 64 * 1024
 # Scripts without spaces. No space is inserted between their characters.
 _UNSPACED_SCRIPTS = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
@@ -270,13 +270,13 @@ def _first_segments(parts: list[TranscriptRow], sent: int) -> Sequence[int]:
 
 def collapse_white_space(text: str) -> str:
     """Return the text with each run of white space as one space."""
-    if len(text) <= _PIECE_CHARACTERS:
+    if len(text) <= PIECE_CHARACTERS:
         return " ".join(text.split())
     # A word takes 53 bytes beside its characters, so a long text is split piece by piece.
     pieces = []
     at = 0
     while at < len(text):
-        space = _SPACE.search(text, at + _PIECE_CHARACTERS)
+        space = _SPACE.search(text, at + PIECE_CHARACTERS)
         end = len(text) if space is None else space.start()
         pieces.append(" ".join(text[at:end].split()))
         at = end

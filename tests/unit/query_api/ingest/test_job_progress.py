@@ -36,7 +36,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Any:
         readiness.left -= 1
         return {"pending": 1, "encoded": 0, "dead": 0, "deleted": 0}
 
-    monkeypatch.setattr(job_progress, "_count_states", count)
+    monkeypatch.setattr(job_progress, "count_states", count)
     return SimpleNamespace(readiness=readiness, generation=generation)
 
 
@@ -52,7 +52,7 @@ async def test_a_wait_in_vain_is_no_error(app: Any, monkeypatch: pytest.MonkeyPa
     async def fail(*_: Any) -> dict[str, int]:
         raise BackendUnavailable("opensearch_unavailable", "away")
 
-    monkeypatch.setattr(job_progress, "_count_states", fail)
+    monkeypatch.setattr(job_progress, "count_states", fail)
     response = await wait_for_documents(app, ANSWER, "searchable", MAX_WAIT_SECONDS)
     assert (response.status, response.body["accepted"]) == (202, ["a"])
     assert response.body["waited"] == {"for": "searchable", "reached": False, "states": None}

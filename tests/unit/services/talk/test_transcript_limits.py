@@ -73,7 +73,7 @@ def test_the_words_of_a_long_line_are_never_all_in_memory() -> None:
 @given(st.text(st.sampled_from("ab \n\t\u2003\xa0\x1c"), max_size=60))
 def test_white_space_is_collapsed_piece_by_piece_as_at_once(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normalise, "_PIECE_CHARACTERS", 4)
+        patch.setattr(normalise, "PIECE_CHARACTERS", 4)
         assert collapse_white_space(text) == " ".join(text.split())
 
 
