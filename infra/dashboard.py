@@ -146,6 +146,10 @@ DASHBOARD_ROWS: Final[dict[str, tuple[Panel, ...]]] = {
               max_expression("ready", "instance")}),
         Panel("Indexes without a query table", "Refused by an API process, by encoder", {"{{encoder}}":
               max_expression("unserved_indexes", "encoder")}),
+        Panel("Clocks", "Of each API's host, ahead of Redis's", {"{{instance}}":
+              max_expression("clock_lead_seconds", "instance")}, "s"),
+        Panel("Writes onto versions ahead", "Stored more than 60 s ahead of the clock", {"{{instance}}":
+              rate_expression("versions_ahead_total", "instance")}, "wps"),
         Panel("Errors of OpenSearch", "Unreachable, late or overloaded", {"{{operation}} {{code}}":
               rate_expression("opensearch_errors_total", "operation, code")}, "reqps"),
         Panel("Memory", "Resident memory; for workers, of the parent process", {"{{instance}}":

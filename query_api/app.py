@@ -77,7 +77,9 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(authorise_request), Depends(check_parameters)],
     )
     app.state.readiness = state.readiness
-    app.add_middleware(BodyLimitMiddleware, large=_DOCUMENTS_PATH, values=MAX_JSON_VALUES)
+    # A filter may have more values if the operator allows it, beside the rest of its search.
+    values = max(MAX_JSON_VALUES, settings.max_filter_values + 1000)
+    app.add_middleware(BodyLimitMiddleware, large=_DOCUMENTS_PATH, values=values)
     app.add_middleware(
         AuthenticationMiddleware,
         mode=mode,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,7 @@ from services.opensearch.client import AsyncSearchClient, Call
 from services.opensearch.generations import active_encoders_call, read_active_encoders
 from services.queue.lanes import encode_queues
 from services.queue.messages import Publisher
-from services.telemetry.metrics import READY, UNSERVED_INDEXES
+from services.telemetry.metrics import CLOCK_LEAD, READY, UNSERVED_INDEXES
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -86,6 +86,11 @@ class ReadinessMonitor:
         self._last: ReadinessReport | None = None
         self._survey: IndexSurvey | None = None
         self._lock = asyncio.Lock()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is about to end."""
+        return self._draining
 
     def drain(self) -> None:
         """Mark the process as not ready for good, because it is about to end."""
@@ -186,9 +191,15 @@ class ReadinessMonitor:
         """Count the messages for the configured encoder; None while Redis does not answer. Searches need no Redis."""
         queues = encode_queues(self._tables.default.name)
         try:
-            return await _with_timeout(asyncio.to_thread(self._publisher.depth, *queues))
+            lead, messages = await _with_timeout(asyncio.to_thread(self._ask_redis, queues))
         except (BackendUnavailable, TimeoutError):
             return None
+        if lead is not None:
+            CLOCK_LEAD.set(lead)
+        return messages
+
+    def _ask_redis(self, queues: Sequence[str]) -> tuple[float | None, int]:
+        return self._publisher.clock_lead(), self._publisher.depth(*queues)
 
 
 async def _with_timeout(answer: Awaitable[T]) -> T:

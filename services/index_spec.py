@@ -8,9 +8,10 @@ encoder in its mapping's `_meta`. `IndexNames` builds OpenSearch names under the
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from services.encoders.manifest import DenseIdentity, WindowSettings
 from services.errors import InvalidInput, TooLarge
@@ -135,12 +136,22 @@ class TalkSettings(BaseModel):
         return None if link is None else validate_link_template(link)
 
 
+def _limit_fields(fields: Any) -> Any:
+    """Refuse too many fields before each is validated: the errors of 29,000 fields took 20 MiB."""
+    if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+        kinds = {"field_type": "Dictionary", "max_length": MAX_FIELDS, "actual_length": len(fields)}
+        raise PydanticKnownError("too_long", kinds)
+    return fields
+
+
 class IndexSpec(BaseModel):
     """Body of PUT /v1/indexes/{index}. Every member has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    fields: dict[str, FieldType] = Field(default_factory=dict, max_length=MAX_FIELDS)
+    fields: Annotated[dict[str, FieldType], BeforeValidator(_limit_fields)] = Field(
+        default_factory=dict, max_length=MAX_FIELDS
+    )
     encoder: str | None = Field(None, description="name of an encoder of the API; null: the configured one")
     window: WindowSettings | None = Field(None, description="null: the recommendation of the encoder's manifest")
     document_top_k: int = Field(

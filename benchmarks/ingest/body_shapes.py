@@ -2,10 +2,11 @@
 
     python -m benchmarks body_shapes --json benchmarks/results/body_shapes.json
 
-Each body goes to a new API process. Meanwhile another connection asks `/healthz` every two milliseconds. Its longest
-wait is the longest time for which the body blocked the event loop, with the time that the machine took from the
-process. `times` is the peak of the process's memory beyond its memory before, over the size of the body. It includes a
-few megabytes that any first request takes: `a search` is a small one.
+Each body goes to a new API process, several times. Meanwhile another connection asks `/healthz` every two milliseconds.
+Its longest wait is the longest time for which the body blocked the event loop, with the time that the machine took from
+the process. The shortest of these waits is reported, because other load on the machine only adds to them. `times` is
+the peak of the process's memory beyond its memory before, over the size of the body. It includes a few megabytes that
+any first request takes: `a search` is a small one.
 
 Bodies of documents have the given sizes. All others have at most 1 MiB, the limit of the service.
 """
@@ -27,13 +28,14 @@ from services.settings import Settings
 
 _MIB: Final = 1024**2
 _CHECK_SECONDS: Final = 0.002
-_SMALL_VALUES: Final = 49_000  # below the limit of a small body
+_LONG_SECONDS: Final = 10.0
+_SMALL_VALUES: Final = 29_000  # below the limit of a small body
 _INDEX: Final = "/v1/indexes/shapes"
 _TALK_INDEX: Final = "/v1/indexes/talk"
 _JSON: Final = "application/json"
 _LINES: Final = "application/x-ndjson"
 
-# Path, media type, and the body of about so many bytes.
+# Path, media type, and the body of about so many bytes. A path begins with `PUT ` if its method is not POST.
 BodyShape = tuple[str, str, Callable[[int], bytes]]
 
 
@@ -63,7 +65,10 @@ def _members(value: Any, *path: str) -> Callable[[int], bytes]:
 
 
 _DOCUMENTS: Final = f"{_INDEX}/documents"
+_TALK: Final = f"{_TALK_INDEX}/documents"
 _RULES: Final = f"{_INDEX}/curation"
+_WEBVTT: Final = b'[{"id":"a","kind":"talk","transcript":{"type":"text/vtt","text":"WEBVTT\\n\\n'
+_CUE: Final = b"00:00:01.000 --> 00:00:02.000\\n"
 DOCUMENT_SHAPES: Final[Mapping[str, BodyShape]] = {
     "zeros": (_DOCUMENTS, _JSON, _repeat(b"[", b"0,", b"0]")),
     "empty arrays": (_DOCUMENTS, _JSON, _repeat(b"[", b"[],", b"0]")),
@@ -78,14 +83,31 @@ DOCUMENT_SHAPES: Final[Mapping[str, BodyShape]] = {
     "empty lines": (_DOCUMENTS, _LINES, _repeat(b"", b"\n", b"")),
     "small documents, lines": (_DOCUMENTS, _LINES, _number(b"", b'{"id":"%d","text":"a"}\n', b"")),
     "small documents, array": (_DOCUMENTS, _JSON, _number(b"[", b'{"id":"%d","text":"a"},', b'{"id":"z","text":"a"}]')),
-    "talk of many values": (
-        f"{_TALK_INDEX}/documents", _JSON, _repeat(b'[{"id":"a","kind":"talk","segments":[', b'{"a":0},', b"0]}]"),
-    ),
+    "talk of many values": (_TALK, _JSON, _repeat(b'[{"id":"a","kind":"talk","segments":[', b'{"a":0},', b"0]}]")),
     "talk of short segments": (
-        f"{_TALK_INDEX}/documents", _JSON,
+        _TALK, _JSON,
         _repeat(b'[{"id":"a","kind":"talk","segments":[', b'{"start":1.5,"end":2,"speaker":"a","text":"a"},',
                 b'{"start":2,"text":"a"}]}]'),
     ),
+    "talk of segments": (
+        _TALK, _JSON,
+        _repeat(b'[{"id":"a","kind":"talk","segments":[',
+                b'{"start":123.45,"end":125.99,"text":"%s"},' % (b"word " * 9), b'{"start":2,"text":"a"}]}]'),
+    ),
+    "talk of cues": (_TALK, _JSON, _repeat(_WEBVTT, _CUE + b"word " * 9 + b"\\n\\n", b'"}}]')),
+    "talk of one cue": (_TALK, _JSON, _repeat(_WEBVTT + _CUE, b"word <i>", b'"}}]')),
+    "talk of notes": (_TALK, _JSON, _repeat(_WEBVTT, b"NOTE x\\n\\n", b'"}}]')),
+    "talk of one line": (_TALK, _JSON, _repeat(b'[{"id":"a","kind":"talk","text":"', b"word ", b'"}]')),
+    "talk of lines": (_TALK, _JSON, _repeat(b'[{"id":"a","kind":"talk","text":"', b"Ann: word\\n", b'"}]')),
+    "talk of JSON in a string": (
+        _TALK, _JSON,
+        _repeat(b'[{"id":"a","kind":"talk","transcript":{"type":"application/json","text":"[', b"[],", b'0]"}}]'),
+    ),
+    "one talk": (
+        f"PUT {_TALK}/a", _JSON,
+        _repeat(b'{"kind":"talk","segments":[', b'{"text":"aaa bbb ccc ddd eee"},', b'{"start":2,"text":"a"}]}'),
+    ),
+    "one document": (f"PUT {_DOCUMENTS}/a", _JSON, _repeat(b'{"text":"', b",[{", b'"}')),
 }  # fmt: skip
 SMALL_SHAPES: Final[Mapping[str, BodyShape]] = {
     "a search": (f"{_INDEX}/search", _JSON, lambda size: b'{"query":"x"}'),
@@ -95,10 +117,26 @@ SMALL_SHAPES: Final[Mapping[str, BodyShape]] = {
     "search: filter": (
         f"{_INDEX}/search", _JSON, _members(lambda n: [{"a": i} for i in range(n)], "filter", "and"),
     ),
+    "search: values of a filter": (f"{_INDEX}/search", _JSON, _members(lambda n: [0] * n, "filter", "a", "in")),
+    "search: turns": (f"{_INDEX}/search", _JSON, _members(lambda n: ["a"] * n, "context", "turns")),
+    "search: nesting": (
+        f"{_INDEX}/search", _JSON,
+        lambda size: b'{"query":"x","filter":' + b'{"not":' * 100_000 + b"0" + b"}" * 100_001,
+    ),
+    "several indexes": ("/v1/search", _JSON, _members(lambda n: [f"i{i}" for i in range(n)], "indexes")),
+    "frequent queries": (
+        f"{_INDEX}/queries", _JSON, lambda size: orjson.dumps({"queries": [{"query": 0}] * _SMALL_VALUES}),
+    ),
+    "dead letters": (f"{_INDEX}/dead-letters/retry", _JSON, lambda size: orjson.dumps({"ids": [0] * _SMALL_VALUES})),
+    "declaration": (
+        "PUT /v1/indexes/other", _JSON,
+        lambda size: orjson.dumps({"fields": {f"f{i}": "x" for i in range(_SMALL_VALUES)}}),
+    ),
+    "key": ("/v1/keys", _JSON, lambda size: orjson.dumps({"name": "x", "indexes": [0] * _SMALL_VALUES})),
     "batch: searches": ("/v1/search/batch", _JSON, lambda size: orjson.dumps({"searches": [0] * _SMALL_VALUES})),
     "batch: members": (
         "/v1/search/batch", _JSON,
-        lambda size: orjson.dumps({"searches": [{"index": "shapes", "like": [0] * 480} for _ in range(100)]}),
+        lambda size: orjson.dumps({"searches": [{"index": "shapes", "like": [0] * 480} for _ in range(60)]}),
     ),
     "rules: synonyms": (
         f"{_RULES}/dry-run", _JSON,
@@ -106,7 +144,11 @@ SMALL_SHAPES: Final[Mapping[str, BodyShape]] = {
     ),
     "rules: words": (
         f"{_RULES}/dry-run", _JSON,
-        lambda size: orjson.dumps({"queries": ["x"], "rules": {"synonyms": [{"words": [0] * 20}] * 1900}}),
+        lambda size: orjson.dumps({"queries": ["x"], "rules": {"synonyms": [{"words": [0] * 20}] * 1400}}),
+    ),
+    "rules: replaced": (
+        f"PUT {_RULES}", _JSON,
+        lambda size: orjson.dumps({"rules": {"results": [{"query": "x", "hide": ["d"] * 400}] * 70}}),
     ),
 }  # fmt: skip
 
@@ -115,6 +157,7 @@ def body_shapes(argv: list[str] | None = None) -> None:
     """Measure the longest wait of other requests, and the memory, by the shape of a body."""
     parser = make_parser("body_shapes", body_shapes.__doc__)
     parser.add_argument("--mib", type=float, nargs="+", default=[0.38, 2, 8], help="sizes of bodies of documents")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each body is sent")
     parser.add_argument("--only", help="measure the shapes with this text in their names")
     run_benchmark("body_shapes", parser, measure_shapes, argv)
 
@@ -125,7 +168,7 @@ def measure_shapes(arguments: argparse.Namespace) -> dict[str, Any]:
     with open_service() as settings:
         for name, shape, size in _choose_shapes(arguments):
             with run_process(settings, "api") as api:
-                figures[name] = uvloop.run(measure_body(settings, api.pid, shape, size))
+                figures[name] = uvloop.run(measure_body(settings, api.pid, shape, size, arguments.repeats))
             print(f"{name:42} {figures[name]}", flush=True)
     return figures
 
@@ -141,8 +184,11 @@ def _choose_shapes(arguments: argparse.Namespace) -> Iterator[tuple[str, BodySha
                 yield f"{name}, {mib:g} MiB", shape, int(mib * _MIB)
 
 
-async def measure_body(settings: Settings, pid: int, shape: BodyShape, size: int) -> dict[str, Any]:
-    """Send one body to the process `pid`. Return the size in bytes, the status, the wait, the memory and the answer."""
+async def measure_body(settings: Settings, pid: int, shape: BodyShape, size: int, repeats: int) -> dict[str, Any]:
+    """Send one body `repeats` times to the process `pid`, or once if that takes long.
+
+    Return the size in bytes, the status, the shortest of the longest waits, the memory and the answer.
+    """
     path, media_type, make = shape
     body = make(size)
     address = f"http://{settings.api_host}:{settings.api_port}"
@@ -155,19 +201,24 @@ async def measure_body(settings: Settings, pid: int, shape: BodyShape, size: int
     quiet.cancel()
     before = psutil.Process(pid).memory_info().rss
     _reset_peak(pid)
-    waiting = asyncio.create_task(_longest_wait(settings))
-    await asyncio.sleep(0.05)
-    began = perf_counter()
-    status, answer = await _send(settings, path, media_type, body)
-    seconds = perf_counter() - began
-    await asyncio.sleep(0.05)
-    waiting.cancel()
+    waits = []
+    for _ in range(repeats):
+        waiting = asyncio.create_task(_longest_wait(settings))
+        await asyncio.sleep(0.05)
+        began = perf_counter()
+        status, answer = await _send(settings, path, media_type, body)
+        seconds = perf_counter() - began
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        waits.append(await waiting)
+        if seconds > _LONG_SECONDS:
+            break
     peak = _peak_bytes(pid)
     return {
         "bytes": len(body),
         "status": status,
         "seconds": round(seconds, 2),
-        "longest_wait_ms": round(await waiting * 1000, 1),
+        "longest_wait_ms": round(min(waits) * 1000, 1),
         "longest_wait_before_ms": round(await quiet * 1000, 1),
         "peak_mib": round((peak - before) / _MIB, 1),
         "times": round((peak - before) / len(body), 1),
@@ -178,7 +229,8 @@ async def measure_body(settings: Settings, pid: int, shape: BodyShape, size: int
 async def _send(settings: Settings, path: str, media_type: str, body: bytes) -> tuple[int, int]:
     """Send a body. Return the status and the bytes of the answer."""
     reader, writer = await asyncio.open_connection(settings.api_host, settings.api_port)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\n"
+    method, _, path = path.rpartition(" ")
+    head = f"{method or 'POST'} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\n"
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     answer = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(answer.partition(b"content-length:")[2].split(b"\r\n")[0])

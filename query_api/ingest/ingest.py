@@ -28,9 +28,9 @@ from query_api.ingest.idempotency import (
     parse_idempotency_key,
     store_job_outcome,
 )
-from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, parse_spaced_document, take_turns
+from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, decode_beside_loop, parse_item, take_turns
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
-from services.documents.document import Document, decode_document, parse_document, parse_document_bytes
+from services.documents.document import Document, parse_document
 from services.documents.intake import Intake, count_ingested, nothing_stored, stale_version
 from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
@@ -105,7 +105,7 @@ async def ingest_documents(app: AppState, index: str, request: Request) -> Inges
         blocks: ItemBlocks = (
             partial(request_body.split_lines, raw, longest) if form == "lines" else ArraySplitter(raw).blocks
         )
-        count = await check_items(form, blocks, settings.max_request_documents)
+        count = await check_items(form, blocks, settings.max_request_documents, app.background_reader)
         buffered = min(len(raw), settings.journal_bytes + longest)
         receiver.reserve(len(raw) + _WRITE_COPIES * buffered + _ID_BYTES * count)
         app.limiter.charge_writes(app.principal, count, len(raw))
@@ -124,7 +124,7 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
         limits = app.document_limits
         raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
         app.limiter.charge_writes(app.principal, 1, len(raw))
-        value = decode_document(raw, "The body is not JSON in UTF-8")
+        value = await decode_beside_loop(raw, "The body is not JSON in UTF-8", app.background_reader)
         if isinstance(value, dict) and value.setdefault("id", document_id) != document_id:
             raise InvalidInput("id_mismatch", "The body's `id` differs from the path's.")
         parse = partial(parse_document, value, generation.spec, limits, len(raw))
@@ -202,9 +202,7 @@ class Ingestion:
         longest = limits.longest(spec)
         if not isinstance(item, bytes):
             return longest + 1, partial(parse_document, None, spec, limits, longest + 1)
-        if self._form == "array" and len(item) > limits.document:
-            return len(item), partial(parse_spaced_document, item, spec, limits)
-        return len(item), partial(parse_document_bytes, item, spec, limits)
+        return len(item), partial(parse_item, self._form, item, spec, limits)
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """Journal the rest, save the job and return the answer. Raises as `answer`."""

@@ -7,18 +7,22 @@ it is journalled, so a body with an error in its JSON is refused as a whole.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final, Literal
 
 import orjson
 
+from query_api.ingest.backpressure import BackgroundReader
 from query_api.ingest.request_body import BodyForm, too_many_documents
-from services.documents.document import Document, decode_document, parse_document
+from services.documents.document import Document, decode_document, parse_document, parse_document_bytes
 from services.documents.json_structure import BLOCK_BYTES
 from services.errors import InvalidInput
 from services.index_spec import DocumentLimits, IndexSpec
 
 TURN_ITEMS: Final = 128
 TURN_BYTES: Final = 64 * 1024
+# Counting the values of a shorter text and decoding it takes 25 ms at most.
+LONG_JSON_BYTES: Final = 1024**2
 
 # Items as (number from 1, text or `ParsedDocument`), block by block. Each call begins anew.
 ItemBlocks = Callable[[], Iterable[Sequence[tuple[int, object]]]]
@@ -57,8 +61,15 @@ async def take_turns(blocks: ItemBlocks) -> AsyncIterator[tuple[int, object]]:
             yield position, item
 
 
-async def check_items(form: BodyForm, blocks: ItemBlocks, limit: int) -> int:
-    """Check the items of a body. Return their number.
+async def decode_beside_loop(raw: bytes | bytearray, complaint: str, reader: BackgroundReader) -> Any:
+    """Decode the JSON text of a document, in the thread of `reader` if it is long. Raises as `decode_document`."""
+    if len(raw) < LONG_JSON_BYTES:
+        return decode_document(raw, complaint)
+    return await reader.run(partial(decode_document, raw, complaint), len(raw))
+
+
+async def check_items(form: BodyForm, blocks: ItemBlocks, limit: int, reader: BackgroundReader) -> int:
+    """Check the items of a body, long ones by `reader`. Return their number.
 
     Raises InvalidInput (`invalid_json`, `not_an_array`), and TooLarge (`too_many_documents`) for more than `limit`.
     """
@@ -69,14 +80,19 @@ async def check_items(form: BodyForm, blocks: ItemBlocks, limit: int) -> int:
             raise too_many_documents(limit, "; send more in several requests")
         if form == "array" and isinstance(item, bytes):
             try:
-                decode_document(item, f"The body is not JSON in UTF-8: item {position:,}")
+                await decode_beside_loop(item, f"The body is not JSON in UTF-8: item {position:,}", reader)
             except InvalidInput as error:
                 if error.code == "invalid_json":  # An item with too many values is rejected alone.
                     raise
     return count
 
 
-def parse_spaced_document(raw: bytes, spec: IndexSpec, limits: DocumentLimits) -> Document:
-    """Parse an item of an array. Spaces and escapes do not count for its size. Raises as `parse_document_bytes`."""
+def parse_item(form: BodyForm | Literal["document"], raw: bytes, spec: IndexSpec, limits: DocumentLimits) -> Document:
+    """Parse an item of an array or a line. Spaces and escapes of an item do not count for its size.
+
+    Raises as `parse_document_bytes`.
+    """
+    if form != "array" or len(raw) <= limits.document:
+        return parse_document_bytes(raw, spec, limits)
     value = decode_document(raw)
     return parse_document(value, spec, limits, len(orjson.dumps(value)))

@@ -2,7 +2,7 @@
 
 `GET /v1/jobs/{id}` counts a job's documents once. A write with `?wait=` counts them until searches see all of them
 (`searchable`), or until none is pending as well (`encoded`). The documents are on disk before the wait begins, so its
-end changes nothing: it is reported, and never an error.
+end changes nothing: it is reported, and never an error (docs/decisions/0252).
 """
 
 import asyncio
@@ -38,10 +38,10 @@ async def read_job(app: AppState, job_id: str) -> dict[str, Any]:
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
         generation = await app.generation(record["index"])
-        counts = await _count_states(app, generation, job_id)
+        counts = await count_states(app, generation, job_id)
         if count_invisible_documents(record, counts):
             await app.search.send(refresh_call(generation.physical))
-            counts = await _count_states(app, generation, job_id)
+            counts = await count_states(app, generation, job_id)
     except NotFound:
         return summarise_job(job_id, record, None)
     return summarise_job(job_id, record, counts)
@@ -68,9 +68,9 @@ async def wait_for_documents(
 async def _wait(app: AppState, answer: Mapping[str, Any], waited: dict[str, Any]) -> None:
     began, pause, refreshed = time.monotonic(), _FIRST_PAUSE_SECONDS, False
     job, record = answer["job"], {"accepted": len(answer["accepted"])}
-    while True:
+    while not app.readiness.is_draining:  # The process ends in seconds, and the answer would be lost.
         generation = await app.generation(job["index"])
-        counts = await _count_states(app, generation, job["id"])
+        counts = await count_states(app, generation, job["id"])
         invisible = count_invisible_documents(record, counts)
         waited["states"] = {state: counts[state] for state in ("pending", "encoded", "dead")}
         # After a refresh, documents that are missing were replaced or deleted by later writes.
@@ -95,5 +95,6 @@ async def wait_for_refresh(app: AppState, index: str, seconds: float) -> bool:
     return True
 
 
-async def _count_states(app: AppState, generation: Generation, job_id: str) -> dict[str, int]:
+async def count_states(app: AppState, generation: Generation, job_id: str) -> dict[str, int]:
+    """Count the documents of a job by state, as searches see them."""
     return read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))

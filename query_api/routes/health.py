@@ -118,7 +118,9 @@ async def read_service_status(app: AppState) -> dict[str, Any]:
         app.search.send(backlog_call(names, STATUS_SECONDS)),
         app.search.send(reindex_records_call(names, STATUS_SECONDS)),
     )
-    generations = [generation for generation in read_generations(listed) if app.principal.may(generation.index)]
+    # In a thread: 5,000 indexes take .5 s, and the event loop answers other requests meanwhile.
+    every = await asyncio.to_thread(read_generations, listed)
+    generations = [generation for generation in every if app.principal.may(generation.index)]
     aliases = {generation.physical: set(listed[generation.physical].get("aliases", {})) for generation in generations}
     backlogs = read_backlog(counted)
     records = {record.index: record for record in read_reindex_records(recorded)}

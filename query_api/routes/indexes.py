@@ -3,6 +3,7 @@
 The creation of an index is idempotent: the same declaration gives 200, another one a conflict.
 """
 
+import asyncio
 import contextlib
 from typing import Annotated, Any, Literal
 
@@ -61,10 +62,15 @@ def _describe_index(generation: Generation, counts: dict[str, int] | None = None
     "", responses=document_responses(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes"
 )
 async def list_indexes(app: WithApp) -> Response:
-    generations = read_active_generations(await app.unrestricted_search.send(list_generations_call(app.names)))
-    return json_response(
-        {"indexes": [_describe_index(generation) for generation in generations if app.principal.may(generation.index)]}
-    )
+    answer = await app.unrestricted_search.send(list_generations_call(app.names))
+
+    def describe() -> Response:
+        generations = read_active_generations(answer)
+        indexes = [_describe_index(each) for each in generations if app.principal.may(each.index)]
+        return json_response({"indexes": indexes})
+
+    # 5,000 indexes take .6 s. The event loop answers other requests meanwhile.
+    return await asyncio.to_thread(describe)
 
 
 @indexes_router.put(

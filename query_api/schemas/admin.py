@@ -57,7 +57,7 @@ class DryRunRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rules: Rules
-    queries: list[str] = Field(min_length=1, max_length=MAX_QUERIES)
+    queries: list[str] = Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)
     mode: Mode = "hybrid"
     size: int = Field(10, ge=1)
 
@@ -134,7 +134,7 @@ class QueriesRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    queries: list[QueryCount] = Field(min_length=1, max_length=MAX_FREQUENT_QUERIES)
+    queries: list[QueryCount] = Field(min_length=1, max_length=MAX_FREQUENT_QUERIES, fail_fast=True)
 
 
 class FrequentQuery(BaseModel):
@@ -184,7 +184,11 @@ class KeyRequest(BaseModel):
         "index) keys"
     )
     indexes: list[_Pattern] = Field(
-        ["*"], min_length=1, max_length=100, description="names or prefixes (`logs-*`); `*`: every index"
+        ["*"],
+        min_length=1,
+        max_length=100,
+        fail_fast=True,
+        description="names or prefixes (`logs-*`); `*`: every index",
     )
     filter: FilterJson = Field(
         None,

@@ -4,7 +4,7 @@
 are built from checked values, so `json_response` serialises them once, and the models are not validated again.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi.responses import Response
@@ -270,7 +270,7 @@ class RetryRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ids: list[str] | None = Field(None, min_length=1, max_length=1000)
+    ids: Annotated[list[str], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
     all: bool = False
     cursor: str | None = None
 

@@ -99,9 +99,9 @@ def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = D
 def decode_document(raw: bytes | bytearray, complaint: str = "Not JSON in UTF-8") -> Any:
     """Decode the JSON text of a document. Raises InvalidInput (`invalid_json`, `too_many_values`)."""
     # numpy takes a tenth of a second to import, and `sparsewell load` needs none of it.
-    from services.documents.json_structure import check_memory
+    from services.documents.json_structure import check_values
 
-    check_memory(raw)
+    check_values(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -274,6 +274,10 @@ class VersionClock:
     def __init__(self) -> None:
         self._last = 0
         self._lock = threading.Lock()
+
+    def is_far_behind(self, version: int) -> bool:
+        """Tell whether a stored version is so far ahead that the clock does not follow it."""
+        return version >= time.time_ns() // 1000 + self.MAX_LEAD
 
     def next(self, above: int = -1) -> int:
         """Return the next client version, above `above`, which is the stored version of the document.

@@ -15,7 +15,7 @@ from services.opensearch.jobs import MAX_KEPT_REJECTIONS, Rejection
 from services.opensearch.journal import raw_write
 from services.opensearch.stored_document import StoredDocument
 from services.opensearch.vector_reuse import reuse_vectors
-from services.telemetry.metrics import INGESTED_DOCUMENTS
+from services.telemetry.metrics import INGESTED_DOCUMENTS, VERSIONS_AHEAD
 
 _REJECTIONS = {
     WriteOutcome.SUPERSEDED: ("stale_version", "A newer version of this document is stored already; it was kept."),
@@ -156,7 +156,10 @@ class Intake:
     def _server_version(self, before: StoredDocument | None) -> int:
         if self.version is not None:
             return self.version
-        return self.clock.next(above=-1 if before is None else client_version(before.external))
+        above = -1 if before is None else client_version(before.external)
+        if self.clock.is_far_behind(above):
+            VERSIONS_AHEAD.inc()
+        return self.clock.next(above)
 
 
 def stale_version() -> Conflict:

@@ -1,13 +1,14 @@
 """The structure of JSON text, read without building its values.
 
 Small values cost far more memory than their text: an empty object has two bytes of JSON and 64 bytes as a dictionary.
-So the memory of a document's values is estimated before they are built (`check_memory`), and an array is split into
+So the memory of a document's values is estimated before they are built (`check_values`), and an array is split into
 the texts of its items (`ArraySplitter`), of which only one at a time becomes values. The scan takes about 15
 nanoseconds a byte for any text (docs/decisions/0250).
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,9 @@ _VALUE_BYTES: Final = 80
 # letters take 8 MB, 100,000 segments of one word each 48 MB for 4.4 MB of JSON.
 _FREE_BYTES: Final = 8 * 1024**2
 _MAX_TIMES: Final = 10
+# The decoder lets no other thread run: 100,000 objects take it 25 ms, and the 280,000 of 8 MiB 100 ms. A talk may have
+# 100,000 segments.
+_MAX_OBJECTS: Final = 150_000
 
 _QUOTE, _BACKSLASH, _COMMA, _CLOSING = b'"\\,]'
 # The change of the depth at each byte, and whether the byte is a bracket or a comma.
@@ -132,32 +136,48 @@ class ArraySplitter:
             raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: text after byte {end:,}.")
 
 
-def estimate_memory(text: bytes | bytearray) -> int:
-    """Return an upper bound of the bytes that JSON text takes as values beside its own bytes."""
+@dataclass(frozen=True, slots=True)
+class ValueCounts:
+    """The objects, arrays and commas of JSON text."""
+
+    objects: int
+    arrays: int
+    commas: int
+
+    @property
+    def memory(self) -> int:
+        """Return an upper bound of the bytes that the text takes as values beside its own bytes."""
+        return _OBJECT_BYTES * self.objects + _ARRAY_BYTES * self.arrays + _VALUE_BYTES * self.commas
+
+    def exceed(self, size: int) -> bool:
+        """Tell whether a document of `size` bytes must not have so many."""
+        return self.objects > _MAX_OBJECTS or self.memory > _MAX_TIMES * size + _FREE_BYTES
+
+
+def count_values(text: bytes | bytearray) -> ValueCounts:
+    """Return the objects, arrays and commas outside of strings."""
     scanner, counts = StructureScanner(), np.zeros(256, np.int64)
     for offset in range(0, len(text), BLOCK_BYTES):
         block = text[offset : offset + BLOCK_BYTES]
         counts += np.bincount(np.frombuffer(block, np.uint8)[scanner.scan(block)], minlength=256)
-    return _memory(int(counts[ord("{")]), int(counts[ord("[")]), int(counts[_COMMA]))
+    return ValueCounts(int(counts[ord("{")]), int(counts[ord("[")]), int(counts[_COMMA]))
 
 
-def check_memory(text: bytes | bytearray) -> None:
-    """Check that a document's JSON has not too many small values for its size.
+def check_values(text: bytes | bytearray) -> None:
+    """Check that a document's JSON has not too many objects, nor too many small values for its size.
 
     Raises InvalidInput (`too_many_values`).
     """
-    limit = _MAX_TIMES * len(text) + _FREE_BYTES
     # Counting without regard to strings takes a tenth of the time and is never too low.
-    if _memory(text.count(b"{"), text.count(b"["), text.count(b",")) <= limit:
+    if not ValueCounts(text.count(b"{"), text.count(b"["), text.count(b",")).exceed(len(text)):
         return
-    memory = estimate_memory(text)
-    if memory > limit:
-        raise InvalidInput(
-            "too_many_values",
-            f"The document has too many small values: they would take {memory:,} bytes of memory, and a document of "
-            f"{len(text):,} bytes may take {limit:,}.",
-        )
-
-
-def _memory(objects: int, arrays: int, commas: int) -> int:
-    return _OBJECT_BYTES * objects + _ARRAY_BYTES * arrays + _VALUE_BYTES * commas
+    counts = count_values(text)
+    if not counts.exceed(len(text)):
+        return
+    if counts.objects > _MAX_OBJECTS:
+        detail = f"it has {counts.objects:,} objects, and a document may have {_MAX_OBJECTS:,}"
+    else:
+        limit = _MAX_TIMES * len(text) + _FREE_BYTES
+        detail = f"they would take {counts.memory:,} bytes of memory, and a document of {len(text):,} bytes may take "
+        detail += f"{limit:,}"
+    raise InvalidInput("too_many_values", f"The document has too many small values: {detail}.")

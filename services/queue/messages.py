@@ -150,6 +150,21 @@ class Publisher:
             except Exception as error:
                 raise self._translate_error(error) from error
 
+    def clock_lead(self) -> float | None:
+        """Return how far the clock of this host is ahead of Redis's, in seconds, to half of the time of the answer.
+
+        None if Redis does not answer that (the command may be forbidden). Raises BackendUnavailable.
+        """
+        with self._lock:
+            try:
+                began = time.time()
+                seconds, microseconds = self._open().default_channel.client.time()
+                return float((began + time.time()) / 2 - seconds - microseconds / 1e6)
+            except redis.exceptions.ResponseError:
+                return None
+            except Exception as error:
+                raise self._translate_error(error) from error
+
     def queued_bytes(self, queue: str) -> int | None:
         """Return the memory of the messages in a queue, as Redis estimates it from a sample.
 

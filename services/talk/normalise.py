@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, zip_longest
 from typing import Any
 
 from services.errors import InvalidInput, TooLarge
@@ -53,6 +53,8 @@ SEGMENT_PART_CHARACTERS = 600
 _PAUSE = 2000  # milliseconds of silence after which the text continues on a new line
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)", re.ASCII)
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?= )|[。！？]")
+_SPACE = re.compile(r"\s")
+PIECE_CHARACTERS = 64 * 1024
 # Scripts without spaces. No space is inserted between their characters.
 _UNSPACED_SCRIPTS = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
@@ -234,7 +236,7 @@ def _join_texts(parts: list[TranscriptRow]) -> tuple[str, list[int]]:
     """Return the text, and where each part begins in it."""
     pieces: list[str] = []
     offsets, at = [], 0
-    for part, after in [*pairwise(parts), (parts[-1], None)]:
+    for part, after in zip_longest(parts, islice(parts, 1, None)):
         offsets.append(at)
         joiner = "" if after is None else _separator_between(part, after)
         pieces += (part.text, joiner)
@@ -268,7 +270,17 @@ def _first_segments(parts: list[TranscriptRow], sent: int) -> Sequence[int]:
 
 def collapse_white_space(text: str) -> str:
     """Return the text with each run of white space as one space."""
-    return " ".join(text.split())
+    if len(text) <= PIECE_CHARACTERS:
+        return " ".join(text.split())
+    # A word takes 53 bytes beside its characters, so a long text is split piece by piece.
+    pieces = []
+    at = 0
+    while at < len(text):
+        space = _SPACE.search(text, at + PIECE_CHARACTERS)
+        end = len(text) if space is None else space.start()
+        pieces.append(" ".join(text[at:end].split()))
+        at = end
+    return " ".join(filter(None, pieces))
 
 
 def parse_time(value: Any, where: str) -> int:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import orjson
 
-from services.errors import InvalidInput
+from services.errors import InvalidInput, TooLarge
 from services.talk.model import MAX_TIME_MS
 from services.talk.normalise import (
+    MAX_SEGMENTS,
     MAX_SPEAKER_CHARACTERS,
     RepairCounter,
     TranscriptRow,
@@ -33,13 +34,15 @@ _MAX_NAME_CHARACTERS = 40
 # Transcripts with names have one before nearly every paragraph; subtitles have one at each change of speaker.
 _MIN_PREFIXED_SHARE = 0.8
 
+_LINE = re.compile(r"[^\n]+")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 # Beginnings of other formats, whose times and tags would be indexed as words.
 _WEBVTT = re.compile(r"WEBVTT(?:\s|$)")
 # Possessive quantifiers (++, *+) never give back what they took. Without them 40 KB of blank lines took seven seconds.
 _SUBRIP = re.compile(r"(?:\d++[^\S\n]*+\n)?\s*+(?:\d++:)?\d++:\d\d[.,]\d++\s*+-->")
 _MARKUP = re.compile(r"<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
-_BREAK = re.compile(r"\r\n?|[\u2028\u2029\x85]")
+# `str.replace` takes a tenth of the time of a regular expression, which would hold up other threads for 100 ms.
+_BREAKS = ("\r\n", "\r", "\u2028", "\u2029", "\x85")
 
 # `[^<>]` instead of `[^>]`: otherwise each `<` of a line with many would be searched to the end of the line.
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*+)?[ \t\n]++([^<>]*+)>")
@@ -47,6 +50,10 @@ _TAG = re.compile(r"</?[A-Za-z:.][^<>]*>|<\d[\d:.]*>|</>|\{\\[^{}]*\}")  # the l
 # In rolling captions a cue begins with the last line of the cue before it. Below this share of the cues, the
 # repetition is taken to be spoken.
 _ROLLING = 0.25
+# Markup is searched in a whole cue at once: 8 MiB of it held up all other threads for .2 s. A cue is a caption.
+_MAX_CUE_CHARACTERS = 100_000
+# A cue has a number, times, up to three lines and a blank line. webvtt-py takes 60 bytes for each line of a byte.
+_MAX_SUBTITLE_LINES = 600_000
 
 
 def parse_segments(value: Any) -> list[TranscriptRow]:
@@ -62,11 +69,11 @@ def parse_podcasting_transcript(content: Any) -> list[TranscriptRow]:
 
     Speech recognisers (Whisper and others) write the same list with the members of `segments`, which are read as well.
 
-    Raises InvalidInput (`bad_transcript`) for anything else, otherwise as `parse_segments`.
+    Raises InvalidInput (`bad_transcript`, `too_many_values`) for anything else, otherwise as `parse_segments`.
     """
     if isinstance(content, str):
         try:
-            content = orjson.loads(content)
+            content = _decode_json(content)
         except orjson.JSONDecodeError as error:
             raise InvalidInput("bad_transcript", f"The transcript is not JSON: {error}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("segments"), list):
@@ -108,13 +115,14 @@ def _row(item: Any, i: int, name: str, members: Sequence[str], *, strict: bool) 
 def parse_subtitles(content: str, form: Literal["vtt", "srt"], repairs: RepairCounter) -> list[TranscriptRow]:
     """Return the cues of a WebVTT or SubRip file as rows, split where the voice changes.
 
-    Raises InvalidInput (`bad_transcript`) for an invalid file, TooLarge (`too_many_segments`).
+    Raises InvalidInput (`bad_transcript`) for an invalid file, TooLarge (`too_many_segments`, `transcript_too_large`).
     """
     from webvtt import WebVTT  # imported here because it takes 50 ms
     from webvtt.errors import MalformedCaptionError, MalformedFileError
 
     text = content.lstrip("\ufeff \t\r\n")
     check_segment_count(text.count("-->"))  # before webvtt-py creates an object for each
+    _check_line_count(text)
     try:
         captions = WebVTT.from_buffer([text], format=form).captions
     except (MalformedFileError, MalformedCaptionError):
@@ -124,6 +132,13 @@ def parse_subtitles(content: str, form: Literal["vtt", "srt"], repairs: RepairCo
         ) from None
     if not captions and "-->" in text:
         raise InvalidInput("bad_transcript", "No cue of the transcript has readable times.")
+    for caption in captions:
+        if sum(map(len, caption.lines)) > _MAX_CUE_CHARACTERS:
+            raise TooLarge(
+                "transcript_too_large",
+                f"A cue may have at most {_MAX_CUE_CHARACTERS:,} characters; that at {caption.start} has more.",
+                limit=_MAX_CUE_CHARACTERS,
+            )
     # Comments must not contain the arrow, so each one belongs to a cue.
     repairs.count("unread_cues", max(0, text.count("-->") - len(captions)))
     rows: list[TranscriptRow] = []
@@ -147,6 +162,16 @@ def parse_subtitles(content: str, form: Literal["vtt", "srt"], repairs: RepairCo
     for i, row in enumerate(rows):
         row.sent = i
     return rows
+
+
+def _check_line_count(text: str) -> None:
+    lines = text.count("\n") + text.count("\r")
+    if lines > _MAX_SUBTITLE_LINES:
+        raise TooLarge(
+            "transcript_too_large",
+            f"The transcript has {lines:,} lines; the limit is {_MAX_SUBTITLE_LINES:,}.",
+            limit=_MAX_SUBTITLE_LINES,
+        )
 
 
 def _voices(raw: str) -> Iterator[tuple[str, str]]:
@@ -196,15 +221,21 @@ def parse_plain_transcript(content: str) -> list[TranscriptRow]:
 
     A row is a line if names precede the words or the text has no blank lines, otherwise a paragraph.
 
-    Raises InvalidInput (`bad_transcript`) if it is another format, TooLarge (`too_many_segments`).
+    Raises InvalidInput (`bad_transcript`, `too_many_values`) if it is another format, TooLarge (`too_many_segments`).
     """
-    text = _BREAK.sub("\n", content.lstrip("\ufeff"))
+    text = content.lstrip("\ufeff")
+    for line_break in _BREAKS:
+        text = text.replace(line_break, "\n")
     if other := _detect_format(text.lstrip()):
         raise InvalidInput(
             "bad_transcript", f"The text is {other}, not plain text: send it as a `transcript` with its type."
         )
-    lines = [line for line in map(collapse_white_space, text.split("\n")) if line]
-    check_segment_count(len(lines))
+    lines = []
+    for match in _LINE.finditer(text):
+        if line := collapse_white_space(match[0]):
+            lines.append(line)
+        if len(lines) > MAX_SEGMENTS:  # The strings of all lines would take fifteen times the text.
+            check_segment_count(text.count("\n") + 1)
     by_line = _plain_rows(lines)
     named = extract_speakers(by_line)
     if any(row.speaker for row in named) or not _BLANK_LINE.search(text.strip()):
@@ -220,13 +251,23 @@ def _detect_format(text: str) -> str | None:
         return "SubRip"
     if _MARKUP.match(text):
         return "HTML or XML"
-    if not text.startswith(("{", "[")):
+    if not text.startswith(("{", "[")) or not text.rstrip().endswith(("}", "]")):
         return None
     try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:  # "[Music] Good morning."
+        _decode_json(text)
+    except orjson.JSONDecodeError:  # "[Music] Good morning. [Applause]"
         return None
     return "JSON"
+
+
+def _decode_json(text: str) -> Any:
+    """Decode JSON within a string. Raises InvalidInput (`too_many_values`) and orjson.JSONDecodeError."""
+    # numpy takes a tenth of a second to import, and only a process that reads documents needs it.
+    from services.documents.json_structure import check_values
+
+    raw = text.encode()
+    check_values(raw)
+    return orjson.loads(raw)
 
 
 def _plain_rows(parts: list[str]) -> list[TranscriptRow]:

@@ -82,6 +82,12 @@ FAILED_ENQUEUES = Counter(
 READY = Gauge(
     "sparsewell_ready", "1: the last probe found the process ready. Absent before the first probe.", ["process"]
 )
+CLOCK_LEAD = Gauge(
+    "sparsewell_clock_lead_seconds", "How far the clock of this API's host is ahead of Redis's; negative: behind."
+)
+VERSIONS_AHEAD = Counter(
+    "sparsewell_versions_ahead", "Writes without a version whose stored document is more than 60 s ahead of the clock."
+)
 UNSERVED_INDEXES = Gauge(
     "sparsewell_unserved_indexes", "Indexes whose query table this API process lacks, by encoder.", ["encoder"]
 )

@@ -86,25 +86,34 @@ class JsonBody:
         return await asyncio.to_thread(self._validate, text)
 
     def _validate(self, text: bytes) -> Any:
+        # No name holds an error that is raised: with its traceback it would hold the frame and itself, and 10 MB would
+        # stay in memory until the collector comes by.
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
-            failure = error
-        value: Any = None
-        if failure.error_count() == 1 and failure.errors(include_url=False)[0]["type"] == "json_invalid":
-            value = _decode_lone_surrogates(text)
-            try:
-                return self._adapter.validate_python(value)
-            except ValidationError as error:
-                failure = error
-        if failure.error_count() > MAX_LISTED_ERRORS:
-            raise InvalidInput(
-                "invalid_request",
-                f"body: {failure.error_count():,} values or members are invalid, more than are listed. "
-                "/openapi.json describes the body.",
-            ) from None
-        errors = [{**details, "loc": ("body", *details["loc"])} for details in failure.errors(include_url=False)]
-        raise RequestValidationError(errors, body=json.loads(text) if value is None else value)
+            if not _is_syntax_error(error):
+                raise _listed(error, json.loads(text)) from None
+        value = _decode_lone_surrogates(text)
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise _listed(error, value) from None
+
+
+def _is_syntax_error(error: ValidationError) -> bool:
+    return error.error_count() == 1 and error.errors(include_url=False)[0]["type"] == "json_invalid"
+
+
+def _listed(error: ValidationError, body: Any) -> Exception:
+    """Return the error of an invalid body, with its single errors if they are few."""
+    if error.error_count() > MAX_LISTED_ERRORS:
+        return InvalidInput(
+            "invalid_request",
+            f"body: {error.error_count():,} values or members are invalid, more than are listed. "
+            "/openapi.json describes the body.",
+        )
+    errors = [{**details, "loc": ("body", *details["loc"])} for details in error.errors(include_url=False)]
+    return RequestValidationError(errors, body=body)
 
 
 def _decode_lone_surrogates(text: bytes) -> Any:
@@ -113,7 +122,7 @@ def _decode_lone_surrogates(text: bytes) -> Any:
     Raises InvalidInput (`invalid_json`).
     """
     try:
-        return json.loads(text)
+        return json.loads(text.decode())  # From bytes, json.loads would also read UTF-16.
     except (ValueError, RecursionError) as error:
         reason = explain_bytes(text) or f"{error}."
         raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {reason}") from None

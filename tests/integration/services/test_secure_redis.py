@@ -60,6 +60,9 @@ def test_messages_go_there_and_are_taken(given: dict[str, Any], caplog: pytest.L
     with closing(Publisher(settings.redis_address)) as publisher:
         publisher.encode("standin", EncodeMessage(index="books", ids=["1"]))
         assert publisher.depth(load_queue("standin", "books")) == 1
+        lead = publisher.clock_lead()
+        assert lead is not None
+        assert abs(lead) < 60, "Redis is on the same host"
     with Celery("here", set_as_current=False) as app:
         app.conf.update(celery_configuration(settings, WorkerSettings()))
         with app.connection_for_read() as connection, connection.SimpleQueue(load_queue("standin", "books")) as queue:

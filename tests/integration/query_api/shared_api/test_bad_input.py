@@ -16,7 +16,12 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(
-        update={"max_body_bytes": 20_000, "max_stream_bytes": 300_000, "max_document_bytes": 5_000}
+        update={
+            "max_body_bytes": 20_000,
+            "max_stream_bytes": 300_000,
+            "max_document_bytes": 5_000,
+            "max_request_documents": 1500,
+        }
     )
 
 
@@ -121,6 +126,36 @@ def test_a_document_over_the_limit_is_refused_alone(api: httpx.Client, index: st
     answer = api.post(f"/v1/indexes/{index}/documents", content=lines, headers=NDJSON)
     assert answer.json()["accepted"] == ["small"]
     assert [(r["position"], r["code"]) for r in answer.json()["rejected"]] == [(1, "document_too_large")]
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("headers", [JSON, NDJSON], ids=["array", "lines"])
+def test_a_thousand_rejections_are_listed_and_all_are_counted(
+    api: httpx.Client, index: str, headers: dict[str, str], keyed: bool
+) -> None:
+    path, items = f"/v1/indexes/{index}/documents", [b'{"id":"a","text":"x"}', *[b"0"] * 1200]
+    content = b"[" + b",".join(items) + b"]" if headers is JSON else b"\n".join(items)
+    answer = api.post(path, content=content, headers=headers | ({"idempotency-key": "many"} if keyed else {}))
+    assert (answer.status_code, answer.json()["accepted"]) == (202, ["a"])
+    assert (answer.json()["rejected_count"], len(answer.json()["rejected"])) == (1200, 1000)
+    job = api.get(f"/v1/jobs/{answer.json()['job']['id']}").json()
+    assert (job["accepted"], job["rejected"], len(job["rejections"])) == (1, 1200, 1000)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_request_has_a_limit_of_documents(api: httpx.Client, index: str, keyed: bool) -> None:
+    """An array is refused as a whole. A stream ends there, unless it is read whole first because it has a key."""
+    path, items = f"/v1/indexes/{index}/documents", [b'{"id":"a","text":"x"}', *[b"0"] * 1500]
+    key = {"idempotency-key": "too-many"} if keyed else {}
+    answer = api.post(path, content=b"[" + b",".join(items) + b"]", headers=JSON | key)
+    assert (code_of(answer, 413), answer.json()["limit"]) == ("too_many_documents", 1500)
+    assert not kept(api, "a")
+    answer = api.post(path, content=b"\n".join(items), headers=NDJSON | key)
+    if keyed:
+        assert code_of(answer, 413) == "too_many_documents"
+        return
+    assert (answer.status_code, answer.json()["accepted"]) == (202, ["a"])
+    assert (answer.json()["stopped"]["code"], answer.json()["stopped"]["after"]) == ("too_many_documents", 1500)
 
 
 def test_an_unknown_index(api: httpx.Client) -> None:

@@ -79,9 +79,9 @@ def test_the_same_refusals(api: httpx.Client, index: str, subtests: pytest.Subte
 
 def test_values_have_a_number(api: httpx.Client, index: str) -> None:
     """Each invalid value gets its own message. A megabyte of invalid values would block all other requests."""
-    wrong = json.dumps({"query": "x", "like": [0] * 50_001}).encode()
+    wrong = json.dumps({"query": "x", "like": [0] * 30_001}).encode()
     for answer in both(api, index, wrong):
-        assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (422, "too_many_values", 50_000)
+        assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (422, "too_many_values", 30_000)
     quick, _ = both(api, index, json.dumps({"query": "x," * 500}).encode())
     assert quick.status_code == 200
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from query_api.ingest.backpressure import BackgroundReader
 from query_api.ingest.ingest import Ingestion
-from query_api.ingest.item_blocks import TURN_BYTES, TURN_ITEMS, ItemBlocks, LoopTurns, check_items, take_turns
+from query_api.ingest.item_blocks import (
+    LONG_JSON_BYTES,
+    TURN_BYTES,
+    TURN_ITEMS,
+    ItemBlocks,
+    LoopTurns,
+    check_items,
+    take_turns,
+)
 from query_api.ingest.request_body import BodyForm, split_lines
 from services.documents.document import VersionClock
 from services.documents.json_structure import ArraySplitter
@@ -33,6 +41,13 @@ ATOMS = st.sampled_from([b"0", b"[]", b"{}", b'"a"', b'""', b"null", b"1e5", b'"
 WRAPPERS = st.sampled_from(
     [b"%s", b"[%s]", b'{"id":"a","text":[%s]}', b'{"id":"a","kind":"talk","segments":[%s]}', b'{"a":{"b":[%s]}}']
 )
+
+
+@pytest.fixture
+def reader() -> Iterator[BackgroundReader]:
+    reader = BackgroundReader()
+    yield reader
+    reader.close()
 
 
 def generation(spec: IndexSpec) -> Generation:
@@ -83,7 +98,7 @@ async def ingest(form: BodyForm, body: bytes, spec: IndexSpec, turns: Turns) -> 
     blocks = as_blocks(form, body, spec)
     ingestion = Ingestion(app, generation(spec), form)
     try:
-        await check_items(form, blocks, MAX_DOCUMENTS)
+        await check_items(form, blocks, MAX_DOCUMENTS, reader)
         async for position, item in turns.read(blocks):
             await ingestion.add(position, item)
         return ingestion.answer()
@@ -150,16 +165,31 @@ async def test_rejections_are_counted_beyond_those_that_are_kept() -> None:
 
 
 @pytest.mark.parametrize("form", ["array", "lines"])
-async def test_more_documents_than_allowed_are_refused_as_a_whole(form: BodyForm) -> None:
+async def test_more_documents_than_allowed_are_refused_as_a_whole(form: BodyForm, reader: BackgroundReader) -> None:
     body = b"[" + b"0," * MAX_DOCUMENTS + b"0]" if form == "array" else b"0\n" * (MAX_DOCUMENTS + 1)
     with pytest.raises(TooLarge) as error:
-        await check_items(form, as_blocks(form, body, SPECS[0]), MAX_DOCUMENTS)
+        await check_items(form, as_blocks(form, body, SPECS[0]), MAX_DOCUMENTS, reader)
     assert error.value.code == "too_many_documents"
-    assert await check_items(form, as_blocks(form, body, SPECS[0]), MAX_DOCUMENTS + 1) == MAX_DOCUMENTS + 1
+    assert await check_items(form, as_blocks(form, body, SPECS[0]), MAX_DOCUMENTS + 1, reader) == MAX_DOCUMENTS + 1
 
 
 @pytest.mark.parametrize("body", [b"[1,,2]", b"[1,]", b"[,]", b"[{]", b'[1,"\xff"]', b"[" * 2000 + b"]" * 2000])
-async def test_an_error_in_the_json_refuses_the_body(body: bytes) -> None:
+async def test_an_error_in_the_json_refuses_the_body(body: bytes, reader: BackgroundReader) -> None:
     with pytest.raises(InvalidInput) as error:
-        await check_items("array", as_blocks("array", body, SPECS[0]), MAX_DOCUMENTS)
+        await check_items("array", as_blocks("array", body, SPECS[0]), MAX_DOCUMENTS, reader)
     assert error.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("size", [1024, 2 * LONG_JSON_BYTES])
+async def test_a_long_item_is_decoded_beside_the_loop(size: int, reader: BackgroundReader) -> None:
+    """The decoder counts values in blocks, between which the loop runs if it has another thread."""
+    threads = []
+
+    class Spy(BackgroundReader):
+        async def run(self, read: Callable[[], Any], size: int) -> Any:
+            threads.append(size)
+            return await reader.run(read, size)
+
+    text = b'[{"id":"a","text":"%s"}]' % (b"," * size)
+    assert await check_items("array", as_blocks("array", text, SPECS[0]), 1, Spy()) == 1
+    assert len(threads) == (size > LONG_JSON_BYTES)

@@ -164,3 +164,16 @@ def test_the_clock_is_strictly_increasing(monkeypatch: pytest.MonkeyPatch) -> No
     moments = iter([5_000, 5_000, 4_000, 9_000])
     monkeypatch.setattr(document.time, "time_ns", lambda: next(moments))
     assert [clock.next() for _ in range(4)] == [5, 6, 7, 9]
+
+
+def test_the_clock_follows_a_stored_version_by_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, now, minute = document.VersionClock(), 10**15, 60_000_000
+    monkeypatch.setattr(document.time, "time_ns", lambda: now * 1000)
+    assert clock.next(above=now + minute - 1) == now + minute
+    assert clock.next() == now + minute + 1, "later writes stay above, whatever their documents"
+    assert not clock.is_far_behind(now + minute - 1)
+    assert clock.is_far_behind(now + minute)
+    other = document.VersionClock()
+    assert other.next(above=now + 10 * minute) == now + 10 * minute + 1, "the document's own version always rises"
+    assert other.next() == now + minute + 1, "and takes the clock along by a minute"
+    assert other.next(above=document.MAX_CLIENT_VERSION) == document.MAX_CLIENT_VERSION

@@ -1,11 +1,16 @@
 """Tests of the intake: each document is accepted or rejected on its own."""
 
+import time
+
+from prometheus_client import REGISTRY
+
 from services.documents.document import Document, VersionClock, client_version, raw_version
 from services.documents.intake import Intake
 from services.encoders.manifest import WindowSettings
 from services.errors import InvalidInput
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
 from services.opensearch.bulk import Verdict, WriteOutcome
+from services.opensearch.stored_document import StoredDocument
 
 GENERATION = Generation(
     index="docs", number=1, physical="sparsewell-docs.g000001", spec=IndexSpec.model_validate({}),
@@ -56,3 +61,19 @@ def test_the_raw_write_contains_the_client_s_members() -> None:
         "attempts": 0,
     }  # fmt: skip
     assert source["due_at"] - source["ingested_at"] == 120_000
+
+
+def test_writes_onto_versions_far_ahead_are_counted() -> None:
+    def written_onto(version: int) -> float:
+        intake, before = Intake(GENERATION, "job", VersionClock(), 120), counted()
+        intake.receive(1, lambda: Document("a", "x"))
+        (write,) = intake.writes({"a": StoredDocument("a", raw_version(version), {"state": "pending", "text": "y"})})
+        assert client_version(write.version) > version
+        return counted() - before
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("sparsewell_versions_ahead_total") or 0.0
+
+    now = time.time_ns() // 1000
+    assert written_onto(now + 1_000_000) == 0
+    assert written_onto(now + 86_400_000_000) == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.documents import json_structure
 from services.documents.document import parse_document_bytes
-from services.documents.json_structure import ArraySplitter, check_memory, estimate_memory
+from services.documents.json_structure import ArraySplitter, check_values, count_values
 from services.errors import InvalidInput
 from services.index_spec import DocumentLimits, IndexSpec
 
@@ -43,7 +43,7 @@ def test_the_items_are_those_of_the_array(values: list[object], space: bytes, bl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_structure, "BLOCK_BYTES", block)
         assert [orjson.loads(item) for item in split(body)] == values
-        assert estimate_memory(orjson.dumps(values)) == memory(values)
+        assert count_values(orjson.dumps(values)).memory == memory(values)
 
 
 @settings(max_examples=300)
@@ -96,7 +96,7 @@ def test_the_estimate_is_an_upper_bound(value: bytes) -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(values) == 50_000
-    assert held <= estimate_memory(text)
+    assert held <= count_values(text).memory
 
 
 def test_a_document_of_too_many_values_is_refused_before_they_are_built() -> None:
@@ -117,7 +117,17 @@ def test_commas_and_brackets_of_a_text_are_no_values() -> None:
 
 def test_the_largest_documents_are_no_case_of_too_many_values() -> None:
     many = {f"f{number}": ["abc"] * 1000 for number in range(100)}
-    check_memory(orjson.dumps({"id": "a", "title": "t", "text": "x", "version": 1, "metadata": many}))
+    check_values(orjson.dumps({"id": "a", "title": "t", "text": "x", "version": 1, "metadata": many}))
     segments = [{"start": 123.45, "end": 123.99, "text": "word"}] * 100_000
     chapters = [{"title": "a", "startTime": 0, "endTime": 1}] * 1000
-    check_memory(orjson.dumps({"id": "a", "kind": "talk", "segments": segments, "chapters": chapters}))
+    check_values(orjson.dumps({"id": "a", "kind": "talk", "segments": segments, "chapters": chapters}))
+
+
+def test_more_objects_than_the_decoder_takes_at_once_are_refused() -> None:
+    segments = b'{"text":"aaa bbb ccc ddd eee"}'
+    raw = b'{"id":"a","kind":"talk","segments":[' + b",".join([segments] * 150_000) + b"]}"
+    with pytest.raises(InvalidInput) as error:
+        check_values(raw)
+    assert error.value.code == "too_many_values"
+    assert "150,001 objects" in error.value.detail
+    check_values(orjson.dumps({"id": "a", "text": "{" * 200_000}))
