@@ -64,6 +64,8 @@ def build_command(
 
 def read_revision() -> str:
     """Return the commit of the checkout, or `unknown` outside of one."""
+    if not shutil.which("git"):
+        return "unknown"
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else "unknown"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker import bare_image
+from tests.docker import build_context
 from tests.docker import dockerfile_text as dockerfile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,14 +120,14 @@ def test_the_api_has_no_code_of_models_or_indexer() -> None:
 
 @each_image
 def test_every_source_of_a_copy_reaches_the_engine(image: str) -> None:
-    sent = bare_image.context(REPOSITORY)
+    sent = build_context.context(REPOSITORY)
     for each in STAGES[f"{image}-build"].all("COPY"):
         for source in dockerfile.copy_of(each).sources:
             assert any(path == source or path.startswith(f"{source}/") for path in sent), source
 
 
 def test_the_context_holds_no_more_than_the_images_need() -> None:
-    sent = bare_image.context(REPOSITORY)
+    sent = build_context.context(REPOSITORY)
     assert not [path for path in sent if "__pycache__" in path or path.endswith((".pyc", ".pt"))]
     # `sparsewell encoders verify` in the worker's image reads the moments.
     assert {Path(path).name for path in sent if path.endswith(".safetensors")} == {
@@ -153,5 +153,5 @@ def test_the_context_holds_no_more_than_the_images_need() -> None:
     ],
 )
 def test_dockerignore_decides(path: str, sent: bool) -> None:
-    patterns = bare_image.ignore_patterns(REPOSITORY / ".dockerignore")
-    assert bare_image.included(patterns, path) is sent
+    patterns = build_context.ignore_patterns(REPOSITORY / ".dockerignore")
+    assert build_context.included(patterns, path) is sent
