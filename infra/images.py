@@ -2,8 +2,8 @@
 
     python3 -m infra.images [TARGET ...] [-- OPTION ...]      # make images TARGETS="api worker" OPTIONS="..."
 
-The targets are stages of infra/docker/Dockerfile (default: api and worker). The options go to the engine's build command.
-PYTHON_IMAGE (another base image), PIP_INDEX_URL and UV_DEFAULT_INDEX (another package index) of the environment become
+The targets are stages of infra/docker/Dockerfile (default: api and worker). The options go to the engine's build
+command. PYTHON_IMAGE (another base image), PIP_INDEX_URL and UV_DEFAULT_INDEX (another package index) of the environment become
 build arguments. This module needs no installed package.
 """
 
@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCKERFILE = Path("infra", "docker", "Dockerfile")
 TARGETS = ("api", "worker", "worker-gpu")
 DEFAULT_TARGETS = ("api", "worker")
-# The words after which an engine takes a Dockerfile. The format of OCI has no health check, so podman and buildah get the
-# option for Docker's.
+# The words after which an engine takes a Dockerfile. The format of OCI has no health check, so podman and buildah get
+# the option for Docker's.
 BUILD_WORDS: dict[str, tuple[str, ...]] = {
     "docker": ("build",),
     "podman": ("build", "--format", "docker"),

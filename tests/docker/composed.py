@@ -1,7 +1,7 @@
 """The system of docker-compose.yml in containers, run by podman-compose.
 
-The file is used as it is. A second file has what differs for a test: free ports, the limits that this machine allows, and
-a small heap.
+The file is used as it is. A second file has what differs for a test: free ports, the limits that this machine allows,
+and a short pause of the sweeper.
 """
 
 import json
@@ -95,6 +95,8 @@ def write_override(file: Path, tag: str | None = None) -> dict[str, int]:
         name: {"ports": _Override([f"127.0.0.1:{port}:{inner[name]}"])} for name, port in ports.items()
     }
     services["opensearch"]["ulimits"] = allowed_limits(told["opensearch"]["ulimits"])
+    # its health check waits until it wakes up, and what a killed Redis lost is enqueued then
+    services["sweeper"] = {"environment": {"SPARSEWELL_SWEEP_INTERVAL": "1"}}
     if tag:
         for name, service in told.items():
             if "build" in service:

@@ -96,18 +96,29 @@ def started_podman(cache: Path, scratch: Path) -> Iterator[Podman]:
         place = cache
     except Timeout:
         place = scratch
+    podman = _configured(place, scratch)
     try:
-        yield _configured(place, scratch)
+        _remove_containers(podman)  # those of a run that was killed
+        yield podman
     finally:
-        podman = _configured(place, scratch)
+        _remove_containers(podman)
         podman.run("image", "prune", "--force", "--filter", f"until={KEPT_LAYERS}", check=False)
         if place == scratch:
             podman.run("system", "reset", "--force", check=False)
         lock.release()
 
 
+def _remove_containers(podman: Podman) -> None:
+    """Remove every container, volume and network of the storage."""
+    podman.run("rm", "--all", "--force", "--time", "0", "--volumes")
+    for kind in ("volume", "network"):
+        podman.run(kind, "prune", "--force")
+
+
 def _configured(place: Path, scratch: Path) -> Podman:
     """Write the two configuration files into `scratch`.
+
+    podman keeps the paths of its directories with the images, so those of a run are the same each time.
 
     podman asks for more open files and processes than a machine may allow; then no container starts. So the limits of
     this process hold, and podman itself allows no more processes than the machine has numbers for.
@@ -115,15 +126,14 @@ def _configured(place: Path, scratch: Path) -> Podman:
     limits = ", ".join(f'"{name}={each["hard"]}:{each["hard"]}"' for name, each in allowed_limits({}).items())
     containers = scratch / "containers.conf"
     containers.write_text(
-        f'[containers]\ndefault_ulimits = [{limits}]\n'
-        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{scratch}/networks"\n'
-        f'[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f"[containers]\ndefault_ulimits = [{limits}]\n"
+        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{place}/run/networks"\n'
+        f'[engine]\ntmp_dir = "{place}/run/libpod"\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
+        'events_logger = "file"\n'
         f'init_path = "{shutil.which("catatonit")}"\n'
     )
     storage = scratch / "storage.conf"
-    storage.write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{place}/storage"\nrunroot = "{scratch}/run"\n'
-    )
+    storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{place}/storage"\nrunroot = "{place}/run"\n')
     own = {
         "CONTAINERS_CONF": str(containers),
         "CONTAINERS_STORAGE_CONF": str(storage),

@@ -33,11 +33,18 @@ DEBIAN = (
     *(f"--dpkgopt=path-exclude=/usr/share/{unread}/*" for unread in ("man", "doc", "locale")),
 )  # fmt: skip
 
+# The Redis of the real image accepts clients of other machines.
+REDIS_START = """\
+#!/bin/sh
+exec "$@" --protected-mode no
+"""
 REDIS = """\
 FROM {base}
 RUN groupadd --gid 1000 redis-data && usermod --uid 999 --gid 1000 redis && mkdir /data && chown 999:1000 /data
+COPY --chmod=755 start /start
 VOLUME /data
 WORKDIR /data
+ENTRYPOINT ["/start"]
 """
 # As the entry point of the real image does: a variable with a dot is a setting of the node.
 OPENSEARCH_START = """\
@@ -55,8 +62,8 @@ COPY --from=java --chown=1000:1000 / /usr/share/opensearch/jdk
 COPY --from=home --chown=1000:1000 / /usr/share/opensearch
 COPY --chown=1000:1000 jvm.options opensearch.yml /usr/share/opensearch/config/
 COPY --chmod=755 start /start
-RUN mkdir -p /usr/share/opensearch/data /usr/share/opensearch/logs && chown 1000:1000 /usr/share/opensearch/data /usr/share/opensearch/logs
 WORKDIR /usr/share/opensearch
+RUN mkdir -p data logs && chown 1000:1000 data logs
 ENV OPENSEARCH_JAVA_HOME=/usr/share/opensearch/jdk
 ENTRYPOINT ["/start"]
 """
@@ -78,7 +85,7 @@ def make_base(podman: Podman, scratch: Path) -> str:
 
 def make_redis(podman: Podman, base: str, name: str, scratch: Path) -> None:
     """Make the image of Redis under the name in docker-compose.yml."""
-    _build(podman, REDIS.format(base=base), name, scratch / "redis", {})
+    _build(podman, REDIS.format(base=base), name, scratch / "redis", {"start": REDIS_START})
 
 
 def make_opensearch(podman: Podman, base: str, name: str, scratch: Path) -> JavaRuntime:
@@ -103,7 +110,11 @@ def find_opensearch(settings: LocalSettings) -> tuple[OpenSearchHome, JavaRuntim
     """Return the distribution and the Java runtime that the local stack uses."""
     cache = resolve_cache_directory(settings)
     home = locate_distribution(
-        Distribution(settings.opensearch_version), home=settings.opensearch_home, cache=cache, account=None, report=print
+        Distribution(settings.opensearch_version),
+        home=settings.opensearch_home,
+        cache=cache,
+        account=None,
+        report=print,
     )
     java = find_java(
         minimum_java_release(home.version),

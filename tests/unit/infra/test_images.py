@@ -38,7 +38,12 @@ def test_the_name_is_that_of_the_compose_file(target: str) -> None:
 
 
 def test_the_environment_becomes_build_arguments() -> None:
-    environment = {"PYTHON_IMAGE": "base:1", "PIP_INDEX_URL": "", "UV_DEFAULT_INDEX": "https://index.invalid/", "HOME": "/"}
+    environment = {
+        "PYTHON_IMAGE": "base:1",
+        "PIP_INDEX_URL": "",
+        "UV_DEFAULT_INDEX": "https://index.invalid/",
+        "HOME": "/",
+    }
     command = images.build_command("podman", "api", environment=environment, revision="abc", options=["--no-cache"])
     assert command[:4] == ["podman", "build", "--format", "docker"]
     given = [command[at + 1] for at, word in enumerate(command) if word == "--build-arg"]
