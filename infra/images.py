@@ -3,8 +3,8 @@
     python3 -m infra.images [TARGET ...] [-- OPTION ...]      # make images TARGETS="api worker" OPTIONS="..."
 
 The targets are stages of infra/docker/Dockerfile (default: api and worker). The options go to the engine's build
-command. PYTHON_IMAGE (another base image), PIP_INDEX_URL and UV_DEFAULT_INDEX (another package index) of the environment become
-build arguments. This module needs no installed package.
+command. PYTHON_IMAGE (another base image), PIP_INDEX_URL and UV_DEFAULT_INDEX (another package index) of the
+environment become build arguments. This module needs no installed package.
 """
 
 import os

@@ -54,7 +54,7 @@ def test_an_image_has_the_user_the_labels_and_the_commit(images: dict[str, Image
         assert told["User"] == "10001:10001"
         assert told["Labels"]["org.opencontainers.image.revision"] == REVISION
         assert f"SPARSEWELL_COMMIT={REVISION}" in told["Env"]
-        assert told["Healthcheck"]["Test"] == ["CMD", "python", "-m", "infra.health", target]
+        assert image.configuration["Healthcheck"]["Test"] == ["CMD", "python", "-m", "infra.health", target]
 
 
 def test_both_images_share_the_layer_of_their_packages(images: dict[str, Image], base_image: str) -> None:
