@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 PROGRAMS = ("podman", "runc", "catatonit", "mmdebstrap")
 NETWORK_PROGRAMS = ("netavark", "aardvark-dns")
 NETWORK_DIRECTORIES = (Path("/usr/lib/podman"), Path("/usr/libexec/podman"))
-# One version of the images takes 1.5 GB with OpenSearch, Redis and the layers of the build. Each change of the code adds
+# One version of the images takes 1.5 GB with OpenSearch, Redis and the layers of the build. A change of the code adds
 # layers of 35 to 145 MB. Without a bound, a day of changes took 5.4 GB.
 MOST_BYTES = 3_000_000_000
 # Prunes, until the storage is below the bound: layers of former builds by age, then all of them, then the images too.
