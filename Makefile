@@ -23,7 +23,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 checks lint types pytest coverage page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 checks lint types pytest coverage page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs images
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -128,6 +128,9 @@ chart: .venv/.dev ## Generate the Helm chart's settings, comments, alerts and go
 pictures: .venv/.dev ## Take the screenshots in docs/images of the demos that `make demo demo-talk KEEP=1` left running
 	@$(BIN)/python -m tests.e2e.pictures
 
+images: ## Build the container images with docker, podman or buildah (TARGETS="api worker", OPTIONS="--no-cache")
+	@$(PYTHON) -m infra.images $(TARGETS) -- $(OPTIONS)
+
 clean: down ## Stop the processes of sparsewell and remove generated files from this folder
 	@rm -rf .venv build dist tests/page/node_modules ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -201,9 +204,10 @@ servers:
 	if [ -z "$${OPENSEARCH_URL:-}$${OPENSEARCH_HOME:-}" ]; then infra/install-missing mvn maven || true; fi
 
 # The tests start their own Redis even if REDIS_URL is set, run the curl examples of the documents, drive a real browser,
-# and check the alerts with promtool.
+# check the alerts with promtool, and build and run the images with podman. A machine without podman skips these.
 test-programs:
 	@infra/install-missing redis-server redis-server
 	infra/install-missing curl curl
 	infra/install-missing chromium chromium
 	infra/install-missing promtool prometheus
+	infra/install-missing "podman runc catatonit mmdebstrap" "podman runc catatonit mmdebstrap netavark aardvark-dns" || echo "The tests of the images are skipped."

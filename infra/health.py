@@ -20,6 +20,10 @@ PROC_DIRECTORY = Path("/proc")
 # A worker wakes up within this time: a request to Redis takes 30 s at most (indexer.celery_app), a look at the pool
 # happens every 5 s.
 WORKER_SECONDS = 40.0
+# A worker answers a ping in milliseconds, and in seconds on a busy machine.
+PING_SECONDS = 5.0
+# A sweeper that is due may wait for a processor.
+SWEEPER_MARGIN_SECONDS = 5.0
 
 
 def check_api(settings: Settings) -> str | None:
@@ -55,7 +59,7 @@ def check_worker(settings: Settings) -> str | None:
         for _ in range(2):  # a ping is published, not queued: a worker that reconnects misses it
             try:
                 # With a destination, the call returns as soon as the worker has answered.
-                if app.control.ping(destination=[node], timeout=5, connect_timeout=3):
+                if app.control.ping(destination=[node], timeout=PING_SECONDS, connect_timeout=3):
                     return None
             except (OperationalError, OSError) as error:
                 return f"Redis cannot be asked: {error}"
@@ -76,7 +80,9 @@ def check_sweeper(settings: Settings) -> str | None:
     While OpenSearch hangs, the sweeper sleeps for the timeout of a request, so the longer of the two times counts.
     """
     # The sweeper adds up to a fifth of the interval at random.
-    return check_process_runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
+    return check_process_runs(
+        "sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + SWEEPER_MARGIN_SECONDS
+    )
 
 
 def check_process_runs(command: str, seconds: float) -> str | None:

@@ -1,7 +1,8 @@
 """Provide real services to the tests: an OpenSearch node and a Redis of the run, a live API and a worker.
 
-Nothing is faked and nothing is skipped. Where a server cannot be started, the tests that need it fail with an error
-that names the missing program. If OPENSEARCH_URL is set, the tests use that node and start none.
+Nothing is faked. Only the tests of the images are skipped, where no container engine works. Where a server cannot be
+started, the tests that need it fail with an error that names the missing program. If OPENSEARCH_URL is set, the tests
+use that node and start none.
 """
 
 import itertools
@@ -65,9 +66,7 @@ REDIS_DATABASES = 4096
 # With several processes the folders with the longest modules come first, because a long module that starts last leaves
 # the other processes idle. With one process the quick folders come first, as in `testpaths`.
 LONGEST_FIRST = (
-    "training", "faults", "docker", "secured", "helm",
-    "docker/test_image_contents.py",  # a second module that needs the images would wait until the first has built them
-    "e2e", "congruence", "integration", "unit",
+    "training", "faults", "docker", "secured", "helm", "e2e", "congruence", "integration", "unit",
 )  # fmt: skip
 
 

@@ -1,41 +1,67 @@
-"""Build the two images once for all tests of a run, whichever process asks first."""
+"""Build the images for the tests of them, or skip these tests where no engine can."""
 
 import os
-import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from tests.docker import bare_image
+from infra.images import build_command, image_name
+from infra.local_servers import LocalSettings
+from services.directories import resolve_cache_directory
+from tests.docker.engine import Image, Podman, reason_without_engine, run_checked, started_podman
+from tests.docker.stand_ins import make_base
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-def laid_out(target: str, factory: pytest.TempPathFactory) -> bare_image.BareImage:
-    """Return the image of a target. The first test process builds it and the others wait."""
-    # (the base directory of a pytest-xdist process lies in that of the run)
-    run = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
-    folder = run / f"image-{target}"
-    record = run / f"image-{target}.pickle"
-    with FileLock(run / f"image-{target}.lock"):
-        if record.exists():
-            found: bare_image.BareImage = pickle.loads(record.read_bytes())  # noqa: S301 - written below
-            return found
-        folder.mkdir()
-        image = bare_image.lay_out(REPOSITORY, DOCKERFILE, target, folder)
-        record.write_bytes(pickle.dumps(image))
-    return image
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the engine's files for a module."""
+    return tmp_path_factory.mktemp("podman")
 
 
-@pytest.fixture(scope="session")
-def api_image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
+@pytest.fixture(scope="module")
+def podman(scratch: Path) -> Iterator[Podman]:
+    """Provide a container engine; skip where none works."""
+    if reason := reason_without_engine():
+        pytest.skip(reason)
+    with started_podman(resolve_cache_directory(LocalSettings.read()) / "images", scratch) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def base_image(podman: Podman, scratch: Path) -> str:
+    """Return the name of the image that takes the place of the official one of Python."""
+    return make_base(podman, scratch)
+
+
+@pytest.fixture(scope="module")
+def images(podman: Podman, base_image: str) -> Iterator[dict[str, Image]]:
+    """Build both images as `make images` does, and mount their file systems. The keys are the targets."""
+    environment = {**os.environ, "PYTHON_IMAGE": os.environ.get("PYTHON_IMAGE", base_image)}
+    built: dict[str, Image] = {}
+    for target in ("api", "worker"):
+        run_checked(
+            build_command("podman", target, environment=environment, revision=REVISION),
+            podman.environment,
+            cwd=REPOSITORY,
+        )
+        name = image_name(target)
+        built[target] = Image(podman, name, Path(podman.run("image", "mount", name).stdout.strip()))
+    yield built
+    for image in built.values():
+        podman.run("image", "unmount", "--force", image.name)
+
+
+@pytest.fixture(scope="module")
+def api_image(images: dict[str, Image]) -> Image:
     """Return the image of `--target api`."""
-    return laid_out("api", tmp_path_factory)
+    return images["api"]
 
 
-@pytest.fixture(scope="session")
-def worker_image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
+@pytest.fixture(scope="module")
+def worker_image(images: dict[str, Image]) -> Image:
     """Return the image of `--target worker`."""
-    return laid_out("worker", tmp_path_factory)
+    return images["worker"]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -87,41 +88,41 @@ def test_the_apis_check_notices_that_nobody_listens() -> None:
     assert "no answer" in str(health.check_api(Settings(api_port=find_free_port())))
 
 
-@pytest.fixture
-def running(settings: Settings) -> Iterator[Callable[[str], Started]]:
-    """Start `sparsewell COMMAND` as a container would. Yield the settings of this test and the process."""
-    settings = settings.model_copy(update={"encoder": "standin", "worker_concurrency": 1, "sweep_interval": 1.0})
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(command: str) -> Started:
-        program = Path(sys.executable).parent / "sparsewell"
-        started.append(subprocess.Popen([program, command], env=os.environ | settings_environment(settings)))
-        return settings, started[-1]
-
-    yield start
-    for process in started:
+@contextmanager
+def started(command: str, settings: Settings) -> Iterator[Started]:
+    """Start `sparsewell COMMAND` as a container would. Yield the settings of the process and the process."""
+    program = Path(sys.executable).parent / "sparsewell"
+    with subprocess.Popen([program, command], env=os.environ | settings_environment(settings)) as process:
+        yield settings, process
         process.terminate()
         process.wait(timeout=60)
 
 
-def test_the_workers_check_hears_the_worker_of_this_host(running: Callable[[str], Started]) -> None:
-    settings, _ = running("worker")
-    complaints = [health.check_worker(settings)]
-    while complaints[-1] and len(complaints) < 6:
-        complaints.append(health.check_worker(settings))
-    assert complaints[-1] is None
+@pytest.fixture(scope="module")
+def worker_process(new_settings: Callable[..., Settings]) -> Iterator[Started]:
+    """Start a worker that the tests leave as it is, and wait until its check hears it."""
+    with started("worker", new_settings()) as (settings, process):
+        while health.check_worker(settings):
+            assert process.poll() is None
+        yield settings, process
 
 
-def test_the_workers_check_notices_that_there_is_none(redis_url: str) -> None:
+def test_the_workers_check_hears_the_worker_of_this_host(worker_process: Started) -> None:
+    settings, _ = worker_process
+    assert health.check_worker(settings) is None
+
+
+def test_the_workers_check_notices_that_there_is_none(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PING_SECONDS", 0.2)
     assert "did not answer" in str(health.check_worker(Settings(redis_url=redis_url)))
 
 
 def test_the_sweepers_check_sees_the_real_one(
-    running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, process = running("sweeper")
-    see_only(process, tmp_path, monkeypatch)
-    assert health.check_sweeper(settings) is None
+    with started("sweeper", settings) as (_, process):
+        see_only(process, tmp_path, monkeypatch)
+        assert health.check_sweeper(settings) is None
 
 
 def test_the_workers_check_notices_that_redis_is_away() -> None:
@@ -131,22 +132,19 @@ def test_the_workers_check_notices_that_redis_is_away() -> None:
 
 
 def test_a_worker_whose_redis_is_away_is_alive(
-    running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker_process: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the engine would restart the worker while Redis is away, and no worker would run when Redis returns."""
-    settings, process = running("worker")
+    settings, process = worker_process
     see_only(process, tmp_path, monkeypatch)
-    while health.check_worker(settings):
-        assert process.poll() is None
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{find_free_port()}/0"})
-    assert health.check_worker(away) is not None
-    assert health.check_worker_alive(away) is None
+    assert health.check_worker_alive(away) is None  # the test before shows that the other check complains
 
 
 def test_a_worker_that_hangs_is_not_alive(
-    running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker_process: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, process = running("worker")
+    settings, process = worker_process
     see_only(process, tmp_path, monkeypatch)
     monkeypatch.setattr(health, "WORKER_SECONDS", 0.5)
     process.send_signal(signal.SIGSTOP)
@@ -162,7 +160,10 @@ def test_the_sweepers_check_sees_it_wake_up() -> None:
     assert health.check_sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)) is None
 
 
-def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[bytes]) -> None:
+def test_the_sweepers_check_notices_that_it_hangs(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "SWEEPER_MARGIN_SECONDS", 0.5)
     sleeper.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
     try:
@@ -185,6 +186,7 @@ def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatc
 
 def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other thread stands for the thread that serves metrics."""
+    monkeypatch.setattr(health, "SWEEPER_MARGIN_SECONDS", 0.5)
     program = tmp_path / "sparsewell"
     busy = "threading.Thread(target=lambda: [time.sleep(0.05) for _ in range(10_000)], daemon=True).start()"
     program.write_text(f"import threading, time\n{busy}\nthreading.Event().wait()\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker import bare_image
+from tests.docker import build_context
 from tests.docker import dockerfile_text as dockerfile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,34 +66,53 @@ def test_labels_name_the_version_and_the_licence(image: str) -> None:
 
 
 @each_image
-def test_an_image_takes_nothing_but_the_environment_of_its_build_stage(image: str) -> None:
+def test_an_image_takes_nothing_but_the_environments_of_its_build_stages(image: str) -> None:
     """The image therefore cannot contain the build context, pip's leftovers or an ONNX file of an earlier layer."""
     copies = [each for stage in dockerfile.ancestry(STAGES, image) for each in stage.all("COPY")]
     assert [dockerfile.copy_of(each) for each in copies] == [
-        dockerfile.Copy(("/opt/sparsewell",), "/opt/sparsewell", f"{image}-build")
+        dockerfile.Copy(("/opt/sparsewell",), "/opt/sparsewell", f"{stage}")
+        for stage in ("common-build", f"{image}-own")
     ]
+    assert STAGES[f"{image}-own"].parent == f"{image}-build"
 
 
-@pytest.mark.parametrize(("image", "lock"), [("api", "requirements/base.txt"), ("worker", "requirements/worker.txt")])
-def test_dependencies_come_from_the_lock_file_with_hashes(image: str, lock: str) -> None:
-    installs = [each.rest for each in STAGES[f"{image}-build"].all("RUN") if " install " in each.rest]
-    assert len(installs) == 2
-    assert "--no-deps" in installs[0]
-    assert "--require-hashes" in installs[0]
-    assert installs[0].endswith(f"-r {lock}")
+def locked(lock: str) -> set[str]:
+    """Return the lines `package==version` of a lock file, with their markers."""
+    lines = (REPOSITORY / "requirements" / f"{lock}.txt").read_text().splitlines()
+    return {line.removesuffix(" \\") for line in lines if "==" in line}
+
+
+@pytest.mark.parametrize(
+    ("stage", "lock"), [("common", "common"), ("api", "base"), ("worker", "worker"), ("worker-gpu", "gpu")]
+)
+def test_dependencies_come_from_the_lock_file_with_hashes(stage: str, lock: str) -> None:
+    installs = [each.rest for each in STAGES[f"{stage}-build"].all("RUN") if " install " in each.rest]
+    assert f"--require-hashes -r requirements/{lock}.txt" in installs[0]
     assert "--only-binary :all:" in installs[0]
-    assert "--no-deps --no-build-isolation ." in installs[1]
+    assert all("--no-deps --no-build-isolation ." in each for each in installs[1:])
+    assert len(installs) == (2 if stage in IMAGES else 1)
+
+
+@pytest.mark.parametrize("lock", ["base", "worker"])
+def test_the_common_packages_are_those_of_both_images(lock: str) -> None:
+    """Another version would be in both the common layer and that of the image."""
+    assert locked("common") <= locked(lock)
+
+
+@pytest.mark.parametrize("lock", ["common", "base", "worker"])
+def test_the_locks_of_the_images_leave_out_what_nothing_imports(lock: str) -> None:
+    lines = (REPOSITORY / "requirements" / "images-without.in").read_text().splitlines()
+    without = {line for line in lines if line and not line.startswith("#")}
+    assert without
+    assert not without & {each.partition("==")[0] for each in locked(lock)}
 
 
 def test_the_image_for_gpus_is_the_workers_with_more_locked_packages() -> None:
     assert STAGES["worker-gpu"].parent == "worker"
     assert STAGES["worker-gpu-build"].parent == "worker-build"
-    (install,) = (each.rest for each in STAGES["worker-gpu-build"].all("RUN") if " install " in each.rest)
-    assert install.endswith("--require-hashes -r requirements/gpu.txt")
     (copy,) = (dockerfile.copy_of(each) for each in STAGES["worker-gpu"].all("COPY"))
     assert copy == dockerfile.Copy(("/opt/sparsewell",), "/opt/sparsewell", "worker-gpu-build")
-    locks = {name: (REPOSITORY / "requirements" / f"{name}.txt").read_text().splitlines() for name in ("gpu", "worker")}
-    versions = {name: {line.split(" ")[0] for line in lines if "==" in line} for name, lines in locks.items()}
+    versions = {name: {each.partition(" ")[0] for each in locked(name)} for name in ("gpu", "worker")}
     assert versions["worker"] <= versions["gpu"]
 
 
@@ -120,14 +139,14 @@ def test_the_api_has_no_code_of_models_or_indexer() -> None:
 
 @each_image
 def test_every_source_of_a_copy_reaches_the_engine(image: str) -> None:
-    sent = bare_image.context(REPOSITORY)
+    sent = build_context.context(REPOSITORY)
     for each in STAGES[f"{image}-build"].all("COPY"):
         for source in dockerfile.copy_of(each).sources:
             assert any(path == source or path.startswith(f"{source}/") for path in sent), source
 
 
 def test_the_context_holds_no_more_than_the_images_need() -> None:
-    sent = bare_image.context(REPOSITORY)
+    sent = build_context.context(REPOSITORY)
     assert not [path for path in sent if "__pycache__" in path or path.endswith((".pyc", ".pt"))]
     # `sparsewell encoders verify` in the worker's image reads the moments.
     assert {Path(path).name for path in sent if path.endswith(".safetensors")} == {
@@ -153,5 +172,5 @@ def test_the_context_holds_no_more_than_the_images_need() -> None:
     ],
 )
 def test_dockerignore_decides(path: str, sent: bool) -> None:
-    patterns = bare_image.ignore_patterns(REPOSITORY / ".dockerignore")
-    assert bare_image.included(patterns, path) is sent
+    patterns = build_context.ignore_patterns(REPOSITORY / ".dockerignore")
+    assert build_context.included(patterns, path) is sent

@@ -1,0 +1,38 @@
+"""Test the skip without an engine, and the bound of the cached images, with programs in the place of podman."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docker import engine
+from tests.docker.engine import MOST_BYTES, PRUNES, Podman, bound_storage, reason_without_engine
+
+
+def write_program(folder: Path, name: str, script: str = "") -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_the_reason_of_a_skip_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(engine, "NETWORK_DIRECTORIES", (tmp_path,))
+    account = 0
+    monkeypatch.setattr("os.geteuid", lambda: account)
+    for name in ("podman", "runc", "netavark"):
+        write_program(tmp_path, name)
+    assert "apt-get install catatonit mmdebstrap aardvark-dns (" in str(reason_without_engine())
+    for name in ("catatonit", "mmdebstrap", "aardvark-dns"):
+        write_program(tmp_path, name)
+    assert reason_without_engine() is None
+    account = 1000
+    assert "only root" in str(reason_without_engine())
+
+
+@pytest.mark.parametrize("prunes", range(len(PRUNES) + 1))
+def test_the_oldest_layers_go_until_the_rest_is_below_the_bound(prunes: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    write_program(tmp_path, "podman", f'echo "$*" >>{log}')
+    sizes = iter([MOST_BYTES + 1] * prunes + [MOST_BYTES])
+    bound_storage(Podman({"PATH": str(tmp_path)}), lambda: next(sizes))
+    assert log.read_text().splitlines() == [" ".join(("image prune --force", *words)) for words in PRUNES[:prunes]]
