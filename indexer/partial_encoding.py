@@ -26,7 +26,8 @@ from services.talk.model import Chaptering
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS = 3600
+# A load may hold up the rest of a message for hours. A part of 1,200 windows takes about 1 MB.
+KEPT_SECONDS = 86_400
 
 
 def encode_long_document(

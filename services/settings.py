@@ -254,8 +254,12 @@ class Settings(ConnectionSettings):
     key_rate: float = Field(0.0, ge=0, description="default requests a second of a key; 0: no limit")
     key_burst: int = Field(0, ge=0, description="default burst of a key; 0: two seconds of requests")
     key_daily: int = Field(0, ge=0, description="default requests a day (UTC) of a key; 0: no limit")
-    key_documents: float = Field(0.0, ge=0, description="default documents a second that a key may write; 0: no limit")
-    key_bytes: float = Field(0.0, ge=0, description="default bytes of documents a second of a key; 0: no limit")
+    key_documents: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="default documents a second that a key may write; 0: no limit"
+    )
+    key_bytes: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="default bytes of documents a second of a key; 0: no limit"
+    )
     oidc_issuer: str = Field("", pattern=r"^(https?://.+)?$", description="issuer of accepted tokens; empty: none")
     oidc_audience: str = Field("", description="audience that tokens must have; several by commas")
     oidc_algorithms: str = Field("RS256,ES256", description="accepted signature algorithms, by commas")

@@ -22,7 +22,7 @@ from services.index_spec import FieldType
 CONTENT_COLUMN = "@content"
 _METADATA_PREFIX = "metadata."
 # Members that `sparsewell export` adds to a document.
-EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
+EXPORTED_MEMBERS = ("state", "error", "encoder", "windows", "dense", "dense_encoder", "dense_error")
 _SINGLE_COLUMN_TARGETS = ("id", "version")
 _JOINED_TARGETS = ("title", "text")
 _TEXT_COLUMNS = ("kind", "description", "url")

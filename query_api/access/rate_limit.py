@@ -46,10 +46,10 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local rate, burst, used, floor = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kept = redis.call('HMGET', KEYS[1], 'tokens', 'at')
-local tokens = math.min(burst, (tonumber(kept[1]) or burst) + (now - (tonumber(kept[2]) or now)) * rate)
+local tokens = math.min(burst, (tonumber(kept[1]) or burst) + math.max(0, now - (tonumber(kept[2]) or now)) * rate)
 tokens = math.max(tokens - used, floor)
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', string.format('%.6f', now))
-redis.call('EXPIRE', KEYS[1], math.ceil((burst - tokens) / rate) + 60)
+redis.call('EXPIRE', KEYS[1], math.min(math.ceil((burst - tokens) / rate) + 60, 30 * 86400))
 local day = redis.call('INCRBY', KEYS[2], used)
 redis.call('EXPIRE', KEYS[2], 2 * 86400)
 return {tostring(tokens), day}

@@ -31,7 +31,7 @@ from query_api.ingest.idempotency import (
 from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, decode_beside_loop, parse_item, take_turns
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
 from services.documents.document import Document, parse_document
-from services.documents.intake import Intake, count_ingested, nothing_stored, stale_version
+from services.documents.intake import Intake, count_ingested, nothing_stored, rejection_error
 from services.documents.json_structure import BLOCK_BYTES, ArraySplitter
 from services.errors import (
     BackendUnavailable,
@@ -233,7 +233,7 @@ class Ingestion:
             if rejected and intake.not_stored == intake.rejected:
                 raise nothing_stored(overloaded=intake.overloaded)
             if self._form == "document" and rejected:
-                raise stale_version()
+                raise rejection_error(intake.rejections[0])
             detail = "No document was accepted; `rejected` says why." if rejected else "The body holds no document."
             raise InvalidInput("no_document_accepted", detail, rejected=rejected, rejected_count=intake.rejected)
         answer: dict[str, Any] = {

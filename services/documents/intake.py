@@ -167,6 +167,13 @@ def stale_version() -> Conflict:
     return Conflict("stale_version", "A newer version of this document is stored; it was kept.")
 
 
+def rejection_error(rejection: Rejection) -> SparsewellError:
+    """Return the error for a request whose only document was rejected."""
+    if rejection.code == "stale_version":
+        return stale_version()
+    return InvalidInput(rejection.code, rejection.reason)
+
+
 def nothing_stored(*, overloaded: bool) -> SparsewellError:
     if overloaded:
         return Overloaded(OVERLOADED_CODE, "OpenSearch is overloaded and stored no document; send them again.")

@@ -317,3 +317,15 @@ def test_the_settings_limit_the_documents_of_keys_that_say_nothing(settings: Set
         client.put("/v1/indexes/books")
         puts = [client.put(f"/v1/indexes/books/documents/{n}", json={"text": "word"}) for n in range(2)]
         assert [one.status_code for one in puts] == [202, 429]
+
+
+async def test_a_redis_whose_clock_goes_back_takes_nothing(redis_url: str) -> None:
+    """A failover may lead to a Redis whose clock is behind. The time that did not pass must not become a debt."""
+    writer = Principal("back", frozenset({"ingest"}), limits=RateLimits(documents=10))
+    limiter = RateLimiter(redis_url, "t", RateLimits())
+    async with Redis.from_url(redis_url) as client:
+        await client.hset("t:limits:documents:{back}", mapping={"tokens": "100", "at": str(time.time() + 3600)})
+    limiter.charge_writes(writer, 1, 10)
+    await limiter.report_usage()
+    limiter.admit_writes(writer)
+    await limiter.close()

@@ -140,3 +140,11 @@ def test_the_highest_version_of_one_request_wins(api: httpx.Client) -> None:
         (3, "stale_version"),
     ]
     assert api.get("/v1/indexes/docs/documents/x").json()["text"] == "v3"
+
+
+def test_a_document_that_opensearch_refuses_is_not_called_stale(api: httpx.Client) -> None:
+    """Java's offsets end at 18 hours, Python's at 24."""
+    api.put("/v1/indexes/docs", json={"fields": {"when": "date"}})
+    answer = api.put(PATH, json={"text": "t", "metadata": {"when": "2024-01-01T00:00:00+19:00"}})
+    assert (answer.status_code, answer.json()["code"]) == (422, "refused_by_opensearch")
+    assert api.get(PATH).status_code == 404
