@@ -70,10 +70,14 @@ class StoredIdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
-    """A key claimed for a request: the record to execute it with, and the outcome of an earlier execution."""
+    """A key claimed for a request: the record to execute it with, and the outcome of an earlier execution.
+
+    `first`: this request made the record, so none of its documents is stored yet.
+    """
 
     record: IdempotencyRecord
     outcome: Mapping[str, Any] | None = None
+    first: bool = False
 
 
 def parse_idempotency_key(values: Sequence[str]) -> str:
@@ -114,7 +118,7 @@ async def claim_key(app: AppState, generation: Generation, key: str, digest: str
         except Conflict:
             pass
         else:
-            return IdempotencyClaim(record)
+            return IdempotencyClaim(record, first=True)
         try:
             stored = read_idempotency_key(await app.search.send(load_idempotency_key_call(names, key_id)))
         except NotFound:  # The record was removed meanwhile.

@@ -22,7 +22,7 @@ from query_api.ingest import request_body
 from query_api.ingest.backpressure import ParsedDocument
 from query_api.ingest.idempotency import (
     KEY_HEADER,
-    IdempotencyRecord,
+    IdempotencyClaim,
     claim_key,
     idempotency_digest,
     parse_idempotency_key,
@@ -143,21 +143,20 @@ async def ingest_document(app: AppState, index: str, document_id: str, request: 
 class Ingestion:
     """Execution of an ingestion request, whose body has the form `form`.
 
-    With the record of an idempotency key it uses that record's job and version, as every execution of the same
+    With the claim of an idempotency key it uses the record's job and version, as every execution of the same
     request does.
     """
 
     def __init__(
-        self, app: AppState, generation: Generation, form: IngestForm, record: IdempotencyRecord | None = None
+        self, app: AppState, generation: Generation, form: IngestForm, claim: IdempotencyClaim | None = None
     ) -> None:
         self._app = app
         self._generation = generation
         self._form = form
-        self.job = JobRecord(record.job if record else uuid.uuid4().hex, generation.index)
+        self.job = JobRecord(claim.record.job if claim else uuid.uuid4().hex, generation.index)
         add_log_context(job=self.job.id)
-        self._intake = Intake(
-            generation, self.job.id, app.clock, app.settings.lease_seconds, record.version if record else None
-        )
+        version, first = (claim.record.version, claim.first) if claim else (None, False)
+        self._intake = Intake(generation, self.job.id, app.clock, app.settings.lease_seconds, version, first)
         self._queued = True
         self._bytes = 0
         self._total_bytes = 0
@@ -377,7 +376,7 @@ async def _ingest_items(
     if claimed.outcome is not None:
         add_log_context(job=claimed.record.job)  # The probe has set its own job, which was never saved.
         return IngestResponse(claimed.outcome["body"], claimed.outcome["status"], replayed=True)
-    ingestion = Ingestion(app, generation, form, claimed.record)
+    ingestion = Ingestion(app, generation, form, claimed)
     async for position, item in take_turns(blocks):
         await ingestion.add(position, item)
     await ingestion.journal()

@@ -48,6 +48,7 @@ class Intake:
     clock: VersionClock
     lease_seconds: float
     version: int | None = None  # for documents without a version; None: take it from the clock
+    first: bool = False  # no other execution of this request has stored a document with `version`
     overloaded: bool = False
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
@@ -151,12 +152,14 @@ class Intake:
             self.rejections.append(Rejection(position, document_id, code, reason))
 
     def _is_from_clock(self, document: Document) -> bool:
-        return document.version is None and self.version is None
+        return document.version is None and (self.version is None or self.first)
 
     def _server_version(self, before: StoredDocument | None) -> int:
-        if self.version is not None:
-            return self.version
         above = -1 if before is None else client_version(before.external)
+        if self.version is not None and (above < self.version or not self.first):
+            # Another execution of this request may have stored the document, and raised its version.
+            own = before is not None and before.source.get("job") == self.job
+            return above if own else self.version
         if self.clock.is_far_behind(above):
             VERSIONS_AHEAD.inc()
         return self.clock.next(above)

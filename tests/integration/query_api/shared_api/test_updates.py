@@ -131,6 +131,28 @@ def test_a_write_without_a_version_wins_over_a_host_whose_clock_is_a_day_ahead(
 
 
 @pytest.mark.usefixtures("index")
+def test_a_write_with_an_idempotency_key_wins_over_such_a_host_and_its_repetition_does_not_win_again(
+    api: httpx.Client, search: SyncSearchClient, settings: Settings
+) -> None:
+    ahead = time.time_ns() // 1000 + DAY
+    document = b'{"text":"ahead","state":"pending","version":%d}' % ahead
+    external = {"version": raw_version(ahead), "version_type": "external"}
+    search.send(Call("PUT", f"/{settings.index_prefix}-docs.g000001/_doc/a", document, external))
+    key = {"idempotency-key": "one"}
+    first = api.put(PATH, json={"text": "later"}, headers=key)
+    assert (first.status_code, api.get(PATH).json()["text"]) == (202, "later")
+    job = first.json()["job"]["id"]
+    # The process died before it stored the outcome: the repetition is executed.
+    forgotten = b'{"script": {"source": "ctx._source.remove(\'outcome\')"}}'
+    search.send(Call("POST", f"/{settings.index_prefix}_jobs/_update/{job}", forgotten))
+    assert api.put(PATH, json={"text": "later"}, headers=key).status_code == 202
+    put(api, text="newest")
+    search.send(Call("POST", f"/{settings.index_prefix}_jobs/_update/{job}", forgotten))
+    assert api.put(PATH, json={"text": "later"}, headers=key).json()["code"] == "stale_version"
+    assert api.get(PATH).json()["text"] == "newest"
+
+
+@pytest.mark.usefixtures("index")
 def test_the_highest_version_of_one_request_wins(api: httpx.Client) -> None:
     items = [{"id": "x", "text": f"v{version}", "version": version} for version in (1, 3, 2)]
     answer = api.post("/v1/indexes/docs/documents", json=items).json()
