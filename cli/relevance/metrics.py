@@ -7,9 +7,12 @@ summarises the latency of queries.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from models.judged_collection import Judgements
 from services.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.judged_collection import Judgements
 
 Ranking = Sequence[tuple[str, float]]
 Rankings = Mapping[str, Ranking]
@@ -37,7 +40,7 @@ class RankingQuality:
         return {name: round(value, 5) for name, value in self.mean.items()}
 
 
-def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuality:
+def measure_rankings(judgements: "Judgements", rankings: Rankings) -> RankingQuality:
     """Measure rankings (document and score, the best first) by their order, with ties as in `break_ties`.
 
     A judged query without a ranking counts as zero. Raises ConfigurationError (`missing_extra`).

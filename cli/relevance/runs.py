@@ -19,11 +19,11 @@ from cli.relevance.metrics import (
     break_ties,
     measure_rankings,
 )
-from models.judged_collection import Judgements, find_judgements, read_judgements
 from services.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from cli.relevance.significance import PairedComparison
+    from models.judged_collection import Judgements
 
 
 def write_run(path: Path, rankings: Rankings, tag: str) -> None:
@@ -66,7 +66,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     }
 
 
-def measure_run(judgements: Judgements, run: Rankings, path: Path) -> RankingQuality:
+def measure_run(judgements: "Judgements", run: Rankings, path: Path) -> RankingQuality:
     """Measure a run over all judged queries. Raises InvalidInput (`malformed_run`) if it answers none of them."""
     if not judgements.keys() & run.keys():
         raise InvalidInput(
@@ -93,6 +93,7 @@ def runs(
 
     from cli.api_client import require_writable
     from cli.relevance.significance import compare_rankings
+    from models.judged_collection import find_judgements, read_judgements
 
     require_measure(measure)
     if json is not None:
