@@ -135,15 +135,18 @@ class LiveIndex:
         """Send the queries one after another. `on_answer` receives the number so far.
 
         `documents` are the ids of the corpus. A document whose id is the query's is left out of the ranking, as BEIR
-        leaves it out: in some collections the queries are documents (ArguAna), and each would find itself.
+        leaves it out: in some collections the queries are documents (ArguAna), and each would find itself. Raises InvalidInput
+        (`size_too_large`), and the errors of a search.
         A bad query (too long, empty) is recorded with its error code. Other errors are raised: figures over a part of
         the queries would be wrong.
         """
+        if size > MAX_HITS:
+            raise InvalidInput("size_too_large", f"A search reaches {MAX_HITS:,} hits, not {size:,}.")
         answers = ModeAnswers()
         for number, (query, text) in enumerate(queries.items(), 1):
             body: dict[str, Any] = {"query": text, "mode": mode, "passage": False, "fields": [], "learn": False}
             try:
-                hits = self._pages(body | dict(options or {}), min(size + (query in documents), MAX_HITS), answers)
+                hits = self._pages(body | dict(options or {}), size + (query in documents and size < MAX_HITS), answers)
             except InvalidInput as error:
                 if error.code not in _QUERY_ERROR_CODES:
                     raise

@@ -281,7 +281,7 @@ def test_while_redis_is_away_they_are_pending_and_the_sweeper_enqueues_them(
     die(journal, search, "a", "b")
     encode = Publisher.encode
     with closing(Publisher("redis://127.0.0.1:9/0")) as nowhere:
-        monkeypatch.setattr(Publisher, "encode", lambda self, *message: encode(nowhere, *message))
+        monkeypatch.setattr(Publisher, "encode", lambda self, *message, **lane: encode(nowhere, *message, **lane))
         answer = retry(api, all=True)
         monkeypatch.undo()
     assert (sorted(answer["retried"]), answer["queued"]) == (["a", "b"], False)

@@ -213,10 +213,12 @@ def test_indexes_take_turns_and_an_index_with_much_to_sweep_ends_its_turn(
 
 
 def test_texts_are_read_by_bytes(
-    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher
-) -> None:
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """A container of 384 MiB must bear a thousand texts of 70 KB (docs/guarantees.md)."""
     read: list[int] = []
+    monkeypatch.setattr("indexer.sweeper.INDEX_SECONDS", 600.0)  # A busy machine writes 15 such texts in a slice.
 
     class Watched(SyncSearchClient):
         def send(self, call: Call) -> object:
