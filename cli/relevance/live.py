@@ -135,10 +135,9 @@ class LiveIndex:
         """Send the queries one after another. `on_answer` receives the number so far.
 
         `documents` are the ids of the corpus. A document whose id is the query's is left out of the ranking, as BEIR
-        leaves it out: in some collections the queries are documents (ArguAna), and each would find itself. Raises InvalidInput
-        (`size_too_large`), and the errors of a search.
+        leaves it out: in some collections the queries are documents (ArguAna), and each would find itself.
         A bad query (too long, empty) is recorded with its error code. Other errors are raised: figures over a part of
-        the queries would be wrong.
+        the queries would be wrong. Raises InvalidInput (`size_too_large`), and the errors of a search.
         """
         if size > MAX_HITS:
             raise InvalidInput("size_too_large", f"A search reaches {MAX_HITS:,} hits, not {size:,}.")
