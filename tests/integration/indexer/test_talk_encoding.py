@@ -312,7 +312,7 @@ def test_a_long_talk_passes_through_several_tasks_with_the_chapters_of_the_first
     segments = [segment | {"text": str(segment["text"]) * repetitions} for segment in SEGMENTS]
     talks.put(talk("long", segments=segments), talk("whole", segments=segments))
     maker, slow = Thirds(), Hooked(standin, lambda _: time.sleep(0.02))
-    short = Runtime(settings, WorkerSettings(task_budget=0.2), lambda _: slow, load_maker=lambda *_: maker)
+    short = Runtime(settings, WorkerSettings(task_budget=0.05), lambda _: slow, load_maker=lambda *_: maker)
     message, tasks = EncodeMessage(index="talks", ids=("long",)), 0
     while (counts := run_encode(short, message, redelivered=False)) == {"left": 1}:
         tasks += 1
