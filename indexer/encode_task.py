@@ -148,10 +148,13 @@ class EncodeRun:
             if outcome is WriteOutcome.STORED
         ]
 
-    def _cut(self, stored: StoredDocument) -> WindowedDocument | EncodingFailure:
+    def _cut(self, stored: StoredDocument, before: EncodedDocument | None = None) -> WindowedDocument | EncodingFailure:
+        """Cut a document into windows. `before`: the part of a talk that an earlier task encoded, with its chapters."""
         encoder, window, settings = self.runtime.encoder, self.generation.window, self.generation.spec.talk
         if settings is not None and is_talk(stored.source):
-            windowed = cut_talk_windows(encoder, window, stored, self._chaptering(stored, settings), settings)
+            made = None if before is None else before.chaptering
+            chaptering = self._make_chaptering(stored, settings) if made is None else made
+            windowed = cut_talk_windows(encoder, window, stored, chaptering, settings)
         else:
             windowed = cut_windows(encoder, window, stored)
         if isinstance(windowed, EncodingFailure):
@@ -159,11 +162,7 @@ class EncodeRun:
         refusal = window_limit_refusal(len(windowed.windows), self.generation.spec)
         return windowed if refusal is None else EncodingFailure(stored, *refusal, final=True)
 
-    def _chaptering(self, stored: StoredDocument, settings: TalkSettings) -> Chaptering:
-        """Return the chapters that an earlier task made with a part of the talk's windows, or make chapters."""
-        before = self._partials.load(stored)
-        if before is not None and before.chaptering is not None:
-            return before.chaptering
+    def _make_chaptering(self, stored: StoredDocument, settings: TalkSettings) -> Chaptering:
         gave_up = stored.attempts >= attempts_allowed(stored, self.runtime.settings.max_attempts)
         seconds = self.runtime.worker.chapter_time
         chaptering = make_chaptering(stored, settings, self.runtime.maker, seconds, gave_up=gave_up)
@@ -191,8 +190,9 @@ class EncodeRun:
                 self.counts["superseded"] += 1
                 return True
             (stored,) = counted
-        windowed = self._cut(stored)
-        outcome = self._encode_long_text(windowed) if isinstance(windowed, WindowedDocument) else windowed
+        before = self._partials.load(stored)
+        windowed = self._cut(stored, before)
+        outcome = self._encode_long_text(windowed, before) if isinstance(windowed, WindowedDocument) else windowed
         if outcome is None:
             return False
         if isinstance(outcome, EncodingFailure):
@@ -219,7 +219,7 @@ class EncodeRun:
                     left += [windowed.stored for windowed in group]
                     continue
                 if len(group[0].windows) > MAX_RUN_WINDOWS:
-                    outcome = self._encode_long_text(group[0])
+                    outcome = self._encode_long_text(group[0], self._partials.load(group[0].stored))
                     if outcome is None:
                         left.append(group[0].stored)
                         continue
@@ -236,17 +236,20 @@ class EncodeRun:
         self._record_failures(failures)
         return left
 
-    def _encode_long_text(self, document: WindowedDocument) -> EncodedDocument | EncodingFailure | None:
-        """Encode a long text, or a part of it. None: the task has no time for the rest, and the part is kept."""
+    def _encode_long_text(
+        self, document: WindowedDocument, before: EncodedDocument | None
+    ) -> EncodedDocument | EncodingFailure | None:
+        """Encode a long text, or a part of it, after the part `before`.
+
+        None: the task has no time for the rest, and the part is kept.
+        """
         stored, encoder, jointly = document.stored, self.runtime.encoder, self.runtime.is_joint(self.generation)
 
         def go_on() -> bool:
             self.runs += 1
             return self.runs == 1 or self.in_time
 
-        outcome = encode_long_document(
-            encoder, document, jointly=jointly, before=self._partials.load(stored), go_on=go_on
-        )
+        outcome = encode_long_document(encoder, document, jointly=jointly, before=before, go_on=go_on)
         if isinstance(outcome, EncodingFailure) or len(outcome.windows) == len(document.windows):
             return outcome
         if stored.source["due_at"] - now_ms() < self.runtime.settings.lease_seconds * 500:

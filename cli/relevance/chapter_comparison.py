@@ -4,7 +4,6 @@ The measures are those of `cli.relevance.segmentation`.
 """
 
 import hashlib
-import json as jsonlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +56,7 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     from rich.console import Console
 
     from cli.api_client import require_writable
-    from cli.relevance.provenance import CHAPTER_PACKAGES, collect_provenance
+    from cli.relevance.provenance import CHAPTER_PACKAGES, collect_provenance, write_result
     from cli.relevance.segmentation import TitleSimilarity, compare_methods, score_rouge_l, score_segmentation
     from models.registry import load_encoder
     from services.settings import Settings
@@ -81,8 +80,7 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         _print_chapters(Console(), path.name, len(chosen), half, sets[path.name])
     if json is not None:
         report = {"half": half, "encoder": loaded.fingerprint, "sets": sets, **collect_provenance(CHAPTER_PACKAGES)}
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(jsonlib.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_result(json, report, indent=1)
 
 
 def _require_known(text: str, known: Sequence[str], option: str) -> list[str]:

@@ -6,7 +6,6 @@ latency of each search, and compares each with the first. `eval runs` (`cli.rele
 measures chapters.
 """
 
-import json as jsonlib
 import re
 import secrets
 from collections.abc import Mapping
@@ -84,6 +83,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         ingest_collection,
         wait_until_adapted,
     )
+    from cli.relevance.provenance import write_result
     from cli.relevance.search_options import (
         parse_modes,
         parse_searches,
@@ -118,15 +118,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
             if not keep:
                 live.delete()
     evaluation = Evaluation(ingested, created, adapted, results, find_warnings(collection, ingested, results, size))
-    _print_evaluation(Console(), console, collection, evaluation)
+    comparisons = _compare_with_first(evaluation)
+    _print_evaluation(Console(), console, collection, evaluation, comparisons)
     if keep:
         console.print(f"The index {live.name!r} was kept.")
     if run_dir is not None:
         _write_runs(run_dir, collection, evaluation, console)
     if json is not None:
-        figures = _build_report(collection, evaluation, size, chosen)
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(jsonlib.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_result(json, _build_report(collection, evaluation, size, chosen, comparisons))
     missed = [
         f"{name} {measure}: {evaluation.modes[name].quality.mean[measure]:.4f} is below {least:g}"
         for name, measure, least in thresholds
@@ -152,13 +151,9 @@ def _compare_with_first(evaluation: "Evaluation") -> "dict[str, PairedComparison
     from cli.relevance.runs import by_query
     from cli.relevance.significance import compare_rankings
 
-    base, *others = evaluation.modes.values()
-    names = list(evaluation.modes)[1:]
-    before = by_query(base.quality, _COMPARED_MEASURE)
-    return {
-        name: compare_rankings(before, by_query(other.quality, _COMPARED_MEASURE))
-        for name, other in zip(names, others, strict=True)
-    }
+    figures = {name: by_query(result.quality, _COMPARED_MEASURE) for name, result in evaluation.modes.items()}
+    base, *others = figures
+    return {name: compare_rankings(figures[base], figures[name]) for name in others}
 
 
 def _require_metrics() -> None:
@@ -178,7 +173,13 @@ def _evaluation_progress(console: Any) -> Any:
     return show_stages(console)
 
 
-def _print_evaluation(out: Any, err: Any, collection: "JudgedCollection", evaluation: "Evaluation") -> None:
+def _print_evaluation(
+    out: Any,
+    err: Any,
+    collection: "JudgedCollection",
+    evaluation: "Evaluation",
+    comparisons: "Mapping[str, PairedComparison]",
+) -> None:
     from rich.table import Table
 
     from cli.relevance.metrics import MEASURE_TITLES, MEASURES, percentiles
@@ -201,7 +202,7 @@ def _print_evaluation(out: Any, err: Any, collection: "JudgedCollection", evalua
         )
     out.print(table)
     base = next(iter(evaluation.modes))
-    for name, comparison in _compare_with_first(evaluation).items():
+    for name, comparison in comparisons.items():
         out.print(f"{name} over {base}: {describe_comparison(comparison, _COMPARED_MEASURE)}", highlight=False)
     for warning in evaluation.warnings:
         err.print(f"[yellow]Note:[/] {warning}", highlight=False)
@@ -217,7 +218,11 @@ def _write_runs(run_dir: Path, collection: "JudgedCollection", evaluation: "Eval
 
 
 def _build_report(
-    collection: "JudgedCollection", evaluation: "Evaluation", size: int, searches: Mapping[str, Mapping[str, Any]]
+    collection: "JudgedCollection",
+    evaluation: "Evaluation",
+    size: int,
+    searches: Mapping[str, Mapping[str, Any]],
+    comparisons: "Mapping[str, PairedComparison]",
 ) -> dict[str, Any]:
     from cli.relevance.provenance import COLLECTION_PACKAGES, collect_provenance
 
@@ -234,9 +239,7 @@ def _build_report(
         "size": size,
         "searches": searches,
         "modes": {mode: result.as_json(len(collection.judged)) for mode, result in evaluation.modes.items()},
-        "comparisons_with_first": {
-            name: comparison.as_json() for name, comparison in _compare_with_first(evaluation).items()
-        },
+        "comparisons_with_first": {name: comparison.as_json() for name, comparison in comparisons.items()},
         "ingestion": {
             "accepted": ingested.loaded.accepted,
             "rejected": ingested.loaded.rejected[:100],

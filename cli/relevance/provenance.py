@@ -4,10 +4,11 @@ Two results can be compared only if these are known. A record has the processor,
 machine, and neither its name nor its user.
 """
 
+import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,12 @@ CHAPTER_PACKAGES = (
 COLLECTION_PACKAGES = ("sparsewell", "ir_measures", "pytrec_eval-terrier", "httpx", "tokenizers", "numpy")
 DEMONSTRATION_PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 _SOURCE_DIRECTORY = Path(__file__).resolve().parent.parent.parent
+
+
+def write_result(path: Path, result: Mapping[str, Any], indent: int = 2) -> None:
+    """Write a result as JSON, and make its directory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def collect_provenance(packages: Iterable[str]) -> dict[str, Any]:

@@ -87,11 +87,10 @@ def runs(
 
     Example: sparsewell eval runs bm25.trec hybrid.trec --qrels scifact
     """
-    import json as jsonlib
-
     from rich.console import Console
 
     from cli.api_client import require_writable
+    from cli.relevance.provenance import write_result
     from cli.relevance.significance import compare_rankings
     from models.judged_collection import find_judgements, read_judgements
 
@@ -113,8 +112,7 @@ def runs(
             "compared_with": base,
             "comparisons": {name: comparison.as_json() for name, comparison in comparisons.items()},
         }
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(jsonlib.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_result(json, report)
 
 
 def require_measure(name: str) -> str:

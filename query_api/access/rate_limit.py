@@ -70,13 +70,16 @@ class TokenBucket:
         """Create a full bucket. `now` is in seconds of the caller's clock, here and in `take`."""
         return cls(rate, burst, burst, now)
 
+    def available(self, now: float) -> float:
+        """Return the tokens at this time; below zero for debt."""
+        return min(self.burst, self.tokens + (now - self.at) * self.rate)
+
     def take(self, amount: float, now: float) -> float:
         """Take tokens and return 0. When there are too few, take none and return the seconds until there are enough.
 
         A full bucket lets through more than `burst` at once and is in debt afterwards.
         """
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
-        self.at = now
+        self.tokens, self.at = self.available(now), now
         if self.tokens >= min(amount, self.burst):
             self.tokens -= amount
             return 0.0
@@ -103,7 +106,7 @@ class FailureLimiter:
     def is_exhausted(self, source: str, now: float) -> bool:
         """Return whether the source has no token left."""
         bucket = self._buckets.get(source)
-        return bucket is not None and bucket.tokens + (now - bucket.at) * bucket.rate < 1
+        return bucket is not None and bucket.available(now) < 1
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -182,7 +185,7 @@ class RateLimiter:
         now = time.monotonic()
         refill = rate or _UNLIMITED_RATE
         burst = principal.limits.burst or self._defaults.burst or max(1, math.ceil(2 * refill))
-        use = self._usage_of(principal, "requests", TokenBucket.full(refill, burst, now), daily)
+        use = self._usage_of(principal, "requests", refill, burst, now, floor=-burst, daily=daily)
         if daily is not None and use.today + amount > daily:
             raise Overloaded(
                 "daily_limit_reached",
@@ -212,9 +215,8 @@ class RateLimiter:
         Raises Overloaded (`write_rate_limited`).
         """
         now = time.monotonic()
-        for unit, rate, use in self._write_usage(principal, now):
-            bucket = use.bucket
-            tokens = min(bucket.burst, bucket.tokens + (now - bucket.at) * rate)
+        for unit, use in self._write_usage(principal, now):
+            rate, tokens = use.bucket.rate, use.bucket.available(now)
             if tokens <= 0:
                 raise Overloaded(
                     "write_rate_limited",
@@ -228,11 +230,9 @@ class RateLimiter:
     def charge_writes(self, principal: Principal, documents: int, size: int) -> None:
         """Take the documents of a principal and their bytes from its buckets, which may be in debt afterwards."""
         now = time.monotonic()
-        for unit, rate, use in self._write_usage(principal, now):
+        for unit, use in self._write_usage(principal, now):
             amount = documents if unit == "documents" else size
-            bucket = use.bucket
-            bucket.tokens = max(use.floor, min(bucket.burst, bucket.tokens + (now - bucket.at) * rate) - amount)
-            bucket.at = now
+            use.bucket.tokens, use.bucket.at = max(use.floor, use.bucket.available(now) - amount), now
             self._record(use, amount)
 
     async def report_usage(self) -> None:
@@ -272,29 +272,36 @@ class RateLimiter:
         if self._redis is not None:
             await self._redis.aclose()
 
-    def _write_usage(self, principal: Principal, now: float) -> Iterator[tuple[LimitUnit, float, _Usage]]:
-        """Yield the unit, the rate and the usage of each limit on a principal's writes."""
-        if principal is EVERYBODY:  # Without keys there is no limit a caller, for requests neither.
+    def _write_usage(self, principal: Principal, now: float) -> Iterator[tuple[LimitUnit, _Usage]]:
+        """Yield the unit and the usage of each limit on a principal's writes."""
+        if principal is EVERYBODY:  # A service without keys has no limits of callers.
             return
         own, defaults = principal.limits, self._defaults
         rates: dict[LimitUnit, float | None] = {
-            "documents": own.documents or defaults.documents,
-            "bytes": own.size or defaults.size,
+            "documents": own.document_rate or defaults.document_rate,
+            "bytes": own.byte_rate or defaults.byte_rate,
         }
         for unit, rate in rates.items():
             if rate is not None:
-                bucket = TokenBucket.full(rate, WRITE_BURST_SECONDS * rate, now)
-                yield unit, rate, self._usage_of(principal, unit, bucket, None, -MAX_DEBT_SECONDS * rate)
+                burst, floor = WRITE_BURST_SECONDS * rate, -MAX_DEBT_SECONDS * rate
+                yield unit, self._usage_of(principal, unit, rate, burst, now, floor=floor)
 
     def _usage_of(
-        self, principal: Principal, unit: LimitUnit, full: TokenBucket, daily: int | None, floor: float | None = None
+        self,
+        principal: Principal,
+        unit: LimitUnit,
+        rate: float,
+        burst: float,
+        now: float,
+        *,
+        floor: float,
+        daily: int | None = None,
     ) -> _Usage:
-        """Return the usage of a unit; `full` is the bucket of a principal that used nothing. `floor`: -burst."""
+        """Return the usage of a unit. A principal that used nothing has a full bucket of this rate and burst."""
         day = int(time.time()) // _DAY_SECONDS
         use = self._usage.get((principal.id, unit))
         if use is None:
-            floor = -full.burst if floor is None else floor
-            use = self._usage[principal.id, unit] = _Usage(full, floor, daily, day)
+            use = self._usage[principal.id, unit] = _Usage(TokenBucket.full(rate, burst, now), floor, daily, day)
             if len(self._usage) > _MAX_BUCKETS:
                 self._usage.popitem(last=False)
         elif use.day != day:

@@ -44,8 +44,8 @@ class RateLimits:
     rate: float | None = None
     burst: int | None = None
     daily: int | None = None
-    documents: float | None = None
-    size: float | None = None
+    document_rate: float | None = None
+    byte_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -141,42 +141,30 @@ class Publisher:
 
     def depth(self, *queues: str) -> int:
         """Return the number of messages waiting in these queues together. Raises BackendUnavailable."""
-        with self._lock:
-            try:
-                with self._open().default_channel.client.pipeline(transaction=False) as pipe:
-                    for queue in queues:
-                        pipe.llen(queue)
-                    return sum(map(int, pipe.execute()))
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client, client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.llen(queue)
+            return sum(map(int, pipe.execute()))
 
     def clock_lead(self) -> float | None:
         """Return how far the clock of this host is ahead of Redis's, in seconds, to half of the time of the answer.
 
         None if Redis does not answer that (the command may be forbidden). Raises BackendUnavailable.
         """
-        with self._lock:
-            try:
-                began = time.time()
-                seconds, microseconds = self._open().default_channel.client.time()
-                return float((began + time.time()) / 2 - seconds - microseconds / 1e6)
-            except redis.exceptions.ResponseError:
-                return None
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client, suppress(redis.exceptions.ResponseError):
+            began = time.time()
+            seconds, microseconds = client.time()
+            return float((began + time.time()) / 2 - seconds - microseconds / 1e6)
+        return None
 
     def queued_bytes(self, queue: str) -> int | None:
         """Return the memory of the messages in a queue, as Redis estimates it from a sample.
 
         None if Redis does not answer that (the command may be forbidden). Raises BackendUnavailable.
         """
-        with self._lock:
-            try:
-                return int(self._open().default_channel.client.memory_usage(queue) or 0)
-            except redis.exceptions.ResponseError:
-                return None
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client, suppress(redis.exceptions.ResponseError):
+            return int(client.memory_usage(queue) or 0)
+        return None
 
     def oldest_sent_at(self, *queues: str) -> int | None:
         """Return when the oldest waiting message was sent (milliseconds since 1970), or None for empty queues.
@@ -184,14 +172,10 @@ class Publisher:
         Queues are first in, first out, so every message sent before that has been received or is lost. A message from
         another producer without a time counts as sent in 1970. Raises BackendUnavailable.
         """
-        with self._lock:
-            try:
-                with self._open().default_channel.client.pipeline(transaction=False) as pipe:
-                    for queue in queues:
-                        pipe.lindex(queue, -1)
-                    heads = pipe.execute()
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client, client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.lindex(queue, -1)
+            heads = pipe.execute()
         return min((_sent_at(raw) for raw in heads if raw is not None), default=None)
 
     def count_attempt(self, message_id: str) -> int:
@@ -200,62 +184,42 @@ class Publisher:
         Raises BackendUnavailable, and Overloaded (`redis_full`).
         """
         key = _ATTEMPTS_KEY_PREFIX + message_id
-        with self._lock:
-            try:
-                with self._open().default_channel.client.pipeline() as pipe:
-                    count, _ = pipe.incr(key).expire(key, _ATTEMPTS_TTL_SECONDS).execute()
-                    return int(count)
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client, client.pipeline() as pipe:
+            count, _ = pipe.incr(key).expire(key, _ATTEMPTS_TTL_SECONDS).execute()
+            return int(count)
 
     def clear_attempts(self, message_id: str) -> None:
         """Reset the count of attempts, because the worker survived the message. Raises BackendUnavailable."""
-        with self._lock:
-            try:
-                self._open().default_channel.client.delete(_ATTEMPTS_KEY_PREFIX + message_id)
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client:
+            client.delete(_ATTEMPTS_KEY_PREFIX + message_id)
 
     def read_value(self, key: str) -> bytes | None:
         """Return a value that `write_value` stored; None if it expired or was lost. Raises BackendUnavailable."""
-        with self._lock:
-            try:
-                value: bytes | None = self._open().default_channel.client.get(key)
-            except Exception as error:
-                raise self._translate_error(error) from error
-            return value
+        with self._client() as client:
+            value: bytes | None = client.get(key)
+        return value
 
     def write_value(self, key: str, value: bytes, seconds: int) -> None:
         """Store a value that may be lost for some seconds.
 
         Raises BackendUnavailable, and Overloaded (`redis_full`).
         """
-        with self._lock:
-            try:
-                self._open().default_channel.client.set(key, value, ex=seconds)
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client:
+            client.set(key, value, ex=seconds)
 
     def claim(self, mark: str) -> str:
         """Write the mark of an installation unless there is a mark, and return the mark that Redis has now.
 
         Raises BackendUnavailable, and Overloaded (`redis_full`).
         """
-        with self._lock:
-            try:
-                with self._open().default_channel.client.pipeline() as pipe:
-                    _, found = pipe.setnx(_CLAIM_KEY, mark).get(_CLAIM_KEY).execute()
-                    return str(found, errors="replace")
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client, client.pipeline() as pipe:
+            _, found = pipe.setnx(_CLAIM_KEY, mark).get(_CLAIM_KEY).execute()
+            return str(found, errors="replace")
 
     def release_claim(self) -> None:
         """Delete the mark of the installation. Raises BackendUnavailable."""
-        with self._lock:
-            try:
-                self._open().default_channel.client.delete(_CLAIM_KEY)
-            except Exception as error:
-                raise self._translate_error(error) from error
+        with self._client() as client:
+            client.delete(_CLAIM_KEY)
 
     def close(self) -> None:
         """Close the connection."""
@@ -296,6 +260,15 @@ class Publisher:
                         raise failure from error
                 else:
                     return
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        """Yield the connection's client of Redis, for one thread at a time, and translate the errors of the block."""
+        with self._lock:
+            try:
+                yield self._open().default_channel.client
+            except Exception as error:
+                raise self._translate_error(error) from error
 
     def _open(self) -> Connection:
         if self._connection is None:

@@ -32,7 +32,7 @@ EVERY = ("opensearch", "redis", *OURS)
 # The upgrade starts from images of this commit if the checkout has it, or else from the same code under another label.
 FORMER_COMMIT = "SPARSEWELL_FORMER_COMMIT"
 FORMER_LABEL = "fedcba9876543210fedcba9876543210fedcba98"
-# What the API's image may add to its base. It added 276 MB before decision 0259, and 133 MB after it.
+# Upper bound of the API's image above its base. The image added 276 MB before decision 0259, and 133 MB after it.
 MOST_MEGABYTES = 145
 
 Eventually = Callable[[Callable[[], object], float, str], None]

@@ -298,7 +298,7 @@ def test_a_stream_is_more_than_one_request(admin: httpx.Client, make_key: Make, 
 
 async def test_documents_are_counted_over_all_processes(two: tuple[RateLimiter, RateLimiter]) -> None:
     """A process that has not seen a key's documents owes them as well, up to the debt of an hour."""
-    writer = Principal("w", frozenset({"ingest"}), limits=RateLimits(documents=2, size=1e9))
+    writer = Principal("w", frozenset({"ingest"}), limits=RateLimits(document_rate=2, byte_rate=1e9))
     first, second = two
     first.admit_writes(writer)
     first.charge_writes(writer, 100_000, 10)
@@ -321,7 +321,7 @@ def test_the_settings_limit_the_documents_of_keys_that_say_nothing(settings: Set
 
 async def test_a_redis_whose_clock_goes_back_takes_nothing(redis_url: str) -> None:
     """A failover may lead to a Redis whose clock is behind. The time that did not pass must not become a debt."""
-    writer = Principal("back", frozenset({"ingest"}), limits=RateLimits(documents=10))
+    writer = Principal("back", frozenset({"ingest"}), limits=RateLimits(document_rate=10))
     limiter = RateLimiter(redis_url, "t", RateLimits())
     async with Redis.from_url(redis_url) as client:
         await client.hset("t:limits:documents:{back}", mapping={"tokens": "100", "at": str(time.time() + 3600)})

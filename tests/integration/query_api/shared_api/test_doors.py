@@ -1,4 +1,4 @@
-"""What every operation does with unknown parameters, other methods, and bodies of another type or encoding.
+"""Answers of every operation to unknown parameters, other methods, and bodies of another type or encoding.
 
 The operations are those of the OpenAPI document, so a new one is tested as well.
 """
