@@ -53,6 +53,16 @@ class JudgedCollection:
             title, text = (_read_string(self.corpus, line, record, name) for name in ("title", "text"))
             yield CorpusDocument(document_id, title, text) if text else CorpusDocument(document_id, "", title)
 
+    def is_own_document(self, document: CorpusDocument) -> bool:
+        """Return whether a document is the query of the same id, as in ArguAna, where each query would find itself.
+
+        The ids alone prove nothing: Cranfield numbers its queries and its documents from 1. The document must have the
+        words of the query, and the query at least half of its length.
+        """
+        query = " ".join(self.queries.get(document.id, "").split())
+        words = " ".join(f"{document.title} {document.text}".split())
+        return bool(query) and query in words and 2 * len(query) >= len(document.text)
+
     @property
     def judged(self) -> dict[str, str]:
         """Return the queries that have judgements, by id. An evaluation sends these."""

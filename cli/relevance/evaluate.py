@@ -113,7 +113,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         try:
             ingested = ingest_collection(live, collection, progress)
             adapted = wait_until_adapted(live.inspect)
-            results = ask_queries(live, collection, chosen, size, progress, ingested.ids)
+            results = ask_queries(live, collection, chosen, size, progress, ingested.own)
         finally:
             if not keep:
                 live.delete()

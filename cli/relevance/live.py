@@ -129,13 +129,13 @@ class LiveIndex:
         mode: str,
         size: int,
         options: Mapping[str, Any] | None = None,
-        documents: Container[str] = (),
+        own: Container[str] = (),
         on_answer: Callable[[int], object] = lambda count: None,
     ) -> ModeAnswers:
         """Send the queries one after another. `on_answer` receives the number so far.
 
-        `documents` are the ids of the corpus. A document whose id is the query's is left out of the ranking, as BEIR
-        leaves it out: in some collections the queries are documents (ArguAna), and each would find itself.
+        `own` are the ids of queries that are documents themselves (`JudgedCollection.is_own_document`). Such a document
+        is left out of the ranking of its query, as BEIR leaves it out.
         A bad query (too long, empty) is recorded with its error code. Other errors are raised: figures over a part of
         the queries would be wrong. Raises InvalidInput (`size_too_large`), and the errors of a search.
         """
@@ -145,13 +145,13 @@ class LiveIndex:
         for number, (query, text) in enumerate(queries.items(), 1):
             body: dict[str, Any] = {"query": text, "mode": mode, "passage": False, "fields": [], "learn": False}
             try:
-                hits = self._pages(body | dict(options or {}), size + (query in documents and size < MAX_HITS), answers)
+                hits = self._pages(body | dict(options or {}), size + (query in own and size < MAX_HITS), answers)
             except InvalidInput as error:
                 if error.code not in _QUERY_ERROR_CODES:
                     raise
                 answers.refused[query] = error.code
             else:
-                answers.rankings[query] = [hit for hit in hits if hit[0] != query][:size]
+                answers.rankings[query] = [hit for hit in hits if query not in own or hit[0] != query][:size]
             on_answer(number)
         return answers
 
@@ -234,13 +234,18 @@ class StageProgress(Protocol):
 
 @dataclass
 class IngestedCollection:
-    """A collection in the service. `ids`: all ids of the corpus; `empty`: ids of unsent documents without text."""
+    """A collection in the service.
+
+    `ids`: all ids of the corpus; `own`: ids of queries that are documents; `empty`: ids of unsent documents without
+    text.
+    """
 
     loaded: LoadOutcome
     states: dict[str, int]
     ids: set[str]
     empty: list[str]
     encode_seconds: float
+    own: set[str] = field(default_factory=set)
 
     @property
     def documents_a_second(self) -> float:
@@ -284,10 +289,13 @@ def ingest_collection(
     """Send all documents and wait until each is encoded or dead."""
     ids: set[str] = set()
     empty: list[str] = []
+    own: set[str] = set()
 
     def documents() -> Iterator[CorpusDocument]:
         for document in collection.documents():
             ids.add(document.id)
+            if collection.is_own_document(document):
+                own.add(document.id)
             if document.text:
                 yield document
             else:
@@ -300,7 +308,7 @@ def ingest_collection(
         progress("encoding", states["encoded"] + states["dead"], loaded.accepted)
 
     states = index.wait_until_encoded(loaded.accepted, stalled, on_change)
-    return IngestedCollection(loaded, states, ids, empty, time.perf_counter() - begun)
+    return IngestedCollection(loaded, states, ids, empty, time.perf_counter() - begun, own)
 
 
 def ask_queries(
@@ -309,23 +317,23 @@ def ask_queries(
     searches: Mapping[str, Mapping[str, Any]],
     size: int,
     progress: StageProgress,
-    documents: Container[str] = (),
+    own: Container[str] = (),
 ) -> dict[str, ModeResult]:
     """Send all judged queries in each search, after WARM_UP_QUERIES unmeasured queries in each.
 
-    `searches` has the members of the requests by name, `documents` the ids of the corpus.
+    `searches` has the members of the requests by name, `own` the ids of queries that are documents.
     """
     queries, judgements = collection.judged, collection.known_judgements()
     warm_up = dict(list(queries.items())[:WARM_UP_QUERIES])
     for members in searches.values():
-        index.ask(warm_up, members["mode"], size, members, documents)
+        index.ask(warm_up, members["mode"], size, members, own)
     results = {}
     for name, members in searches.items():
 
         def on_answer(count: int, name: str = name) -> None:
             progress(f"searching ({name})", count, len(queries))
 
-        answers = index.ask(queries, members["mode"], size, members, documents, on_answer)
+        answers = index.ask(queries, members["mode"], size, members, own, on_answer)
         results[name] = ModeResult(answers, measure_rankings(judgements, answers.rankings))
     return results
 

@@ -34,13 +34,17 @@ VectorCache = dict[tuple[int, ...], SparseVector]
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents, queries and grades. A document is title, newline, text (or the text alone), in file order."""
+    """Documents, queries and grades. A document is title, newline, text (or the text alone), in file order.
+
+    `own`: ids of queries that are documents themselves.
+    """
 
     name: str
     ids: list[str]
     documents: list[str]
     queries: dict[str, str]
     grades: dict[str, dict[str, int]]
+    own: frozenset[str] = frozenset()
 
 
 def read_collection(directory: Path) -> Collection:
@@ -61,6 +65,7 @@ def read_collection(directory: Path) -> Collection:
         [f"{document.title}\n{document.text}" if document.title else document.text for document in documents],
         judged.judged,
         judged.judgements,
+        frozenset(document.id for document in documents if judged.is_own_document(document)),
     )
 
 
@@ -86,9 +91,10 @@ def mean_ndcg(collection: Collection, vectors: Sequence[SparseVector], table: Qu
         for piece, weight in zip(query_vector.ids, query_vector.weights, strict=True):
             start, end = np.searchsorted(ids, [piece, piece + 1])
             scores[owners[start:end]] += weight * weights[start:end]
-        # A query that is a document of the corpus does not find itself, as in BEIR.
         best = np.argsort(-scores, kind="stable")[:11]
-        ranking = [collection.ids[index] for index in best if scores[index] > 0 and collection.ids[index] != query]
+        ranking = [collection.ids[index] for index in best if scores[index] > 0]
+        if query in collection.own:  # It must not find itself, as in BEIR.
+            ranking = [document for document in ranking if document != query]
         total += ndcg(ranking, collection.grades[query])
     return total / len(collection.queries)
 

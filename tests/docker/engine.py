@@ -35,9 +35,16 @@ def reason_without_engine() -> str | None:
     missing += [name for name in NETWORK_PROGRAMS if not any((path / name).exists() for path in NETWORK_DIRECTORIES)]
     if missing:
         return f"no container engine: apt-get install {' '.join(missing)} (Debian's packages have these names)"
+    if not is_mount_point("/"):
+        return "this process is in a chroot whose root is no mount point, and podman must remount it"
     if os.geteuid() != 0:
         return "only root can run containers with the limits of docker-compose.yml"
     return None
+
+
+def is_mount_point(path: str, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Return whether a path is a mount point of this process (`os.path.ismount` is always true for the root)."""
+    return any(line.split()[4] == path for line in mounts.read_text().splitlines())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker import engine
-from tests.docker.engine import MOST_BYTES, PRUNES, Podman, bound_storage, reason_without_engine
+from tests.docker.engine import MOST_BYTES, PRUNES, Podman, bound_storage, is_mount_point, reason_without_engine
 
 
 def write_program(folder: Path, name: str, script: str = "") -> None:
@@ -16,7 +16,8 @@ def write_program(folder: Path, name: str, script: str = "") -> None:
 def test_the_reason_of_a_skip_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(engine, "NETWORK_DIRECTORIES", (tmp_path,))
-    account = 0
+    account, mounted = 0, True
+    monkeypatch.setattr(engine, "is_mount_point", lambda path: mounted)
     monkeypatch.setattr("os.geteuid", lambda: account)
     for name in ("podman", "runc", "netavark"):
         write_program(tmp_path, name)
@@ -26,6 +27,17 @@ def test_the_reason_of_a_skip_says_what_is_missing(tmp_path: Path, monkeypatch: 
     assert reason_without_engine() is None
     account = 1000
     assert "only root" in str(reason_without_engine())
+    mounted = False
+    assert "chroot" in str(reason_without_engine())
+
+
+def test_the_root_of_a_chroot_is_no_mount_point(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("26 27 0:24 / /proc rw,relatime - proc proc rw\n")
+    assert not is_mount_point("/", mounts)
+    assert is_mount_point("/proc", mounts)
+    mounts.write_text("27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n")
+    assert is_mount_point("/", mounts)
 
 
 @pytest.mark.parametrize("prunes", range(len(PRUNES) + 1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.judged_collection import open_collection, read_judgements
+from models.judged_collection import CorpusDocument, JudgedCollection, open_collection, read_judgements
 from services.errors import ConfigurationError, InvalidInput
 
 CORPUS = [
@@ -126,3 +126,15 @@ def test_judgements_of_trec_are_read_and_negative_grades_are_zero(tmp_path: Path
     path = tmp_path / "qrels.txt"
     path.write_text("101 0 d1 2\n101 0 d2 -2\n102 Q0 d1 0\n")
     assert read_judgements(path) == {"101": {"d1": 2, "d2": 0}, "102": {"d1": 0}}
+
+
+def test_a_query_is_a_document_by_its_words_and_not_by_its_number_alone() -> None:
+    argument = "Being vegetarian helps the environment because less land is needed."
+    collection = JudgedCollection("c", Path("corpus.jsonl"), {"a": argument, "1": "land is needed", "2": ""}, {})
+    own = collection.is_own_document
+    assert own(CorpusDocument("a", "", argument))
+    assert own(CorpusDocument("a", "animals", argument.replace(" ", "  ")))
+    assert not own(CorpusDocument("1", "", argument)), "a short query that the document of its number happens to hold"
+    assert not own(CorpusDocument("1", "", "Flow past a flat plate."))
+    assert not own(CorpusDocument("b", "", argument))
+    assert not own(CorpusDocument("2", "", ""))

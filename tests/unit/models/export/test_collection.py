@@ -20,6 +20,14 @@ def test_judged_queries_without_a_text_are_left_out(tmp_path: Path) -> None:
     assert read_collection(write(tmp_path)).queries == {"q": "cat"}
 
 
+def test_a_query_that_is_a_document_is_known(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert read_collection(tmp_path).own == frozenset()
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "d", "text": "a cat"}) + "\n")
+    (tmp_path / "qrels.tsv").write_text("d\td\t1\n")
+    assert read_collection(tmp_path).own == {"d"}
+
+
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels.tsv"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (write(tmp_path) / name).unlink()
