@@ -9,6 +9,7 @@ measures chapters.
 import re
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,8 @@ from cli.relevance.runs import runs
 from cli.terminal import ApiOption
 
 if TYPE_CHECKING:
-    from cli.relevance.live import Evaluation
+    from cli.relevance.decisive_pieces import ExplainedChange
+    from cli.relevance.live import Evaluation, LiveIndex, ModeResult, StageProgress
     from cli.relevance.significance import PairedComparison
     from models.judged_collection import JudgedCollection
 
@@ -114,18 +116,19 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
             ingested = ingest_collection(live, collection, progress)
             adapted = wait_until_adapted(live.inspect)
             results = ask_queries(live, collection, chosen, size, progress, ingested.own)
+            comparisons = _compare_with_first(results)
+            decided = _explain_comparisons(live, collection, chosen, results, comparisons, progress)
         finally:
             if not keep:
                 live.delete()
     evaluation = Evaluation(ingested, created, adapted, results, find_warnings(collection, ingested, results, size))
-    comparisons = _compare_with_first(evaluation)
     _print_evaluation(Console(), console, collection, evaluation, comparisons)
     if keep:
         console.print(f"The index {live.name!r} was kept.")
     if run_dir is not None:
         _write_runs(run_dir, collection, evaluation, console)
     if json is not None:
-        write_result(json, _build_report(collection, evaluation, size, chosen, comparisons))
+        write_result(json, _build_report(collection, evaluation, size, chosen, comparisons, decided))
     missed = [
         f"{name} {measure}: {evaluation.modes[name].quality.mean[measure]:.4f} is below {least:g}"
         for name, measure, least in thresholds
@@ -146,14 +149,43 @@ evaluate_app.command("report")(report)
 evaluate_app.command("chapters")(chapters)
 
 
-def _compare_with_first(evaluation: "Evaluation") -> "dict[str, PairedComparison]":
+def _compare_with_first(results: "Mapping[str, ModeResult]") -> "dict[str, PairedComparison]":
     """Compare each search with the first, query by query."""
     from cli.relevance.runs import by_query
     from cli.relevance.significance import compare_rankings
 
-    figures = {name: by_query(result.quality, _COMPARED_MEASURE) for name, result in evaluation.modes.items()}
+    figures = {name: by_query(result.quality, _COMPARED_MEASURE) for name, result in results.items()}
     base, *others = figures
     return {name: compare_rankings(figures[base], figures[name]) for name in others}
+
+
+def _explain_comparisons(
+    live: "LiveIndex",
+    collection: "JudgedCollection",
+    searches: Mapping[str, Mapping[str, Any]],
+    results: "Mapping[str, ModeResult]",
+    comparisons: "Mapping[str, PairedComparison]",
+    progress: "StageProgress",
+) -> "dict[str, list[ExplainedChange]]":
+    """Explain the queries that changed the most between the first search and each other search."""
+    from cli.relevance.decisive_pieces import explain_changes
+
+    base = next(iter(searches))
+    judgements = collection.known_judgements()
+    explained: dict[str, list[ExplainedChange]] = {}
+    for name, comparison in comparisons.items():
+        changes = explain_changes(
+            comparison,
+            collection.judged,
+            judgements,
+            (results[base].answers.rankings, results[name].answers.rankings),
+            (partial(live.explain, options=searches[base]), partial(live.explain, options=searches[name])),
+        )
+        explained[name] = []
+        for change in changes:
+            explained[name].append(change)
+            progress(f"explaining ({name})", len(explained[name]), None)
+    return explained
 
 
 def _require_metrics() -> None:
@@ -223,6 +255,7 @@ def _build_report(
     size: int,
     searches: Mapping[str, Mapping[str, Any]],
     comparisons: "Mapping[str, PairedComparison]",
+    decided: "Mapping[str, list[ExplainedChange]]",
 ) -> dict[str, Any]:
     from cli.relevance.provenance import COLLECTION_PACKAGES, collect_provenance
 
@@ -239,7 +272,10 @@ def _build_report(
         "size": size,
         "searches": searches,
         "modes": {mode: result.as_json(len(collection.judged)) for mode, result in evaluation.modes.items()},
-        "comparisons_with_first": {name: comparison.as_json() for name, comparison in comparisons.items()},
+        "comparisons_with_first": {
+            name: comparison.as_json() | {"explained": [change.as_json() for change in decided[name]]}
+            for name, comparison in comparisons.items()
+        },
         "ingestion": {
             "accepted": ingested.loaded.accepted,
             "rejected": ingested.loaded.rejected[:100],

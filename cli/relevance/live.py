@@ -155,6 +155,13 @@ class LiveIndex:
             on_answer(number)
         return answers
 
+    def explain(self, text: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the hits of a query's first page with their explanations, in the largest page."""
+        body = {"query": text, "learn": False, "fields": []} | dict(options) | {"explain": True, "size": PAGE_HITS}
+        answer = self._send("POST", f"{self._path}/search", json=body)
+        hits: list[dict[str, Any]] = orjson.loads(answer.content)["hits"]
+        return hits
+
     def _pages(self, body: dict[str, Any], size: int, answers: ModeAnswers) -> list[tuple[str, float]]:
         """Return the best `size` hits, in pages of at most PAGE_HITS. The latency is that of the first page."""
         hits: list[tuple[str, float]] = []

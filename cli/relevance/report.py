@@ -1,7 +1,8 @@
 """Reports about stored evaluations: HTML files that open without a network.
 
 `sparsewell eval report RESULT...` reads the files that `eval collection --json` and `eval runs --json` wrote.
-A report has a leaderboard of all searches for each collection, a plot of each, and the queries that gained and lost.
+A report has a leaderboard of all searches for each collection, a plot of each, the published figures of reference
+models for collections of BEIR, and the queries that gained and lost with the pieces that decided.
 """
 
 import json as jsonlib
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.relevance.metrics import MEASURE_TITLES, MEASURES
+from cli.relevance.published import PublishedCollection, find_published
 from services.errors import ConfigurationError, InvalidInput
 
 _STYLE = (
@@ -62,11 +64,12 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         if "runs" in stored:
             title, figures = f"{stored['queries']:,} judged queries", stored["runs"]
-            comparisons = stored["comparisons"]
+            comparisons, published = stored["comparisons"], None
         else:
             collection, figures = stored["collection"], stored["modes"]
             title = f"{collection['name']}: {collection['documents']:,} documents, {collection['queries']:,} queries"
             comparisons = stored.get("comparisons_with_first", {})
+            published = find_published(int(collection["documents"]), int(collection["queries"]))
         rendered = "".join(
             part for name, comparison in comparisons.items() for part in _comparison(str(name), comparison)
         )
@@ -79,7 +82,14 @@ def read_report(path: Path) -> dict[str, Any]:
             "malformed_result", f"{path} is no result of `sparsewell eval collection --json` or `eval runs --json`."
         ) from None
     details = ", ".join(filter(None, (stored.get("made_at"), str(stored.get("commit") or "")[:12] or None)))
-    return {"title": title, "source": path.name, "details": details, "searches": searches, "comparisons": rendered}
+    return {
+        "title": title,
+        "source": path.name,
+        "details": details,
+        "searches": searches,
+        "comparisons": rendered,
+        "published": published,
+    }
 
 
 def _page(collections: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> Iterator[str]:
@@ -98,7 +108,16 @@ def _page(collections: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) 
             yield from (f"<td class=n>{figures[key]:.4f}" if key in figures else "<td>" for key in MEASURES)
             yield f"<td>{escape(one['source'])} <small>{escape(one['details'])}</small>"
         yield "</table>"
+        if reports[0]["published"] is not None:
+            yield from _published(reports[0]["published"])
         yield from (one["comparisons"] for one in reports)
+
+
+def _published(collection: PublishedCollection) -> Iterator[str]:
+    yield f"<p>Published NDCG@10 of reference models on {escape(collection.name)}, not measured here:</p><table>"
+    for model, value in sorted(collection.ndcg.items(), key=lambda entry: entry[1], reverse=True):
+        yield f"<tr><td>{escape(model)}<td class=n>{value:.3f}"
+    yield "</table>"
 
 
 def _comparison(name: str, comparison: Mapping[str, Any]) -> Iterator[str]:
@@ -117,7 +136,32 @@ def _comparison(name: str, comparison: Mapping[str, Any]) -> Iterator[str]:
                     f"<td class='n {direction}'>{change['after']:.4f}"
                 )
             yield "</table>"
+    for change in comparison.get("explained", ()):
+        yield from _explained(change)
     yield "</details>"
+
+
+def _explained(change: Mapping[str, Any]) -> Iterator[str]:
+    """Show which pieces separate a judged document from the document that overtook it."""
+    rival = change["rival"]
+    yield f"<p><b>{escape(str(change['text']))}</b>: {escape(str(change['document']))} {_ranks(change['ranks'])}"
+    if rival is not None:
+        yield f", overtaken by {escape(str(rival))} {_ranks(change['rival_ranks'])}"
+    for side in ("before", "after"):
+        if change[side]:
+            yield f"<table><tr><th>{side}<th>list<th class=n>{escape(str(change['document']))}"
+            yield f"<th class=n>{escape(str(rival))}"
+            for piece in change[side]:
+                yield (
+                    f"<tr><td>{escape(str(piece['piece']))}<td>{escape(str(piece['list']))}"
+                    f"<td class=n>{piece['document']:.3f}<td class=n>{piece['rival']:.3f}"
+                )
+            yield "</table>"
+
+
+def _ranks(ranks: Sequence[int | None]) -> str:
+    before, after = ("not found" if rank is None else f"rank {rank}" for rank in ranks)
+    return f"({before} before, {after} after)"
 
 
 def _plot(values: Sequence[tuple[str, float]], title: str) -> str:

@@ -60,6 +60,7 @@ def test_figures_runs_and_where_they_come_from(
     assert report["collection"] == {"name": "Small Set", "documents": 5, "queries": 3, "judgements": 4}
     assert report["searches"]["hybrid"] == {"mode": "hybrid", "weights": {"sparse": 0.6, "lexical": 0.4}}
     assert report["comparisons_with_first"]["hybrid"]["queries"] == 3
+    assert report["comparisons_with_first"]["hybrid"]["explained"] == [], "no judged document moved"
     assert "lexical over sparse: NDCG@10" in " ".join(result.stdout.split())
     assert report["ingestion"]["states"] == {"pending": 0, "encoded": 4, "dead": 0, "deleted": 0}
     assert report["index"]["encoder"]["name"] == "standin"
@@ -131,7 +132,7 @@ def test_any_search_is_measured_beside_the_modes_and_may_fail_the_command(
     result = run(
         directory, "--api", api_url, "--modes", "lexical", "--size", "250", "--run-dir", runs,
         "--spec", '{"windows": "nested"}', "--search", 'best={"mode": "sparse", "prune": 0}',
-        "--fail-below", "best:mrr@10=.99",
+        "--fail-below", "best:mrr@10=.99", "--json", tmp_path / "result.json",
     )  # fmt: skip
     assert result.exit_code == 1, result.output
     assert "best mrr@10: " in result.stderr
@@ -140,6 +141,10 @@ def test_any_search_is_measured_beside_the_modes_and_may_fail_the_command(
     assert "lift" in {line[2] for line in lines if line[0] == "q1"}
     assert "lift" not in {line[2] for line in lines if line[0] == "lift"}
     assert "heat" in {line[2] for line in lines if line[0] == "lift"}
+    changes = json.loads((tmp_path / "result.json").read_text())["comparisons_with_first"]["best"]["explained"]
+    for change in changes:
+        for side, ranks in (("before", change["ranks"]), ("after", change["ranks"])):
+            assert change[side] or None in ranks or None in change["rival_ranks"]
     compared = CliRunner().invoke(
         app,
         ["eval", "runs", *(str(runs / f"Small Set.{name}.trec") for name in ("lexical", "best")),

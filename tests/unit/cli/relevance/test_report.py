@@ -49,6 +49,38 @@ def test_the_report_orders_the_searches_of_all_results(tmp_path: Path) -> None:
     assert page.count("<rect") == 3
 
 
+def test_pieces_that_decided_are_shown(tmp_path: Path) -> None:
+    stored = result("x", sparse=0.6, hybrid=0.7)
+    pieces = [{"list": "sparse", "piece": "<b>", "document": 1.25, "rival": 0.5}]
+    stored["comparisons_with_first"]["hybrid"]["explained"] = [
+        {
+            "query": "q2",
+            "text": "a question",
+            "document": "d1",
+            "ranks": [1, None],
+            "rival": "d2",
+            "rival_ranks": [3, 1],
+            "before": pieces,
+            "after": [],
+        }
+    ]
+    made = run(write(tmp_path / "a.json", stored), "--out", tmp_path / "page.html")
+    assert made.exit_code == 0, made.output
+    page = (tmp_path / "page.html").read_text()
+    assert "d1 (rank 1 before, not found after), overtaken by d2 (rank 3 before, rank 1 after)" in page
+    assert "<td>&lt;b&gt;<td>sparse<td class=n>1.250<td class=n>0.500" in page
+
+
+def test_published_figures_are_shown_for_the_whole_collection_alone(tmp_path: Path) -> None:
+    stored = result("scifact", sparse=0.6)
+    part = write(tmp_path / "part.json", stored)
+    stored["collection"] |= {"documents": 5183, "queries": 300}
+    whole = write(tmp_path / "whole.json", stored)
+    for path, shown in ((part, False), (whole, True)):
+        assert run(path, "--out", tmp_path / "page.html").exit_code == 0
+        assert ("<td>SPLADE++ED<td class=n>0.704" in (tmp_path / "page.html").read_text()) is shown
+
+
 def test_runs_are_shown_as_well(tmp_path: Path) -> None:
     report = {"queries": 2, "measure": "ndcg@10", "runs": {"x.trec": FIGURES}, "compared_with": "x", "comparisons": {}}
     made = run(write(tmp_path / "runs.json", report), "--out", tmp_path / "page.html", "--measure", "map")
