@@ -6,7 +6,8 @@ Documents and messages that can never be accepted are recorded in the job.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,10 +24,12 @@ from services.documents.document import Document, parse_document
 from services.documents.intake import Intake, count_ingested
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
 from services.index_spec import DocumentLimits, Generation, IndexSpec, validate_index_name
-from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.bulk import Verdict, Write, WriteOutcome, write_bulk
+from services.opensearch.client import Call
 from services.opensearch.jobs import JobRecord, Rejection, add_job_counts_call
 from services.opensearch.journal import LostAnswerCheck, read_stored_documents
-from services.opensearch.vector_reuse import stored_versions_call
+from services.opensearch.stored_document import StoredDocument, WholeDocumentPages
+from services.opensearch.vector_reuse import has_vectors_to_reuse, stored_states_call, stored_versions_call
 from services.queue.messages import IngestMessage, encode_messages
 from services.retry import retry
 from services.telemetry.metrics import FAILED_ENQUEUES
@@ -105,27 +108,56 @@ def _store(runtime: Runtime, intake: Intake) -> dict[str, list[str]]:
 
     Raises BackendUnavailable (`not_stored`) and NotFound.
     """
+    pending: dict[str, list[str]] = defaultdict(list)
+    while intake.waiting:
+        generation = intake.generation
+        try:
+            _store_waiting(runtime, intake, pending)
+        except NotFound:
+            # A swap retired the generation, so its vectors are not those of the searched one.
+            runtime.forget(generation.index)
+            intake.generation = retry(partial(runtime.generation, generation.index), runtime.worker.retry_seconds)
+            if intake.generation.token == generation.token:
+                raise
+    return pending
+
+
+def _store_waiting(runtime: Runtime, intake: Intake, pending: dict[str, list[str]]) -> None:
+    """Write the waiting documents: first those without a stored version, then pages of the others."""
+    generation, moment, pages = intake.generation, runtime.clock.next(), WholeDocumentPages()
+
+    def read(call: Call) -> dict[str, StoredDocument]:
+        answer = retry(partial(runtime.search.send, call), runtime.worker.retry_seconds)
+        return {stored.id: stored for stored in read_stored_documents(answer)}
+
+    def write(ids: Sequence[str], stored: Mapping[str, StoredDocument]) -> None:
+        verdicts = _write(runtime, generation, intake.writes(ids, stored, moment))
+        for physical, names in intake.apply_verdicts(verdicts).items():
+            pending[physical] += names
+
+    ids: Sequence[str] = intake.waiting_ids
+    states = read(stored_states_call(generation, ids))
+    if without := [name for name in ids if not has_vectors_to_reuse(states.get(name))]:
+        write(without, states)
+    ids = [name for name in ids if has_vectors_to_reuse(states.get(name))]
+    while ids:
+        page, ids = pages.take(ids)
+        stored = read(stored_versions_call(generation, page))
+        pages.record(list(stored.values()))
+        write(page, stored)
+
+
+def _write(runtime: Runtime, generation: Generation, writes: Sequence[Write]) -> list[Verdict]:
+    """Write documents. Raises BackendUnavailable (`not_stored`) and NotFound."""
     patience = runtime.worker.retry_seconds
-    generation = intake.generation
-    call = stored_versions_call(generation, intake.waiting_ids)
-    before = read_stored_documents(retry(partial(runtime.search.send, call), patience)) if intake.waiting else []
-    writes = intake.writes({document.id: document for document in before})
-    try:
-        verdicts = write_bulk(runtime.search, writes, runtime.settings.journal_bytes, patience)
-    except NotFound:
-        # A swap retired the generation, so its vectors are not those of the searched one.
-        runtime.forget(generation.index)
-        intake.generation = retry(lambda: runtime.generation(generation.index), patience)
-        if intake.generation.token == generation.token:
-            raise
-        return _store(runtime, intake)
+    verdicts = write_bulk(runtime.search, writes, runtime.settings.journal_bytes, patience)
     if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
     # A redelivered message finds its own documents stored.
     check = LostAnswerCheck(generation.alias, writes, verdicts)
     if (check_call := check.call()) is not None:
         verdicts = check.resolve(retry(partial(runtime.search.send, check_call), patience))
-    return intake.apply_verdicts(verdicts)
+    return verdicts
 
 
 def parse_message_document(

@@ -44,7 +44,7 @@ from services.opensearch.journal import (
     read_stored_hits,
     requeue_write,
 )
-from services.opensearch.stored_document import StoredDocument
+from services.opensearch.stored_document import StoredDocument, WholeDocumentPages
 from services.queue.installation import InstallationClaim
 from services.queue.lanes import interactive_queue, load_queue
 from services.queue.messages import Publisher, encode_messages
@@ -62,10 +62,6 @@ from services.telemetry.metrics import (
 log = logging.getLogger(__name__)
 
 SWEEP_PAGE_DOCUMENTS = 1000
-# A requeue writes the whole document. The texts of one read have about this many bytes, estimated from the read
-# before; the number of documents at most doubles, up to the limit. A container of 384 MiB bears 32 texts of 1 MiB.
-READ_BYTES = 4 * 1024**2
-MAX_READ_DOCUMENTS = 32
 # An index with many overdue documents leaves time for the others, and a pass for the other tasks. The next pass begins
 # with the index after the last one.
 INDEX_SECONDS = 5.0
@@ -206,16 +202,18 @@ class Sweeper:
             self.search.send(refresh_call(generation.physical))
 
     def _read(self, generation: Generation, found: Sequence[StoredDocument]) -> Iterator[list[StoredDocument]]:
-        """Yield the found documents whole, a few at a time. A document that has changed since is left out."""
+        """Yield the found documents whole, a few at a time. A document that has changed since is left out.
+
+        A requeue writes the whole document, with its earlier vectors.
+        """
         versions = {stored.id: stored.external for stored in found}
-        ids, size = list(versions), 1
+        ids: Sequence[str] = list(versions)
+        pages = WholeDocumentPages()
         while ids:
-            page, ids = ids[:size], ids[size:]
-            answer = self.search.send(get_documents_call(generation.physical, page))
-            documents = read_stored_documents(answer)
-            texts = sum(len(stored.source.get("text", "")) for stored in documents) + 1
+            page, ids = pages.take(ids)
+            documents = read_stored_documents(self.search.send(get_documents_call(generation.physical, page)))
+            pages.record(documents)
             yield [stored for stored in documents if stored.external == versions[stored.id]]
-            size = max(1, min(2 * size, MAX_READ_DOCUMENTS, READ_BYTES * len(page) // texts))
 
     def _requeue(
         self, generation: Generation, overdue: Sequence[StoredDocument], counts: Counter[str]

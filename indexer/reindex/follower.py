@@ -16,8 +16,9 @@ from services.dates import days_ms, now_ms
 from services.errors import BackendUnavailable, Conflict, InvalidInput, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Write, WriteOutcome, write_bulk
-from services.opensearch.client import SyncSearchClient
+from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
+from services.opensearch.journal import read_stored_documents
 from services.opensearch.reindex import (
     NO_OPERATIONS,
     ReindexRecord,
@@ -34,13 +35,19 @@ from services.opensearch.reindex import (
     shard_count_call,
     shard_states_call,
 )
-from services.opensearch.stored_document import StoredDocument
+from services.opensearch.stored_document import StoredDocument, stored_size
+from services.opensearch.vector_reuse import (
+    has_vectors_to_reuse,
+    reuse_vectors,
+    stored_states_call,
+    stored_versions_call,
+)
 from services.queue.messages import EncodeMessage, Publisher, encode_messages
 from services.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The text of a page, estimated from the page before.
+# The documents of a page, estimated from the page before.
 MAX_PAGE_BYTES = 8 * 1024**2
 MAX_PAGE_DOCUMENTS = 128
 FIRST_PAGE_DOCUMENTS = 64
@@ -122,10 +129,11 @@ class Follower:
 
     def _copy(self, documents: Sequence[StoredDocument]) -> None:
         record, settings = self.record, self.settings
-        size = sum(len(stored.source.get("text", "")) for stored in documents) // len(documents) + 1
+        size = sum(stored_size(stored.source) for stored in documents) // len(documents) + 1
         self._page = max(1, min(MAX_PAGE_DOCUMENTS, MAX_PAGE_BYTES // size))
         documents = self._fit(documents)
         writes = [copy_write(record.source, record.target, stored, settings.lease_seconds) for stored in documents]
+        writes = self._reuse_vectors(writes)
         verdicts = write_bulk(self.search, writes, settings.journal_bytes, self.retry_seconds)
         pending = []
         for stored, write, verdict in zip(documents, writes, verdicts, strict=True):
@@ -142,6 +150,25 @@ class Follower:
                         pending.append(write.id)
         if pending:
             self.dispatch(pending)
+
+    def _reuse_vectors(self, writes: list[Write]) -> list[Write]:
+        """Give documents that wait for their encoder the vectors of the version before, if the target has them.
+
+        Search by meaning goes on finding documents that are written again just before the swap.
+        """
+        target = self.record.target
+        waiting = [write.id for write in writes if is_pending_write(write) and "earlier" not in write.source]
+        states = self._stored_in_target(stored_states_call(target, waiting)) if waiting else {}
+        ids = [name for name in waiting if has_vectors_to_reuse(states.get(name))]
+        if not ids:
+            return writes
+        stored = self._stored_in_target(stored_versions_call(target, ids))
+        return [
+            reuse_vectors(target, write, stored[write.id]).write if write.id in stored else write for write in writes
+        ]
+
+    def _stored_in_target(self, call: Call) -> dict[str, StoredDocument]:
+        return {stored.id: stored for stored in read_stored_documents(self.search.send(call))}
 
     def _fit(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
         """Return the documents that fit the declaration of the target, and record the others."""

@@ -33,7 +33,7 @@ from services.opensearch.journal import (
     read_stored_hits,
     retry_write,
 )
-from services.opensearch.stored_document import StoredDocument
+from services.opensearch.stored_document import StoredDocument, WholeDocumentPages
 from services.queue.messages import EncodeMessage
 from services.telemetry.metrics import FAILED_ENQUEUES
 
@@ -116,11 +116,7 @@ class DeadLetterRetry:
                 for document_id in valid[at:]:
                     self._record_failure(document_id, "not_reached")
                 break
-            answer = await self.app.search.send(get_documents_call(self.generation.physical, page))
-            documents = {stored.id: stored for stored in read_stored_documents(answer)}
-            await self._retry_page(
-                [documents[document_id] for document_id in page if self._check_dead(document_id, documents)]
-            )
+            await self._retry_documents(page)
         return await self._answer(0, None)
 
     async def retry_all(self, after: DeadLetterCursor | None) -> dict[str, Any]:
@@ -128,17 +124,28 @@ class DeadLetterRetry:
         step = self.app.settings.message_documents
         seen, total = 0, None
         while True:
-            page = await self.app.search.send(list_dead_letters_call(self.generation.physical, step, after, whole=True))
+            page = await self.app.search.send(list_dead_letters_call(self.generation.physical, step, after, ids=True))
             dead = read_stored_hits(page)
             total = read_dead_letter_count(page) if total is None else total
             seen += len(dead)
-            await self._retry_page(dead)
+            await self._retry_documents([stored.id for stored in dead])
             next_cursor = read_next_cursor(page, step)
             if next_cursor is None:
                 return await self._answer(0, None)
             after = next_cursor
             if not self._in_time:
                 return await self._answer(max(1, total - seen), after)
+
+    async def _retry_documents(self, ids: Sequence[str]) -> None:
+        """Retry documents, read whole in real time and a few at a time."""
+        pages = WholeDocumentPages()
+        while ids:
+            page, ids = pages.take(ids)
+            async with self.app.whole_document_reads:
+                answer = await self.app.search.send(get_documents_call(self.generation.physical, page))
+                documents = {stored.id: stored for stored in read_stored_documents(answer)}
+                pages.record(list(documents.values()))
+                await self._retry_page([documents[name] for name in page if self._check_dead(name, documents)])
 
     @property
     def _in_time(self) -> bool:

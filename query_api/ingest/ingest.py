@@ -7,8 +7,8 @@ has it on disk. While Redis is away, the sweeper enqueues pending documents.
 
 import logging
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -46,10 +46,11 @@ from services.errors import (
 )
 from services.index_spec import Generation
 from services.opensearch.bulk import Verdict, Write, write_bulk_async
+from services.opensearch.client import Call
 from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import LostAnswerCheck, read_stored_documents
-from services.opensearch.stored_document import StoredDocument
-from services.opensearch.vector_reuse import stored_versions_call
+from services.opensearch.stored_document import StoredDocument, WholeDocumentPages
+from services.opensearch.vector_reuse import has_vectors_to_reuse, stored_states_call, stored_versions_call
 from services.queue.lanes import is_interactive
 from services.queue.messages import encode_messages
 from services.telemetry.logs import add_log_context
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 FLUSH_DOCUMENTS = 500
 # A write is repeated when another write of the same document was faster, or when a swap retired the generation.
 MAX_WRITES = 5
+# A request of a few documents reads their stored versions at once.
+_FIRST_PAGE_DOCUMENTS = 4
 # A document of a bulk request is in memory as values, as a write and in the body of the bulk request.
 _WRITE_COPIES = 3
 
@@ -157,6 +160,7 @@ class Ingestion:
         add_log_context(job=self.job.id)
         version, first = (claim.record.version, claim.first) if claim else (None, False)
         self._intake = Intake(generation, self.job.id, app.clock, app.settings.lease_seconds, version, first)
+        self._pages = WholeDocumentPages(_FIRST_PAGE_DOCUMENTS)
         self._queued = True
         self._bytes = 0
         self._total_bytes = 0
@@ -259,23 +263,43 @@ class Ingestion:
                 await self._app.search.send(self.job.begin_call(self._app.names))
         for attempt in range(1, MAX_WRITES + 1):
             try:
-                writes = self._intake.writes(await self._stored_versions())
-                verdicts = await write_raw_documents(self._app, self._generation, writes)
+                await self._write_waiting(again=attempt < MAX_WRITES)
             except NotFound:
                 # The generation was retired by a swap, so its vectors are not those of the searched one.
                 if attempt == MAX_WRITES or not await self._follow_swap():
                     raise
-                continue
-            pending = self._intake.apply_verdicts(verdicts, again=attempt < MAX_WRITES)
-            for physical, ids in pending.items():
-                self._app.backlog.journalled(physical, len(ids))
-                await self._enqueue(physical, ids)
             if not self._intake.waiting:
                 return
 
-    async def _stored_versions(self) -> dict[str, StoredDocument]:
-        """Return the stored versions of the waiting documents by id. A retired generation has none."""
-        call = stored_versions_call(self._generation, self._intake.waiting_ids)
+    async def _write_waiting(self, *, again: bool) -> None:
+        """Write the waiting documents once: first those without a stored version, then pages of the others."""
+        moment = self._app.clock.next()
+        ids: Sequence[str] = self._intake.waiting_ids
+        if len(ids) > self._pages.size:
+            states = await self._stored_versions(stored_states_call(self._generation, ids))
+            without = [name for name in ids if not has_vectors_to_reuse(states.get(name))]
+            ids = [name for name in ids if has_vectors_to_reuse(states.get(name))]
+            if without:
+                await self._write_page(without, states, moment, again=again)
+        while ids:
+            page, ids = self._pages.take(ids)
+            # A page may take 128 MB, whatever the size of the request. A single document does not wait.
+            async with self._app.whole_document_reads if len(page) > 1 else nullcontext():
+                stored = await self._stored_versions(stored_versions_call(self._generation, page))
+                self._pages.record(list(stored.values()))
+                await self._write_page(page, stored, moment, again=again)
+
+    async def _write_page(
+        self, ids: Sequence[str], stored: Mapping[str, StoredDocument], moment: int, *, again: bool
+    ) -> None:
+        writes = self._intake.writes(ids, stored, moment)
+        verdicts = await write_raw_documents(self._app, self._generation, writes)
+        for physical, pending in self._intake.apply_verdicts(verdicts, again=again).items():
+            self._app.backlog.journalled(physical, len(pending))
+            await self._enqueue(physical, pending)
+
+    async def _stored_versions(self, call: Call) -> dict[str, StoredDocument]:
+        """Return the stored versions of documents by id. A retired generation has none."""
         return {stored.id: stored for stored in read_stored_documents(await self._app.search.send(call))}
 
     async def _follow_swap(self) -> bool:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.documents.document import Document, VersionClock, client_version
+from services.documents.document import MAX_CLIENT_VERSION, Document, VersionClock, client_version
 from services.errors import BackendUnavailable, Conflict, InvalidInput, Overloaded, SparsewellError
 from services.index_spec import Generation
 from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutcome
@@ -57,6 +57,7 @@ class Intake:
     _seen: dict[str, int | None] = field(default_factory=dict)
     _ready: dict[str, Received] = field(default_factory=dict)
     _accepted: set[str] = field(default_factory=set)
+    _written: list[str] = field(default_factory=list)
 
     def receive(self, position: int, parse: Callable[[], Document]) -> None:
         """Take the document at `position` (item or line, from 1).
@@ -102,16 +103,18 @@ class Intake:
         """The ids of the received documents without a verdict."""
         return list(self._ready)
 
-    def writes(self, stored: Mapping[str, StoredDocument]) -> list[Write]:
-        """Return the writes of the documents without a verdict. Then call `apply_verdicts`.
+    def writes(self, ids: Sequence[str], stored: Mapping[str, StoredDocument], moment: int) -> list[Write]:
+        """Return the writes of documents without a verdict, by id. Then call `apply_verdicts`.
 
         `stored`: the stored versions of these documents by id. A write takes over their vectors, and a version of the
-        server's clock is above theirs.
+        server's clock is above theirs. `moment`: the version of the clock from before they were read. A delete between
+        the read and the write then has the higher version, so no write brings back the vectors of a deleted text.
         """
         writes = []
-        for received in self._ready.values():
+        self._written = list(ids)
+        for received in map(self._ready.__getitem__, ids):
             document, before = received.document, stored.get(received.document.id)
-            version = self._server_version(before) if document.version is None else document.version
+            version = self._server_version(before, moment) if document.version is None else document.version
             raw = raw_write(self.generation, document, self.job, version, self.lease_seconds)
             reused = reuse_vectors(self.generation, raw, before)
             received.complete = reused.complete
@@ -126,9 +129,12 @@ class Intake:
         version came from the clock keep waiting if another write was faster; write them again.
         """
         pending_by_generation: dict[str, list[str]] = defaultdict(list)
-        waiting = {}
-        for received, verdict in zip(self._ready.values(), verdicts, strict=True):
+        for document_id, verdict in zip(self._written, verdicts, strict=True):
+            received = self._ready[document_id]
             document = received.document
+            if again and verdict.outcome is WriteOutcome.SUPERSEDED and self._is_from_clock(document):
+                continue
+            del self._ready[document_id]
             if verdict.outcome is WriteOutcome.STORED:
                 if document.id not in self._accepted:
                     self._accepted.add(document.id)
@@ -136,14 +142,10 @@ class Intake:
                 if not received.complete:
                     pending_by_generation[verdict.physical].append(document.id)
                 continue
-            if again and verdict.outcome is WriteOutcome.SUPERSEDED and self._is_from_clock(document):
-                waiting[document.id] = received
-                continue
             self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
             self.not_stored += verdict.outcome is WriteOutcome.NOT_STORED
             code, reason = _REJECTIONS[verdict.outcome]
             self._reject(received.position, document.id, code, reason.format(reason=verdict.reason))
-        self._ready = waiting
         return pending_by_generation
 
     def _reject(self, position: int, document_id: str | None, code: str, reason: str) -> None:
@@ -154,7 +156,7 @@ class Intake:
     def _is_from_clock(self, document: Document) -> bool:
         return document.version is None and (self.version is None or self.first)
 
-    def _server_version(self, before: StoredDocument | None) -> int:
+    def _server_version(self, before: StoredDocument | None, moment: int) -> int:
         above = -1 if before is None else client_version(before.external)
         if self.version is not None and (above < self.version or not self.first):
             # Another execution of this request may have stored the document, and raised its version.
@@ -162,7 +164,10 @@ class Intake:
             return above if own else self.version
         if self.clock.is_far_behind(above):
             VERSIONS_AHEAD.inc()
-        return self.clock.next(above)
+        if moment > above:
+            return moment
+        self.clock.next(above)  # The clock follows the host that is ahead.
+        return min(above + 1, MAX_CLIENT_VERSION)
 
 
 def stale_version() -> Conflict:

@@ -11,7 +11,7 @@ of an error.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -36,15 +36,23 @@ class Write:
 
     `alias` must exist. A client's write uses the alias of its index, so that it reaches the searched generation. A
     write that belongs to one generation uses that generation's write alias.
+
+    `search_fields` builds the members that only searches read, when the write is serialised. They take ten times the
+    memory of the stored vectors: 1,200 windows of a text of 1 MiB take .6 MB packed and 70 MB as members.
     """
 
     alias: str
     id: str
     version: int
     source: dict[str, Any]
+    search_fields: Callable[[], Mapping[str, Any]] | None = field(default=None, compare=False)
+
+    def document(self) -> dict[str, Any]:
+        """Return the whole document as OpenSearch gets it."""
+        return self.source if self.search_fields is None else {**self.source, **self.search_fields()}
 
     def lines(self) -> bytes:
-        """Return the action and the source as two lines of a bulk request."""
+        """Return the action and the document as two lines of a bulk request."""
         action = {
             "_index": self.alias,
             "require_alias": True,
@@ -52,7 +60,7 @@ class Write:
             "version": self.version,
             "version_type": "external",
         }
-        return orjson.dumps({"index": action}) + b"\n" + orjson.dumps(self.source) + b"\n"
+        return orjson.dumps({"index": action}) + b"\n" + orjson.dumps(self.document()) + b"\n"
 
 
 class WriteOutcome(Enum):
@@ -97,12 +105,16 @@ def write_bulk(client: SyncSearchClient, writes: Iterable[Write], max_bytes: int
 async def write_bulk_async(
     client: AsyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float
 ) -> list[Verdict]:
-    """Send writes as `write_bulk` does, for event loops."""
+    """Send writes as `write_bulk` does, for event loops.
+
+    A thread builds requests with search fields: those of 1,200 windows take up to 140 ms.
+    """
     run = BulkRun(list(writes), max_bytes)
     deadline = time.monotonic() + seconds
     while not run.done:
         try:
-            delay = run.answered(await client.send(limit_call_timeout(run.next_call(), deadline)))
+            call = await asyncio.to_thread(run.next_call) if run.builds_fields else run.next_call()
+            delay = run.answered(await client.send(limit_call_timeout(call, deadline)))
         except TRANSIENT_ERRORS as error:
             delay = run.failed(error.code)
         if delay and time.monotonic() + delay > deadline:
@@ -135,6 +147,11 @@ class BulkRun:
     @property
     def done(self) -> bool:
         return not self._waiting and not self._in_flight
+
+    @property
+    def builds_fields(self) -> bool:
+        """Tell whether a waiting write builds its search fields when it is serialised."""
+        return any(self.writes[i].search_fields is not None for i in self._waiting)
 
     def next_call(self) -> Call:
         """Build the next request: at least one write, and at most `max_bytes` unless one write is larger."""

@@ -51,17 +51,15 @@ def parse_dead_letter_cursor(text: str) -> DeadLetterCursor:
     raise InvalidInput("bad_cursor", "`cursor` is not from this list; omit it for the first page.")
 
 
-def list_dead_letters_call(physical: str, size: int, after: DeadLetterCursor | None, *, whole: bool = False) -> Call:
-    """Read one page of dead letters. `whole` reads all stored members, for a retry."""
+def list_dead_letters_call(physical: str, size: int, after: DeadLetterCursor | None, *, ids: bool = False) -> Call:
+    """Read one page of dead letters. `ids` reads their ids and states alone, for a retry."""
     body: dict[str, Any] = {
         "size": size,
         "query": {"bool": {"filter": [{"term": {"state": DEAD}}]}},
         "sort": _DEAD_LETTER_SORT,
         "version": True,
         "track_total_hits": True,
-        "_source": {"excludes": ["windows"]}
-        if whole
-        else {"includes": _DEAD_LETTER_FIELDS, "excludes": ["earlier.vectors"]},
+        "_source": ["state"] if ids else {"includes": _DEAD_LETTER_FIELDS, "excludes": ["earlier.vectors"]},
     }
     if after is not None:
         body["search_after"] = [after.dead_at, after.dead_id, after.seq_no]

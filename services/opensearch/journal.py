@@ -9,6 +9,7 @@ dead letters of every generation in one search.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -101,13 +102,14 @@ def encoded_write(
     }
     if chaptering is not None:
         source |= chaptering.fields()
-    source |= build_search_fields(windows, generation.spec, source)
     if dense is not None and generation.dense is not None:
         if dense.error:
             source["dense_error"] = dense.error
         else:
             source |= {"dense": dense.packed, "dense_encoder": generation.dense.fingerprint}
-    return Write(generation.write_alias, stored.id, encoded_version(client_version(stored.external)), source)
+    version = encoded_version(client_version(stored.external))
+    fields = partial(build_search_fields, windows, generation.spec, source)
+    return Write(generation.write_alias, stored.id, version, source, fields)
 
 
 def attempt_write(
@@ -176,8 +178,8 @@ def retry_write(generation: Generation, stored: StoredDocument, lease_seconds: f
 
 def _transition(generation: Generation, stored: StoredDocument, source: dict[str, Any]) -> Write:
     """Return the next write of the same raw document, with the search fields of its earlier vectors, if any."""
-    fields = build_stale_fields(source, generation.spec)
-    return Write(generation.write_alias, stored.id, next_transition(stored.external), source | fields)
+    fields = partial(build_stale_fields, source, generation.spec) if "vectors" in source.get("earlier", {}) else None
+    return Write(generation.write_alias, stored.id, next_transition(stored.external), source, fields)
 
 
 def tombstone_write(generation: Generation, document_id: str, version: int) -> Write:
@@ -324,7 +326,10 @@ class LostAnswerCheck:
             for write, verdict in zip(self.writes, self.verdicts, strict=True)
             if verdict.outcome is WriteOutcome.SUPERSEDED
         ]
-        return get_documents_call(self.alias, ids) if ids else None
+        if not ids:
+            return None
+        params = {"_source_includes": "version,job"}
+        return Call("POST", f"/{self.alias}/_mget", orjson.dumps({"ids": ids}), params)
 
     def resolve(self, answer: Mapping[str, Any]) -> list[Verdict]:
         """Return the verdicts, with STORED for superseded writes that the answer to `call` contains."""

@@ -10,6 +10,7 @@ save, and its copies are harmless, because copying is idempotent. See docs/decis
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import not_
 from typing import Any, Literal
 
@@ -28,9 +29,8 @@ from services.opensearch.stored_document import (
     RAW_TALK_MEMBERS,
     TOO_MANY_WINDOWS,
     StoredDocument,
-    build_search_fields,
     build_stale_fields,
-    read_windows,
+    rebuild_search_fields,
     window_limit_refusal,
 )
 from services.opensearch.vector_reuse import has_same_chapters, has_same_vectors
@@ -54,20 +54,19 @@ def copy_write(source: Generation, target: Generation, stored: StoredDocument, l
     if stored.state == DELETED:
         return Write(alias, stored.id, raw_version(client_version(external)), stored.source)
     if has_same_vectors(source, target):
+        stale = partial(build_stale_fields, stored.source, target.spec)
         if stored.state == ENCODED and has_same_chapters(source, target, stored.source):
-            windows = read_windows(stored.source)
-            refusal = window_limit_refusal(len(windows), target.spec)
+            refusal = window_limit_refusal(len(stored.source.get("windows", ())), target.spec)
             if refusal is not None:
                 return _dead_on_arrival_write(target, stored, *refusal)
             dropped = () if target.dense is not None else _DENSE_MEMBERS
             members = {name: value for name, value in stored.source.items() if name not in dropped}
-            return Write(alias, stored.id, external, members | build_search_fields(windows, target.spec, members))
+            return Write(alias, stored.id, external, members, partial(rebuild_search_fields, members, target.spec))
         if stored.state == DEAD and stored.source.get("error", {}).get("code") != TOO_MANY_WINDOWS:
-            return Write(alias, stored.id, external, stored.source | build_stale_fields(stored.source, target.spec))
+            return Write(alias, stored.id, external, stored.source, stale)
         if stored.state == PENDING:
             # with its attempts and retries: an earlier pass may have copied an older, dead state of the document
-            stale = build_stale_fields(stored.source, target.spec)
-            return Write(alias, stored.id, external, stored.source | {"due_at": due} | stale)
+            return Write(alias, stored.id, external, stored.source | {"due_at": due}, stale)
     raw = _raw_source(stored) | {"state": PENDING, "attempts": 0, "due_at": due}
     return Write(alias, stored.id, raw_version(client_version(external)), raw)
 

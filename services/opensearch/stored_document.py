@@ -22,6 +22,11 @@ TOO_MANY_WINDOWS = "too_many_windows"
 MAX_NESTED_WINDOWS = 4096
 # A retry takes one transition. Then each attempt takes three (enqueued, begun, failed), and death takes one.
 RETRY_RESERVED_VERSIONS = 64
+# A page of whole documents is in memory as JSON and as values, up to 4 MB for a text of 1 MiB with its windows. So 32
+# of the largest take 128 MB, which a container of 384 MiB bears.
+PAGE_BYTES = 4 * 1024**2
+MAX_PAGE_DOCUMENTS = 32
+_WINDOW_BYTES = 40
 _STORED_INTEGER: Final = {"type": "integer", "index": False, "doc_values": False}
 _STORED_SECONDS: Final = {"type": "float", "index": False, "doc_values": False}
 _KEYWORD_FIELD: Final = {"type": "keyword"}
@@ -87,6 +92,40 @@ class PackedWindow:
     start: int
     end: int
     vector: PackedVector
+
+
+@dataclass
+class WholeDocumentPages:
+    """The number of whole documents to read next, so that a page has about PAGE_BYTES.
+
+    The sizes of documents are unknown before they are read, so they are estimated from the page before. The number at
+    most doubles, from `size` up to MAX_PAGE_DOCUMENTS.
+    """
+
+    size: int = 1
+
+    def take(self, ids: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the ids of the next page, and the rest."""
+        return ids[: self.size], ids[self.size :]
+
+    def record(self, documents: Sequence[StoredDocument]) -> None:
+        """Record a page that was read."""
+        if documents:
+            total = sum(stored_size(stored.source) for stored in documents) + 1
+            self.size = max(1, min(2 * self.size, MAX_PAGE_DOCUMENTS, PAGE_BYTES * len(documents) // total))
+
+
+def stored_size(source: Mapping[str, Any]) -> int:
+    """Return about how many bytes a stored document has: its text, its windows and its dense vectors."""
+    earlier = source.get("earlier", {}).get("vectors", {}).get("windows", ())
+    windows = (*source.get("windows", ()), *earlier)
+    vectors = sum(_WINDOW_BYTES + len(window["vector"]) for window in windows)
+    return len(source.get("text", "")) + len(source.get("dense", "")) + vectors
+
+
+def rebuild_search_fields(source: Mapping[str, Any], spec: IndexSpec) -> dict[str, Any]:
+    """Return the search fields of a stored document from its packed windows."""
+    return build_search_fields(read_windows(source), spec, source)
 
 
 def build_search_fields(windows: Sequence[EncodedWindow], spec: IndexSpec, source: Mapping[str, Any]) -> dict[str, Any]:

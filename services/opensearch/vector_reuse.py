@@ -9,6 +9,7 @@ are in `earlier.vectors`, apart from `windows`, because their offsets count in t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,9 +22,8 @@ from services.opensearch.client import Call
 from services.opensearch.journal import DELETED, ENCODED
 from services.opensearch.stored_document import (
     StoredDocument,
-    build_search_fields,
     build_stale_fields,
-    read_windows,
+    rebuild_search_fields,
 )
 
 # The members that an encoder or a chapter engine reads. A change of any of them needs new vectors.
@@ -50,6 +50,21 @@ def stored_versions_call(generation: Generation, ids: Sequence[str]) -> Call:
     return Call("POST", f"/{quote(generation.physical)}/_mget", orjson.dumps({"ids": list(ids)}), params)
 
 
+def stored_states_call(generation: Generation, ids: Sequence[str]) -> Call:
+    """Read the states of the stored documents with these ids in real time, without their texts and vectors."""
+    return Call(
+        "POST",
+        f"/{quote(generation.physical)}/_mget",
+        orjson.dumps({"ids": list(ids)}),
+        {"_source_includes": "state,job,version"},
+    )
+
+
+def has_vectors_to_reuse(stored: StoredDocument | None) -> bool:
+    """Tell whether a stored document, of which only the state is known, may have vectors for its next version."""
+    return stored is not None and stored.state != DELETED
+
+
 def reuse_vectors(generation: Generation, write: Write, stored: StoredDocument | None) -> ReusedWrite:
     """Return the raw write of a document with the vectors of its stored version.
 
@@ -65,8 +80,9 @@ def reuse_vectors(generation: Generation, write: Write, stored: StoredDocument |
         return ReusedWrite(write, complete=False)
     dense = {name: stored.source[name] for name in _DENSE if name in stored.source}
     source = write.source | dense | {"earlier": {"vectors": vectors}}
-    source |= build_stale_fields(source, generation.spec)
-    return ReusedWrite(replace(write, alias=generation.write_alias, source=source), complete=False)
+    fields = partial(build_stale_fields, source, generation.spec)
+    changed = replace(write, alias=generation.write_alias, source=source, search_fields=fields)
+    return ReusedWrite(changed, complete=False)
 
 
 def _is_reusable(generation: Generation, source: Mapping[str, Any], stored: StoredDocument) -> bool:
@@ -85,8 +101,8 @@ def _encoded_write(generation: Generation, write: Write, stored: StoredDocument)
     """Return the write of the new document in the state encoded, with the stored vectors."""
     raw = {name: value for name, value in write.source.items() if name != "due_at"}
     source = raw | {"state": ENCODED} | {name: stored.source[name] for name in _ENCODING if name in stored.source}
-    source |= build_search_fields(read_windows(stored.source), generation.spec, source)
-    return replace(write, alias=generation.write_alias, source=source)
+    fields = partial(rebuild_search_fields, source, generation.spec)
+    return replace(write, alias=generation.write_alias, source=source, search_fields=fields)
 
 
 def _earlier_vectors(generation: Generation, stored: StoredDocument) -> dict[str, Any] | None:

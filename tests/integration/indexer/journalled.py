@@ -40,7 +40,8 @@ class Journal:
             if version is not None:
                 item["version"] = version
             intake.receive(position, lambda item=item: parse_document(item, self.generation.spec))  # type: ignore[misc]
-        verdicts = write_bulk(self._search, intake.writes({}), 1024**2, 10)
+        writes = intake.writes(intake.waiting_ids, {}, intake.clock.next())
+        verdicts = write_bulk(self._search, writes, 1024**2, 10)
         assert {verdict.outcome for verdict in verdicts} == {WriteOutcome.STORED}
 
     def stored(self, name: str) -> StoredDocument:

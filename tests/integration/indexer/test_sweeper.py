@@ -18,7 +18,7 @@ import redis
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
-from indexer.sweeper import READ_BYTES, QueueHead, Sweeper
+from indexer.sweeper import QueueHead, Sweeper
 from infra.local_servers import LocalSettings
 from infra.ports import find_free_port
 from infra.processes import ChildProcess
@@ -32,6 +32,7 @@ from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import INCOMPLETE_SEARCH_DETAIL, Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, new_generation, refresh_call
 from services.opensearch.journal import attempt_write, raw_write, requeue_write
+from services.opensearch.stored_document import PAGE_BYTES
 from services.queue.lanes import encode_queues, load_queue
 from services.queue.messages import Publisher
 from services.settings import Settings
@@ -234,7 +235,7 @@ def test_texts_are_read_by_bytes(
     with closing(Watched(settings)) as client:
         assert Sweeper(settings, client, publisher, long_watched()).sweep() == {"enqueued": 60}
     assert sum(read) == 60 * len(text)
-    assert max(read) <= READ_BYTES
+    assert max(read) <= PAGE_BYTES
 
 
 def test_documents_of_which_no_attempt_ended_are_dead(

@@ -29,7 +29,7 @@ def test_accepted_rejected_and_duplicate_documents() -> None:
     intake.receive(2, refuse)
     intake.receive(4, lambda: Document("a", "y"))
     intake.receive(5, lambda: Document("c", "z"))
-    first, second = intake.writes({})
+    first, second = intake.writes(intake.waiting_ids, {}, intake.clock.next())
     assert (first.id, first.version) == ("a", raw_version(5))
     assert client_version(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
     assert intake.apply_verdicts([Verdict(WriteOutcome.STORED, physical="g1"), Verdict(WriteOutcome.SUPERSEDED)]) == {
@@ -46,7 +46,7 @@ def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     for position, name in enumerate("abc", 1):
         intake.receive(position, lambda name=name: Document(name, "x"))  # type: ignore[misc]
-    intake.writes({})
+    intake.writes(intake.waiting_ids, {}, intake.clock.next())
     held = intake.apply_verdicts([Verdict(WriteOutcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
     assert held == {"g1": ["a", "c"], "g2": ["b"]}
     assert intake.accepted == ["a", "b", "c"]
@@ -55,7 +55,7 @@ def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
 def test_the_raw_write_contains_the_client_s_members() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", "T", {"tag": "y"}, 3))
-    source = intake.writes({})[0].source
+    source = intake.writes(intake.waiting_ids, {}, intake.clock.next())[0].source
     assert {k: source[k] for k in ("text", "title", "metadata", "state", "job", "version", "attempts")} == {
         "text": "x", "title": "T", "metadata": {"tag": "y"}, "state": "pending", "job": "job", "version": 3,
         "attempts": 0,
@@ -67,7 +67,11 @@ def test_writes_onto_versions_far_ahead_are_counted() -> None:
     def written_onto(version: int) -> float:
         intake, before = Intake(GENERATION, "job", VersionClock(), 120), counted()
         intake.receive(1, lambda: Document("a", "x"))
-        (write,) = intake.writes({"a": StoredDocument("a", raw_version(version), {"state": "pending", "text": "y"})})
+        (write,) = intake.writes(
+            ["a"],
+            {"a": StoredDocument("a", raw_version(version), {"state": "pending", "text": "y"})},
+            intake.clock.next(),
+        )
         assert client_version(write.version) > version
         return counted() - before
 

@@ -52,7 +52,7 @@ def test_valid_vectors_are_copied_and_pruned_again() -> None:
     one = stored("encoded", encoded_version(7), windows=WINDOWS, encoder="a" * 16)
     write = copy_write(OLD, generation(2, top_k=2), one, 60)
     assert (write.alias, write.version) == ("p-docs.g000002.wt2", encoded_version(7))
-    assert write.source["sparse"] == {"3": 1.0, "5": 2.0}
+    assert write.document()["sparse"] == {"3": 1.0, "5": 2.0}
     assert write.source["windows"] == WINDOWS
     assert not is_pending_write(write)
 
@@ -64,7 +64,7 @@ def test_valid_vectors_are_copied_and_pruned_again() -> None:
 def test_search_fields_follow_the_target_s_declaration(windows: WindowStorage, fields: set[str]) -> None:
     packed = [{"start": 0, "end": 1, "vector": VECTOR.pack()}, {"start": 1, "end": 2, "vector": OTHER.pack()}]
     one = stored("encoded", encoded_version(7), windows=packed, encoder="a" * 16)
-    source = copy_write(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
+    source = copy_write(generation(1, windows="both"), generation(2, windows=windows), one, 60).document()
     assert {"sparse", "window_vectors"} & source.keys() == fields
     assert source.get("sparse", {}) in ({}, {"3": 4.0, "5": 2.0, "9": 0.5})
     assert source.get("window_vectors", []) in ([], [{"sparse": VECTOR.features()}, {"sparse": OTHER.features()}])
@@ -171,7 +171,7 @@ def episode(engine: str, **made: Any) -> StoredDocument:
 
 
 def test_search_fields_of_talk_are_built_again_from_the_source() -> None:
-    source = copy_write(talk(1), talk(2), episode("tiling"), 60).source
+    source = copy_write(talk(1), talk(2), episode("tiling"), 60).document()
     first, second = source["chapters"]
     assert (first["words"], first["sparse"]) == ("Whales\none tw", {"3": 4.0, "5": 2.0, "9": 0.5})
     assert (second["words"], second["sparse"]) == ("Sea\noxy", {"3": 4.0})

@@ -59,7 +59,7 @@ def test_a_write_of_the_same_text_is_stored_encoded() -> None:
     reused = reuse_vectors(generation(), raw(metadata={"price": 2}), encoded())
     assert reused.complete
     assert (reused.write.alias, reused.write.version) == (generation().write_alias, raw_version(8))
-    assert reused.write.source == {
+    assert reused.write.document() == {
         "text": "old", "state": "encoded", "job": "new", "version": 8, "attempts": 0, "ingested_at": 5,
         "metadata": {"price": 2}, "encoder": FINGERPRINT, "encoded_at": 2, "windows": WINDOWS,
         "sparse": VECTOR.features(),
@@ -82,7 +82,7 @@ def test_another_text_keeps_the_earlier_vectors_until_it_is_encoded(
     reused = reuse_vectors(of, write, before)
     assert not reused.complete
     assert reused.write.alias == of.write_alias, "the vectors belong to this generation"
-    source = reused.write.source
+    source = reused.write.document()
     assert (source["state"], source["sparse"], vector_state(source)) == ("pending", VECTOR.features(), "earlier")
     assert source["earlier"] == {"vectors": {"version": 7, "windows": WINDOWS}}
     assert "windows" not in source, "the offsets count in the earlier text"
@@ -112,7 +112,7 @@ def test_earlier_vectors_pass_through_every_transition_and_go_with_the_encoding(
     ):
         stored = StoredDocument("x", pending.write.version, stored_form(pending.write))
         write = step(stored)
-        assert write.source["sparse"] == VECTOR.features()
+        assert write.document()["sparse"] == VECTOR.features()
         assert write.source["earlier"]["vectors"]["windows"] == WINDOWS
         assert write.source["dense"] == "AAAA"
     newer = reuse_vectors(generation(), raw("newest"), StoredDocument("x", write.version, stored_form(write)))
@@ -121,10 +121,10 @@ def test_earlier_vectors_pass_through_every_transition_and_go_with_the_encoding(
     done = encoded_write(
         generation(), StoredDocument("x", raw_version(8), stored_form(newer.write)), [EncodedWindow(0, 3, other)]
     )
-    assert done.source["sparse"] == other.features()
+    assert done.document()["sparse"] == other.features()
     assert not {"earlier", "dense", "dense_encoder"} & done.source.keys()
 
 
 def stored_form(write: Write) -> dict[str, Any]:
     """Return the source as OpenSearch gives it back: the search fields are excluded."""
-    return {name: value for name, value in write.source.items() if name not in ("sparse", "window_vectors")}
+    return {name: value for name, value in write.document().items() if name not in ("sparse", "window_vectors")}
