@@ -6,7 +6,7 @@ cursor for the rest.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +128,7 @@ class DeadLetterRetry:
             dead = read_stored_hits(page)
             total = read_dead_letter_count(page) if total is None else total
             seen += len(dead)
-            await self._retry_documents([stored.id for stored in dead])
+            await self._retry_documents([stored.id for stored in dead], listed=True)
             next_cursor = read_next_cursor(page, step)
             if next_cursor is None:
                 return await self._answer(0, None)
@@ -136,8 +136,11 @@ class DeadLetterRetry:
             if not self._in_time:
                 return await self._answer(max(1, total - seen), after)
 
-    async def _retry_documents(self, ids: Sequence[str]) -> None:
-        """Retry documents, read whole in real time and a few at a time."""
+    async def _retry_documents(self, ids: Sequence[str], *, listed: bool = False) -> None:
+        """Retry documents, read whole in real time and a few at a time.
+
+        `listed`: a search found them dead, so another request has changed those that are not dead any more.
+        """
         pages = WholeDocumentPages()
         while ids:
             page, ids = pages.take(ids)
@@ -145,7 +148,13 @@ class DeadLetterRetry:
                 answer = await self.app.search.send(get_documents_call(self.generation.physical, page))
                 documents = {stored.id: stored for stored in read_stored_documents(answer)}
                 pages.record(list(documents.values()))
-                await self._retry_page([documents[name] for name in page if self._check_dead(name, documents)])
+                dead = [name for name in page if name in documents and documents[name].state == DEAD]
+                for name in page:
+                    if name not in dead and listed:
+                        self._record_failure(name, "superseded")
+                    elif name not in dead:
+                        self._record_not_dead(name, documents.get(name))
+                await self._retry_page([documents[name] for name in dead])
 
     @property
     def _in_time(self) -> bool:
@@ -164,15 +173,11 @@ class DeadLetterRetry:
             return False
         return True
 
-    def _check_dead(self, document_id: str, documents: Mapping[str, StoredDocument]) -> bool:
-        stored = documents.get(document_id)
+    def _record_not_dead(self, document_id: str, stored: StoredDocument | None) -> None:
         if stored is None or stored.state == DELETED:
             self._record_failure(document_id, "document_not_found")
-            return False
-        if stored.state != DEAD:
+        else:
             self._record_failure(document_id, "not_dead", state=stored.state)
-            return False
-        return True
 
     async def _retry_page(self, dead: Sequence[StoredDocument]) -> None:
         settings = self.app.settings

@@ -145,6 +145,28 @@ def test_a_retried_document_is_not_dead_again_after_the_swap(
     assert (work.stored(work.run.active(), "a") or {})["state"] == "encoded", "it was tried once more, with success"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_document_written_again_before_the_swap_keeps_the_vectors_that_the_target_has(
+    journal: Journal, work: Work, *, again: bool
+) -> None:
+    """Search by meaning finds it in the new generation while it waits for its encoder."""
+    journal.put({"a": "words"}, version=1)
+    follower = work.begin(CUT)
+    work.settle(follower)
+    target = work.run.current_record.target
+    assert (work.stored(target, "a") or {})["state"] == "encoded"
+    follower.dispatch = lambda ids: None  # no worker comes before the swap
+    for version in (2, 3) if again else (2,):
+        journal.put({"a": f"changed {version}"}, version=version)
+        journal.refresh()
+        follower.catch_up()
+    found = work.stored(target, "a") or {}
+    assert (found["state"], found["text"]) == ("pending", "changed 3" if again else "changed 2")
+    earlier = found["earlier"]
+    assert isinstance(earlier, dict)
+    assert (earlier["vectors"]["version"], len(earlier["vectors"]["windows"])) == (1, 1)
+
+
 @pytest.fixture
 def queue(settings: Settings) -> Iterator[Publisher]:
     with closing(Publisher(settings.redis_url)) as one:

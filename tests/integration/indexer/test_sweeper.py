@@ -26,13 +26,14 @@ from infra.redis import RedisConfig, start_redis
 from models.encoder import Encoder
 from services.dates import now_ms
 from services.documents.document import Document
+from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable
 from services.index_spec import IndexNames
 from services.opensearch.bulk import WriteOutcome, write_bulk
 from services.opensearch.client import INCOMPLETE_SEARCH_DETAIL, Call, SyncSearchClient
 from services.opensearch.generations import create_generation_call, new_generation, refresh_call
 from services.opensearch.journal import attempt_write, raw_write, requeue_write
-from services.opensearch.stored_document import PAGE_BYTES
+from services.opensearch.stored_document import PAGE_BYTES, stored_size
 from services.queue.lanes import encode_queues, load_queue
 from services.queue.messages import Publisher
 from services.settings import Settings
@@ -236,6 +237,35 @@ def test_texts_are_read_by_bytes(
         assert Sweeper(settings, client, publisher, long_watched()).sweep() == {"enqueued": 60}
     assert sum(read) == 60 * len(text)
     assert max(read) <= PAGE_BYTES
+
+
+def test_earlier_vectors_are_read_by_bytes(
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Eight short documents whose earlier version had 1,200 windows took the sweeper to 681 MiB."""
+    read: list[int] = []
+    monkeypatch.setattr("indexer.sweeper.INDEX_SECONDS", 600.0)
+
+    class Watched(SyncSearchClient):
+        def send(self, call: Call) -> object:
+            answer = search.send(call)
+            if call.path.endswith("/_mget"):
+                read.append(sum(stored_size(document["_source"]) for document in answer["docs"]))
+            return answer
+
+    vector = SparseVector.of(list(range(100)), [1.0] * 100).pack()
+    windows = [{"start": n, "end": n + 1, "vector": vector} for n in range(1200)]
+    writes = []
+    for number in range(24):
+        write = raw_write(journal.generation, Document(f"d{number}", "short"), "job", 1, -600)
+        source = write.source | {"earlier": {"vectors": {"version": 0, "windows": windows}}}
+        writes.append(replace(write, source=source))
+    write_bulk(search, writes, 4 * 1024**2, 30)
+    journal.refresh()
+    with closing(Watched(settings)) as client:
+        assert Sweeper(settings, client, publisher, long_watched()).sweep() == {"enqueued": 24}
+    assert max(read) <= PAGE_BYTES < sum(read)
 
 
 def test_documents_of_which_no_attempt_ended_are_dead(

@@ -13,13 +13,13 @@ from services.opensearch.reindex import (
     ReindexRecord,
     ShardState,
     copy_write,
-    has_same_vectors,
     incompatible_write,
     is_pending_write,
     read_changes,
     read_shard_states,
 )
 from services.opensearch.stored_document import MAX_NESTED_WINDOWS, TOO_MANY_WINDOWS, StoredDocument
+from services.opensearch.vector_reuse import has_same_vectors
 
 
 def generation(
