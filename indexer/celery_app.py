@@ -6,9 +6,11 @@ item that is not a message and on a full Redis; `TolerantTransport` goes on.
 """
 
 import logging
+import time
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Reject
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from kombu.transport import redis, virtual
 from kombu.transport.virtual.base import Empty
@@ -20,12 +22,16 @@ from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
 from indexer.runtime import LoadEncoder, Runtime, WorkerSettings, load_configured_encoder
 from indexer.task_logging import describe_validation_error, install_body_filter, observe_task
+from services.errors import Overloaded, SparsewellError
 from services.queue.lanes import INGEST_QUEUE, is_load_queue
 from services.queue.messages import ENCODE_TASK, INGEST_TASK, EncodeMessage
 from services.settings import Settings
 from services.telemetry import tracing
 
 log = logging.getLogger(__name__)
+
+# A message returns to its queue after this time, while the installation of Redis is unknown or another one.
+_UNCLAIMED_PAUSE_SECONDS = 2.0
 
 
 def celery_configuration(settings: Settings, worker: WorkerSettings) -> dict[str, Any]:
@@ -101,6 +107,7 @@ def create_celery(
             except ValidationError as error:
                 log.error("invalid_message: %s", describe_validation_error(error))
                 return observation.record({"invalid": 1})
+            require_own_redis(runtime)
             return observation.record(
                 run_encode(runtime, message, redelivered=is_redelivered(self), loading=is_load_queue(_queue_of(self)))
             )
@@ -109,9 +116,29 @@ def create_celery(
     def ingest(self: Any, *_: object, **body: Any) -> dict[str, int]:
         """Handle an IngestMessage, given as keyword arguments."""
         with observe_task("ingest", self.request, body) as observation:
+            require_own_redis(runtime)
             return observation.record(run_ingest(runtime, body, self.request.id, redelivered=is_redelivered(self)))
 
     return app
+
+
+def require_own_redis(runtime: Runtime) -> None:
+    """Return the message to its queue unless Redis belongs to this installation. Ask once in each process.
+
+    A worker that starts while OpenSearch is away cannot compare the mark at its start (docs/decisions/0262). It goes on
+    while Redis is full, because finished work makes room. Raises celery's Reject.
+    """
+    if runtime.claim.is_verified:
+        return
+    try:
+        runtime.claim.claim(runtime.search)
+    except Overloaded:
+        return
+    except SparsewellError as error:
+        if runtime.should_log(str(error)):
+            log.error("messages return to their queue: %s", error)
+        time.sleep(_UNCLAIMED_PAUSE_SECONDS)
+        raise Reject(error.code, requeue=True) from None
 
 
 def _queue_of(task: Any) -> str:

@@ -28,7 +28,7 @@ from indexer.encoding import (
     make_chaptering,
     store_dense_vectors,
 )
-from indexer.partial_encoding import PartialEncodings, encode_long_document
+from indexer.partial_encoding import KEPT_SECONDS, PartialEncodings, encode_long_document
 from indexer.runtime import Runtime
 from indexer.triage import ATTEMPTS_EXHAUSTED, Triage, attempts_allowed, attempts_begun, triage_documents
 from services.dates import now_ms
@@ -245,9 +245,12 @@ class EncodeRun:
         """
         stored, encoder, jointly = document.stored, self.runtime.encoder, self.runtime.is_joint(self.generation)
 
+        # A part would expire before the next task of such a document, which would begin anew each time.
+        is_late = now_ms() - stored.source["ingested_at"] > KEPT_SECONDS * 1000
+
         def go_on() -> bool:
             self.runs += 1
-            return self.runs == 1 or self.in_time
+            return self.runs == 1 or is_late or self.in_time
 
         outcome = encode_long_document(encoder, document, jointly=jointly, before=before, go_on=go_on)
         if isinstance(outcome, EncodingFailure) or len(outcome.windows) == len(document.windows):

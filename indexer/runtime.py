@@ -27,6 +27,7 @@ from services.opensearch.generations import (
     read_generation,
     resolve_alias_call,
 )
+from services.queue.installation import InstallationClaim
 from services.queue.messages import Publisher
 from services.settings import EnvironmentSettings, Settings, renamed_alias
 
@@ -188,6 +189,10 @@ class Runtime:
     def search(self) -> SyncSearchClient:
         """The client of OpenSearch."""
         return SyncSearchClient(self.settings)
+
+    @cached_property
+    def claim(self) -> InstallationClaim:
+        return InstallationClaim(self.settings, self.publisher)
 
     @cached_property
     def publisher(self) -> Publisher:

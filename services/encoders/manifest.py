@@ -7,13 +7,14 @@ the same table. The module also describes dense encoders (`DenseForm`, `DenseIde
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from services.errors import ConfigurationError
 
@@ -80,13 +81,20 @@ class DenseOutput(BaseModel):
     form: DenseForm
 
 
+def _refuse_lane_name(name: str) -> str:
+    """Refuse names such as `x.load.3`: the queue of this encoder would be a load lane of the encoder `x`."""
+    if re.search(r"\.load\.\d+$", name):
+        raise ValueError("a name must not end with `.load.` and a number, which is the name of a queue")
+    return name
+
+
 class Manifest(BaseModel):
     """The content of manifest.json, format `sparsewell-encoder/1`. Unknown members are kept for the reader."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     format: Literal["sparsewell-encoder/1"]
-    name: str = Field(pattern=f"^{NAME_PATTERN}$")
+    name: Annotated[str, AfterValidator(_refuse_lane_name)] = Field(pattern=f"^{NAME_PATTERN}$")
     architecture: str
     vocabulary: int = Field(ge=1, le=MAX_VOCABULARY)
     max_pieces: int = Field(ge=16)

@@ -31,6 +31,11 @@ class InstallationClaim:
         self._mark: str | None = None
         self._verified = False
 
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether this process has compared the mark."""
+        return self._verified
+
     def claim(self, search: SyncSearchClient) -> None:
         """Claim Redis for this installation, and write the mark again if Redis has lost it.
 

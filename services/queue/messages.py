@@ -213,7 +213,9 @@ class Publisher:
         Raises BackendUnavailable, and Overloaded (`redis_full`).
         """
         with self._client() as client, client.pipeline() as pipe:
-            _, found = pipe.setnx(_CLAIM_KEY, mark).get(_CLAIM_KEY).execute()
+            found = client.get(_CLAIM_KEY)  # A full Redis answers reads.
+            if found is None:
+                _, found = pipe.setnx(_CLAIM_KEY, mark).get(_CLAIM_KEY).execute()
             return str(found, errors="replace")
 
     def release_claim(self) -> None:

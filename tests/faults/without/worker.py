@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 from celery.signals import worker_ready
 
+import indexer.celery_app
 import indexer.encode_task
 import indexer.triage
 from indexer.encoding import EncodedDocument, EncodingFailure, WindowedDocument, encode_run
@@ -120,6 +121,9 @@ def main(names: Sequence[str]) -> int:
         for name in names:
             if name != "claim":
                 PROTECTIONS[name](app)
+
+    if "claim" in names:
+        indexer.celery_app.require_own_redis = lambda runtime: None
 
     return work(take_out, claim="claim" not in names)
 

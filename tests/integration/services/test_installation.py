@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from celery.exceptions import Reject
 from redis import Redis
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from cli.main import app as cli
+from indexer.celery_app import require_own_redis
+from indexer.runtime import Runtime, WorkerSettings
 from indexer.sweeper import Sweeper
 from infra.ports import find_free_port
 from infra.stack import settings_environment
@@ -122,3 +125,32 @@ def test_without_a_backend_a_process_starts_and_claims_later(
         InstallationClaim(away, publisher).claim(search)
     with pytest.raises(BackendUnavailable):
         claim_redis(away, replace=True)
+
+
+def test_a_worker_that_started_without_opensearch_compares_before_its_first_message(
+    settings: Settings, other: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.celery_app._UNCLAIMED_PAUSE_SECONDS", 0.0)
+    claim_redis(settings)
+    for foreign in (other, settings.model_copy(update={"opensearch_url": NODE_AWAY})):
+        with pytest.raises(Reject) as returned:
+            require_own_redis(Runtime(foreign, WorkerSettings()))
+        assert returned.value.requeue
+    own = Runtime(settings, WorkerSettings())
+    require_own_redis(own)
+    assert own.claim.is_verified
+
+
+def test_a_full_redis_stops_no_worker(settings: Settings, broker: Redis) -> None:
+    """Finished work makes room, and a mark that exists is read."""
+    claim_redis(settings)
+    before = broker.config_get("maxmemory")["maxmemory"]
+    broker.config_set("maxmemory", "1")
+    try:
+        own = Runtime(settings, WorkerSettings())
+        require_own_redis(own)
+        assert own.claim.is_verified
+        broker.delete("sparsewell:installation")
+        require_own_redis(Runtime(settings, WorkerSettings()))
+    finally:
+        broker.config_set("maxmemory", before)

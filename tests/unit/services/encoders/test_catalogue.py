@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 from services.encoders.catalogue import find_encoder, find_model_directories, list_named_encoders, load_known_encoders
@@ -83,6 +84,18 @@ def test_an_unfinished_export_is_not_an_encoder(copy: Copy, monkeypatch: pytest.
     assert [one.directory for one in list_named_encoders(Settings(encoder="standin"))] == [shipped]
     with pytest.raises(ConfigurationError, match=r"shipped ones \(standin\)"):
         resolve_model_directory("nobody")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("x.load.3", True), ("x.load.y", False), ("x.load", False)])
+def test_a_name_that_is_a_load_lane_of_another_encoder_is_refused(*, tmp_path: Path, name: str, refused: bool) -> None:
+    manifest = orjson.loads((resolve_model_directory("standin") / "manifest.json").read_bytes())
+    (tmp_path / "manifest.json").write_bytes(orjson.dumps(manifest | {"name": name}))
+    if not refused:
+        assert read_manifest(tmp_path).name == name
+        return
+    with pytest.raises(ConfigurationError, match="the name of a queue") as caught:
+        read_manifest(tmp_path)
+    assert caught.value.code == "bad_manifest"
 
 
 @pytest.mark.parametrize(
