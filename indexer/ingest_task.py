@@ -143,7 +143,7 @@ def _store_waiting(runtime: Runtime, intake: Intake, pending: dict[str, list[str
     while ids:
         page, ids = pages.take(ids)
         stored = read(stored_versions_call(generation, page))
-        pages.record(list(stored.values()))
+        pages.record(stored.values())
         write(page, stored)
 
 

@@ -147,7 +147,7 @@ class DeadLetterRetry:
             async with self.app.whole_document_reads:
                 answer = await self.app.search.send(get_documents_call(self.generation.physical, page))
                 documents = {stored.id: stored for stored in read_stored_documents(answer)}
-                pages.record(list(documents.values()))
+                pages.record(documents.values())
                 dead = [name for name in page if name in documents and documents[name].state == DEAD]
                 for name in page:
                     if name not in dead and listed:

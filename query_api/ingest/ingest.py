@@ -49,7 +49,7 @@ from services.opensearch.bulk import Verdict, Write, write_bulk_async
 from services.opensearch.client import Call
 from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import LostAnswerCheck, read_stored_documents
-from services.opensearch.stored_document import StoredDocument, WholeDocumentPages
+from services.opensearch.stored_document import PAGE_BYTES, StoredDocument, WholeDocumentPages
 from services.opensearch.vector_reuse import has_vectors_to_reuse, stored_states_call, stored_versions_call
 from services.queue.lanes import is_interactive
 from services.queue.messages import encode_messages
@@ -282,12 +282,18 @@ class Ingestion:
             if without:
                 await self._write_page(without, states, moment, again=again)
         while ids:
-            page, ids = self._pages.take(ids)
-            # A page may take 128 MB, whatever the size of the request. A single document does not wait.
-            async with self._app.whole_document_reads if len(page) > 1 else nullcontext():
-                stored = await self._stored_versions(stored_versions_call(self._generation, page))
-                self._pages.record(list(stored.values()))
-                await self._write_page(page, stored, moment, again=again)
+            # The stored documents may take 128 MB, whatever the size of the request. A single one does not wait.
+            async with self._app.whole_document_reads if len(ids) > 1 else nullcontext():
+                stored: dict[str, StoredDocument] = {}
+                read, waiting, size = 0, ids, 0
+                # A bulk request for every 32 documents took a third of the speed of updates.
+                while ids and size < PAGE_BYTES:
+                    page, ids = self._pages.take(ids)
+                    found = await self._stored_versions(stored_versions_call(self._generation, page))
+                    size += self._pages.record(found.values())
+                    stored |= found
+                    read += len(page)
+                await self._write_page(waiting[:read], stored, moment, again=again)
 
     async def _write_page(
         self, ids: Sequence[str], stored: Mapping[str, StoredDocument], moment: int, *, again: bool

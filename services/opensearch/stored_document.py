@@ -6,7 +6,7 @@ the source. Nothing here does I/O. See docs/decisions/0004 (packed vectors), 017
 and 0195 (chapters).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -108,11 +108,12 @@ class WholeDocumentPages:
         """Return the ids of the next page, and the rest."""
         return ids[: self.size], ids[self.size :]
 
-    def record(self, documents: Sequence[StoredDocument]) -> None:
-        """Record a page that was read."""
+    def record(self, documents: Collection[StoredDocument]) -> int:
+        """Record a page that was read, and return its bytes."""
+        total = sum(stored_size(stored.source) for stored in documents)
         if documents:
-            total = sum(stored_size(stored.source) for stored in documents) + 1
-            self.size = max(1, min(2 * self.size, MAX_PAGE_DOCUMENTS, PAGE_BYTES * len(documents) // total))
+            self.size = max(1, min(2 * self.size, MAX_PAGE_DOCUMENTS, PAGE_BYTES * len(documents) // (total + 1)))
+        return total
 
 
 def stored_size(source: Mapping[str, Any]) -> int:
