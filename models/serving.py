@@ -38,7 +38,10 @@ RequestText = Annotated[str, Field(max_length=16_384)]
 
 
 class ModelPool:
-    """The models of a process: dense encoders by name and fingerprint, rerankers by name. `threads` compute."""
+    """The models of a process: dense encoders by name and fingerprint, rerankers by name.
+
+    `threads` compute for the dense encoders, and as many for each reranker: a slow reranker delays no embedding.
+    """
 
     def __init__(
         self, dense: Mapping[str, DenseModel], scorers: Mapping[str, PassageScorer], *, threads: int = 1
@@ -46,8 +49,10 @@ class ModelPool:
         self.dense = dict(dense)
         self.scorers = dict(scorers)
         self._by_fingerprint = {model.fingerprint: model for model in dense.values()}
-        self._pool = ThreadPoolExecutor(threads, "model")
-        self._waiting = 0
+        # None: the dense encoders.
+        lanes: list[str | None] = [None, *scorers]
+        self._pools = {lane: ThreadPoolExecutor(threads, f"model-{lane or 'dense'}") for lane in lanes}
+        self._waiting = dict.fromkeys(lanes, 0)
 
     def encoder(self, name: str | None) -> DenseModel:
         """Return an encoder by name or fingerprint; None: the first. Raises InvalidInput (`unknown_dense_encoder`)."""
@@ -66,18 +71,22 @@ class ModelPool:
             raise InvalidInput("unknown_reranker", f"This process has no reranker {name[:80]!r}; it has {known}.")
         return self.scorers[name]
 
-    async def compute(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in a thread. Raises Overloaded (`model_busy`) when too many requests wait."""
-        if self._waiting >= MAX_WAITING_REQUESTS:
+    async def compute(self, work: Callable[[], Result], reranker: str | None = None) -> Result:
+        """Run `work` in a thread of a reranker (None: of the dense encoders).
+
+        Raises Overloaded (`model_busy`) when too many requests wait for the same models.
+        """
+        if self._waiting[reranker] >= MAX_WAITING_REQUESTS:
             raise Overloaded("model_busy", "Too many requests wait for this model; try again in a moment.")
-        self._waiting += 1
+        self._waiting[reranker] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pools[reranker], work)
         finally:
-            self._waiting -= 1
+            self._waiting[reranker] -= 1
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def load_model_pool(settings: Settings, cache: Path, report: MessageReporter) -> ModelPool:
@@ -158,7 +167,8 @@ def create_model_app(pool: ModelPool, keys: Sequence[str] = (), *, log_requests:
     async def rerank(request: RerankRequest) -> Response:
         """Return one score a passage, in their order; higher is better."""
         scorer = pool.scorer(request.model)
-        scores = np.asarray(await pool.compute(lambda: scorer(request.query, request.passages)), dtype=np.float32)
+        found = await pool.compute(lambda: scorer(request.query, request.passages), request.model)
+        scores = np.asarray(found, dtype=np.float32)
         if scores.shape != (len(request.passages),) or not np.isfinite(scores).all():
             raise BackendUnavailable(
                 "bad_scores", f"The reranker {request.model} did not give a finite score for each passage."

@@ -60,9 +60,22 @@ class AppState:
         self.tables = QueryTableCache(settings)
         self.dense = list_dense_encoders(settings)
         # A slow model never costs the answer: OpenSearch gets at least half of a search's time.
-        model_timeout = min(settings.model_timeout, settings.search_timeout / 2)
+        longest = settings.search_timeout / 2
+        reranker_timeouts = {
+            "cross-encoder": min(settings.cross_encoder_timeout, longest),
+            "listwise": min(settings.listwise_timeout, longest),
+        }
         model_key = next(iter(read_key_file(settings.model_key_file, "SPARSEWELL_MODEL_KEY_FILE")), "")
-        self.model = ModelClient(settings.model_url, model_timeout, model_key) if settings.model_url else None
+        self.model = (
+            ModelClient(
+                settings.model_url,
+                min(settings.model_timeout, longest),
+                model_key,
+                reranker_timeouts=reranker_timeouts,
+            )
+            if settings.model_url
+            else None
+        )
         self.search = AsyncSearchClient(settings)
         # The client rotates over several addresses, so a search on the node's own copies spreads the load.
         self.prefer_local = len(split_addresses(settings.opensearch_url)) > 1

@@ -284,7 +284,11 @@ class Settings(ConnectionSettings):
     more_encoders: str = Field("", description="further names or paths that the API serves, by commas")
     dense_encoders: str = Field("", description="directories with a dense.json, separated by commas")
     model_url: str = Field("", pattern=r"^(https?://.+)?$", description="address of the model process; empty: none")
-    model_timeout: float = Field(0.5, gt=0, description="longest wait of a search for the model process")
+    model_timeout: float = Field(0.5, gt=0, description="longest wait of a search for the dense encoder")
+    cross_encoder_timeout: float = Field(1.0, gt=0, description="longest wait of a search for the cross-encoder")
+    cross_encoder_weight: float = Field(0.7, ge=0, le=1, description="default share of the cross-encoder's scores")
+    listwise_timeout: float = Field(2.5, gt=0, description="longest wait of a search for the listwise reranker")
+    listwise_weight: float = Field(0.7, ge=0, le=1, description="default share of the listwise reranker's scores")
     model_host: str = "127.0.0.1"
     model_port: int = Field(8020, ge=0, le=65535)
     model_encoders: str = Field(

@@ -13,7 +13,10 @@ from services.query.fusion import DEFAULT_MODEL_WEIGHT, DEFAULT_TABLE_WEIGHT
 
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
 _RERANK_MODEL = "`table` needs no model process, others do. Default: `table` if the dense encoder has one, else `dense`"
-_RERANK_WEIGHT = f"the second score's share; default: {DEFAULT_TABLE_WEIGHT} (`table`), {DEFAULT_MODEL_WEIGHT} (others)"
+_RERANK_WEIGHT = (
+    f"the second score's share; default: {DEFAULT_TABLE_WEIGHT} (`table`), {DEFAULT_MODEL_WEIGHT} (`dense`), "
+    "a setting (others)"
+)
 
 
 class Conversation(BaseModel):

@@ -99,6 +99,15 @@ def _default_model(context: SearchContext) -> Reranker:
     return "table" if own or context.dense is not None else "dense"
 
 
+def _default_weight(context: SearchContext, model: Reranker) -> float:
+    """Return the share of a model's scores. The operator, who chooses a reranker, also sets its share."""
+    if model == "cross-encoder":
+        return context.settings.cross_encoder_weight
+    if model == "listwise":
+        return context.settings.listwise_weight
+    return DEFAULT_MODEL_WEIGHT
+
+
 def _model(context: SearchContext) -> ModelClient:
     """Return the model client. Raises BackendUnavailable (`model_not_configured`)."""
     if context.model is None:
@@ -124,7 +133,7 @@ async def _rerank(
     """Return the scores of the requested model, or those of the table if the model process gives none."""
     if model == "table":
         return await _rerank_by_table(context, rerank, hits, rerank.weight)
-    weight = DEFAULT_MODEL_WEIGHT if rerank.weight is None else rerank.weight
+    weight = _default_weight(context, model) if rerank.weight is None else rerank.weight
     try:
         query = await embedding
         scores = (

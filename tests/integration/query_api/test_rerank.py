@@ -45,7 +45,12 @@ def model_socket() -> Iterator[socket.socket]:
 @pytest.fixture
 def settings(settings: Settings, model_socket: socket.socket) -> Settings:
     return settings.model_copy(
-        update={"model_url": f"http://127.0.0.1:{model_socket.getsockname()[1]}", "model_timeout": 15.0}
+        update={
+            "model_url": f"http://127.0.0.1:{model_socket.getsockname()[1]}",
+            "model_timeout": 15.0,
+            "cross_encoder_timeout": 15.0,
+            "cross_encoder_weight": 1.0,
+        }
     )
 
 
@@ -158,6 +163,7 @@ def test_a_model_that_reads_query_and_passage(notes: httpx.Client, model_process
     found = search(notes, rerank={"model": "cross-encoder", "weight": 1.0})
     lengths = [len(TEXTS[hit["id"]]) for hit in found["hits"]]
     assert lengths == sorted(lengths)
+    assert search(notes, rerank={"model": "cross-encoder"})["hits"] == found["hits"], "the setting is the default"
     refused = search(notes, rerank={"model": "listwise"})
     assert refused["rerank"] == {"applied": False, "model": "listwise", "scored": 0, "reason": "model_refused"}
 

@@ -86,6 +86,27 @@ async def test_a_process_that_hangs_costs_one_deadline_and_is_left_alone(
     assert calls == 1
 
 
+async def test_a_slow_reranker_rests_alone_and_has_its_own_deadline(
+    serve: Callable[[Handler], Awaitable[str]],
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        model = (await request.json()).get("model")
+        if model == "listwise":
+            await asyncio.sleep(60)
+        return web.json_response(GOOD if model is None else {"scores": [1.0]})
+
+    client = ModelClient(await serve(answer), 60, reranker_timeouts={"listwise": 0.2})
+    codes = []
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable) as caught:
+            await client.score("listwise", "words", ["passage"])
+        codes.append(caught.value.code)
+    assert codes == ["model_timeout", "model_resting"]
+    assert (await client.score("cross-encoder", "words", ["passage"])).tolist() == [1.0]
+    assert len(await client.embed("words", IDENTITY)) == IDENTITY.width
+    await client.close()
+
+
 async def test_nobody_listens() -> None:
     assert await error_code(f"http://127.0.0.1:{find_free_port()}") == "model_unavailable"
 

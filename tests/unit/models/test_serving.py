@@ -107,6 +107,17 @@ async def test_requests_beyond_the_queue_are_refused(held: ModelPool) -> None:
     assert await held.compute(lambda: 1) == 1
 
 
+async def test_a_slow_reranker_delays_no_embedding(held: ModelPool) -> None:
+    answered = threading.Event()
+    slow = asyncio.create_task(held.compute(answered.wait, "lengths"))
+    await asyncio.sleep(0)  # start the task
+    assert await asyncio.wait_for(held.compute(lambda: 1), 60) == 1
+    assert await asyncio.wait_for(held.compute(lambda: 2, "spoilt"), 60) == 2
+    assert not slow.done()
+    answered.set()
+    assert await slow
+
+
 def test_the_models_of_the_settings_are_loaded() -> None:
     held = load_model_pool(Settings(model_encoders=f" {STANDIN_NAME} ,"), Path("unused"), lambda message: None)
     assert list(held.dense) == [STANDIN_NAME]

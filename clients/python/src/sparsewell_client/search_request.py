@@ -74,7 +74,8 @@ class Rerank(RequestModel):
     )
     top: int = Field(100, description="number of documents to rerank, from the first")
     weight: float | None = Field(
-        None, description="share of the second score, 0 to 1; default: 0.4 for `table`, 0.7 for others"
+        None,
+        description="share of the second score, 0 to 1; default: 0.4 (`table`), 0.7 (`dense`), a setting (others)",
     )
     feedback: DenseFeedback | None = Field(None, description="only with `table` and `dense`")
 
