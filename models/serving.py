@@ -104,7 +104,11 @@ def load_model_pool(settings: Settings, cache: Path, report: MessageReporter) ->
         from models.reranking import CrossEncoderScorer
 
         scorers["cross-encoder"] = CrossEncoderScorer(settings.cross_encoder)
-    if settings.listwise_reranker:
+    if settings.listwise_reranker and settings.listwise_method == "attention":
+        from models.in_context_ranking import InContextScorer
+
+        scorers["listwise"] = InContextScorer(settings.listwise_reranker, layer=settings.listwise_layer)
+    elif settings.listwise_reranker:
         from models.reranking import ListwiseScorer
 
         scorers["listwise"] = ListwiseScorer(settings.listwise_reranker)

@@ -191,6 +191,8 @@ class ConnectionSettings(EnvironmentSettings):
         if self.opensearch_aws_region:
             has_user = bool(self.opensearch_user) or any(map(has_credentials, split_addresses(self.opensearch_url)))
             _require(not has_user, "OPENSEARCH_AWS_REGION has requests signed: remove user and password")
+        alone = self.listwise_layer is None or self.listwise_method == "attention"
+        _require(alone, "LISTWISE_LAYER needs LISTWISE_METHOD=attention")
         return self
 
     def _check_user(self, name: str) -> None:
@@ -296,6 +298,10 @@ class Settings(ConnectionSettings):
     )
     cross_encoder: str = Field("", description="cross-encoder of the model process: a directory, or a hub's name")
     listwise_reranker: str = Field("", description="decoder that orders passages: a directory, or a hub's name")
+    listwise_method: Literal["permutation", "attention"] = Field(
+        "permutation", description="the decoder writes the order, or its attention scores (docs/decisions/0270)"
+    )
+    listwise_layer: int | None = Field(None, ge=0, description="layer whose attention scores, from 0")
     chapter_model: str = Field(
         "podtile-smollm2", description="generator of the chapter engine `podtile`: shipped, a directory, a hub's name"
     )
