@@ -23,6 +23,7 @@ _COLUMNS = {
     "boundary_similarity": "boundaries",
     "chapters_per_human": "chapters",
     "title_rouge_l": "ROUGE-L",
+    "title_rouge_l_f1": "both ways",
     "title_similarity": "similarity",
     "seconds_an_hour": "s/hour",
 }

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cli.relevance.title_pairs import pair_generated_titles, pair_titles
 from models.chapters.engine import AnnotatedEpisode, Episode, ProposedChapter
 from models.chapters.maker import accept_proposals
 from models.chapters.texttiling import TextBlock, count_words, cut_episode_blocks
@@ -56,6 +57,7 @@ class MethodResults:
 
     divisions: list[SegmentationScores] = field(default_factory=list)
     titles: list[tuple[str, str]] = field(default_factory=list)
+    generated_titles: list[tuple[str, str]] = field(default_factory=list)
     repairs: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     hours: float = 0.0
@@ -74,7 +76,13 @@ class MethodResults:
             )
         if self.titles:
             figures["titles"] = len(self.titles)
-            figures["title_rouge_l"] = round(fmean(score_rouge_l(*pair) for pair in self.titles), 4)
+            found = fmean(score_rouge_l(*pair) for pair in self.titles)
+            figures["title_rouge_l"] = round(found, 4)
+            if self.generated_titles:
+                # Each title of too many chapters needs a counterpart, so superfluous chapters cost here.
+                right = fmean(score_rouge_l(*pair) for pair in self.generated_titles)
+                figures["title_rouge_l_generated"] = round(right, 4)
+                figures["title_rouge_l_f1"] = round(2 * found * right / (found + right) if found + right else 0.0, 4)
             if similarity is not None:
                 figures["title_similarity"] = round(fmean(similarity.cosine(*pair) for pair in self.titles), 4)
         if self.hours:
@@ -114,7 +122,9 @@ def _measure_episode(results: MethodResults, annotated: AnnotatedEpisode, method
         results.too_short += 1
     else:
         results.divisions.append(scores)
-    results.titles += pair_titles(reference_spans(annotated), chapters)
+    human_spans = reference_spans(annotated)
+    results.titles += pair_titles(human_spans, chapters)
+    results.generated_titles += pair_generated_titles(human_spans, chapters)
 
 
 def make_division_method(division: DivideEpisode) -> ChapteringMethod:
@@ -206,16 +216,6 @@ class TitleSimilarity:
         if title not in self._vectors:
             self._vectors[title] = merge_max(self._encoder.encode(self._encoder.windows(title)))
         return self._vectors[title]
-
-
-def pair_titles(human: Sequence[tuple[int, int, str]], generated: Sequence[Chapter]) -> list[tuple[str, str]]:
-    """Pair each human title with the title of the generated chapter that shares most characters with its chapter."""
-    pairs = []
-    for start, end, title in human:
-        if title and generated:
-            shared = [min(end, chapter.end) - max(start, chapter.start) for chapter in generated]
-            pairs.append((title, generated[int(np.argmax(shared))].title))
-    return pairs
 
 
 def _dot_product(first: SparseVector, second: SparseVector) -> float:

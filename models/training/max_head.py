@@ -131,9 +131,11 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: b
     for batch in batch_by_length([sizes[document] for document in filled], BLOCK_POSITIONS):
         documents = torch.tensor([filled[row] for row in batch], device=states.device)
         tokens = _token_positions(documents, offsets, lengths)
-        columns = states[tokens.flatten()].T
+        columns = states[tokens.flatten()].float().T
         for start in range(0, size, step):
-            part = weight[start : start + step].to(states.dtype)
+            # The weights are rounded to the type of the states as in the kernel, the products are not: bfloat16 has
+            # steps of 0.125 between 16 and 32, where the logits of decoders are.
+            part = weight[start : start + step].to(states.dtype).float()
             logits = (part @ columns).view(-1, *tokens.shape)
             if places:
                 best, position = logits.max(dim=2)

@@ -83,6 +83,15 @@ def test_bfloat16_is_close(activation: str) -> None:
         assert torch.nn.functional.cosine_similarity(one.float().flatten(), other.flatten(), dim=0) > 0.99
 
 
+def test_logits_are_not_rounded_to_bfloat16_before_the_bias() -> None:
+    states, mask, weight, _ = case([40, 3, 25], width=64)
+    states, weight = (5 * states).bfloat16(), weight.bfloat16()
+    bias = torch.full((len(weight),), -12.0)
+    wanted = plain(states.float(), mask, weight.float(), bias, "log1p_relu")
+    torch.testing.assert_close(max_head(states, mask, weight, bias), wanted, atol=1e-4, rtol=1e-4)
+    assert float(wanted.max()) > 1
+
+
 def test_autocast_computes_in_its_own_type_and_returns_float32() -> None:
     states, mask, weight, bias = case([12, 7], width=64)
     states.requires_grad_()

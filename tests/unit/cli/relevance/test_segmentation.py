@@ -7,16 +7,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cli.relevance.segmentation import (
+    MethodResults,
     TitleSimilarity,
     divide_by_nltk,
     divide_by_texttiling,
     divide_equally,
     divide_not_at_all,
     divide_randomly,
-    pair_titles,
     score_rouge_l,
     score_segmentation,
 )
+from cli.relevance.title_pairs import pair_generated_titles, pair_titles
 from models.chapters.engine import Episode
 from models.registry import load_encoder
 from services.talk.model import Chapter
@@ -119,3 +120,18 @@ def test_texttiling_of_nltk_finds_the_valley_among_others() -> None:
 @pytest.mark.parametrize("episode", [talk(["Hello."]), talk(["a", "b"]), talk(["的" * 3000]), talk(["the of"] * 300)])
 def test_boundaries_of_short_or_empty_talks_are_inside_the_talk(way, episode: Episode) -> None:  # type: ignore[no-untyped-def]
     assert all(0 < found < len(episode.segments) for found in way(episode))
+
+
+def test_titles_of_superfluous_chapters_cost() -> None:
+    human = [(0, 60, "x"), (60, 100, "y")]
+    exact = [Chapter("x", 0, 60), Chapter("y", 60, 100)]
+    assert pair_generated_titles(human, exact) == [("x", "x"), ("y", "y")]
+    many = [Chapter("x", 0, 20), Chapter("x", 20, 60), Chapter("y", 60, 80), Chapter("y", 80, 100)]
+    assert pair_generated_titles(human, many) == [("", "x"), ("x", "x"), ("y", "y"), ("", "y")]
+    results = MethodResults(titles=pair_titles(human, many), generated_titles=pair_generated_titles(human, many))
+    figures = results.figures(None)
+    assert figures["title_rouge_l"] == 1
+    assert figures["title_rouge_l_generated"] == 0.5
+    assert figures["title_rouge_l_f1"] == pytest.approx(2 / 3, abs=1e-4)
+    assert pair_generated_titles([], many) == []
+    assert pair_generated_titles([(0, 100, "")], many) == []
