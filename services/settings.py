@@ -191,8 +191,6 @@ class ConnectionSettings(EnvironmentSettings):
         if self.opensearch_aws_region:
             has_user = bool(self.opensearch_user) or any(map(has_credentials, split_addresses(self.opensearch_url)))
             _require(not has_user, "OPENSEARCH_AWS_REGION has requests signed: remove user and password")
-        alone = self.listwise_layer is None or self.listwise_method == "attention"
-        _require(alone, "LISTWISE_LAYER needs LISTWISE_METHOD=attention")
         return self
 
     def _check_user(self, name: str) -> None:
@@ -391,3 +389,5 @@ class Settings(ConnectionSettings):
             raise ValueError(
                 "SPARSEWELL_JOB_DAYS must not be shorter than SPARSEWELL_IDEMPOTENCY_HOURS: keys are stored with jobs"
             )
+        if self.listwise_layer is not None and self.listwise_method != "attention":
+            raise ValueError("SPARSEWELL_LISTWISE_LAYER needs SPARSEWELL_LISTWISE_METHOD=attention")

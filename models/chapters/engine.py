@@ -57,6 +57,11 @@ class ChapterEngine(Protocol):
         """Return an id that changes whenever the same episode would get other chapters."""
         ...
 
+    @property
+    def trained_titles(self) -> bool:
+        """Say whether the engine was trained on people's titles, so that words which nobody said may stay in one."""
+        ...
+
     def propose(self, episode: Episode, seconds: float | None = None) -> Sequence[ProposedChapter]:
         """Propose chapters, in any order; none for an episode without words.
 

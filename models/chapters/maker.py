@@ -1,9 +1,9 @@
 """Chapters of a talk, made from an engine's proposals.
 
 `EngineChapterMaker` runs an engine and repairs its proposals: chapters begin with segments, are in order, cover the
-talk, and have distinct titles of words that occur in the chapter or in the talk's title and description
-(`docs/decisions/0197`). Repairs are counted. `open_chapter_engine` opens an engine by name: `tiling`
-(`docs/decisions/0194`) or `podtile`.
+talk, and have distinct titles. Titles of engines that were not trained on people's titles use words that occur in the
+chapter or in the talk's title and description (`docs/decisions/0197`, `docs/decisions/0271`). Repairs are counted.
+`open_chapter_engine` opens an engine by name: `tiling` (`docs/decisions/0194`) or `podtile`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIN_CHAPTER_WORDS = 12
 # Fewer words before the first chapter belong to it: a greeting, a line of music.
 _GREETING_WORDS = 50
 # This number changes when the same proposals give other chapters.
-_ACCEPTANCE_VERSION = 2
+_ACCEPTANCE_VERSION = 3
 REPAIR_SENTENCES = {
     "chapters_out_of_text": "Proposed chapters that begin outside the text were removed.",
     "chapters_unordered": "Proposed chapters were not in order and were sorted.",
@@ -59,7 +59,8 @@ class EngineChapterMaker:
     def chapters(self, episode: Episode, seconds: float | None = None) -> tuple[Sequence[Chapter], Sequence[Repair]]:
         """Return the chapters of an episode and the repairs. Raises the engine's errors (Overloaded,
         `chapters_late`)."""
-        return accept_proposals(episode, self.engine.propose(episode, seconds), self._titler)
+        proposals = self.engine.propose(episode, seconds)
+        return accept_proposals(episode, proposals, self._titler, new_words=self.engine.trained_titles)
 
 
 def open_chapter_engine(name: str, encoder: Encoder, model: str = "", *, threads: int | None = None) -> ChapterEngine:
@@ -79,12 +80,13 @@ def open_chapter_engine(name: str, encoder: Encoder, model: str = "", *, threads
 
 
 def accept_proposals(
-    episode: Episode, proposals: Sequence[ProposedChapter], titler: Titler
+    episode: Episode, proposals: Sequence[ProposedChapter], titler: Titler, *, new_words: bool = False
 ) -> tuple[list[Chapter], list[Repair]]:
     """Turn proposals into ordered chapters that begin with segments, cover the text and have distinct titles.
 
     A talk without words has no chapters. `titler` gives missing titles; this counts as a repair unless the engine
-    proposes no titles at all.
+    proposes no titles at all. `new_words`: titles may consist of words that neither the chapter nor the talk's title
+    and description has.
     """
     counts: Counter[str] = Counter()
     if not episode.text.strip() or not proposals:
@@ -94,7 +96,7 @@ def accept_proposals(
     kept = _merge_short_chapters(episode, kept, counts)
     starts = [chapter.start for chapter in kept]
     bounds = list(zip(starts, [*starts[1:], len(episode.text)], strict=True))
-    titles = _choose_titles(episode, kept, bounds, titler, counts)
+    titles = _choose_titles(episode, kept, bounds, titler, counts, new_words=new_words)
     if not any(proposal.title for proposal in proposals):
         counts.pop("titles_empty", None)
     chapters = _add_times(episode, bounds, titles)
@@ -169,6 +171,8 @@ def _choose_titles(
     bounds: Sequence[tuple[int, int]],
     titler: Titler,
     counts: Counter[str],
+    *,
+    new_words: bool,
 ) -> list[str]:
     titles: list[str] = []
     used: set[str] = set()
@@ -180,7 +184,7 @@ def _choose_titles(
         elif title.casefold() in used:
             counts["titles_repeated"] += 1
             title = ""
-        elif not TitleVocabulary(episode, start, end).holds(title):
+        elif not new_words and not TitleVocabulary(episode, start, end).holds(title):
             counts["titles_invented"] += 1
             title = ""
         else:

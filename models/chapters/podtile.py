@@ -108,14 +108,20 @@ class PodtileEngine:
     """The engine `podtile`.
 
     `boundaries`: an engine that chooses the boundaries; the generator then only writes titles. `ahead`: share of a
-    chunk's pieces that the next chunk reads again.
+    chunk's pieces that the next chunk reads again. `trained`: the generator was trained on people's titles.
     """
 
     name = "podtile"
 
     def __init__(
-        self, generator: TextGenerator, *, boundaries: BoundaryEngine | None = None, ahead: float = 0.125
+        self,
+        generator: TextGenerator,
+        *,
+        boundaries: BoundaryEngine | None = None,
+        ahead: float = 0.125,
+        trained: bool = False,
     ) -> None:
+        self.trained_titles = trained
         self._generator, self._boundaries, self._ahead = generator, boundaries, ahead
 
     @property
@@ -221,12 +227,12 @@ def open_podtile(source: str, *, tiling: BoundaryEngine | None = None, threads: 
     if manifest is None:
         return PodtileEngine(generator)
     if manifest.boundaries == "own":
-        return PodtileEngine(generator, ahead=manifest.ahead)
+        return PodtileEngine(generator, ahead=manifest.ahead, trained=True)
     if tiling is None:
         raise ConfigurationError(
             "no_boundaries", f"{source} only titles the chapters of the engine tiling, and this engine is missing."
         )
-    return PodtileEngine(generator, boundaries=tiling, ahead=manifest.ahead)
+    return PodtileEngine(generator, boundaries=tiling, ahead=manifest.ahead, trained=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ class TextTilingEngine:
     """
 
     name = "tiling"
+    trained_titles = False
 
     def __init__(
         self,

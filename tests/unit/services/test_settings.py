@@ -35,7 +35,7 @@ SECRET = "s3c/r:e@t"
         ({"OPENSEARCH_AWS_REGION": "a b"}, "OPENSEARCH_AWS_REGION"),
         ({"REDIS_URL": "redis://:p@h", "REDIS_PASSWORD": SECRET}, "REDIS_URL names a user already"),
         ({"REDIS_USER": "u"}, "REDIS_USER has no REDIS_PASSWORD"),
-        ({"LISTWISE_LAYER": "3"}, "LISTWISE_LAYER needs LISTWISE_METHOD=attention"),
+        ({"LISTWISE_LAYER": "3"}, "LISTWISE_LAYER needs SPARSEWELL_LISTWISE_METHOD=attention"),
         ({"REDIS_CA": "/c"}, "need addresses that begin with rediss://"),
     ],
 )

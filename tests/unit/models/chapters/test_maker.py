@@ -105,6 +105,13 @@ def test_an_invalid_title_is_replaced_by_words_of_the_chapter(title: str, code: 
     assert {word.strip(",").lower() for word in chapters[1].title.split()} <= said
 
 
+def test_a_trained_generator_may_use_new_words() -> None:
+    proposals = [ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Quantum computers")]
+    chapters, repairs = accept_proposals(EPISODE, proposals, phrase_titles, new_words=True)
+    assert [chapter.title for chapter in chapters] == ["Soil", "Quantum computers"]
+    assert repairs == []
+
+
 def test_a_title_may_use_inflected_words_and_the_description() -> None:
     episode = Episode("Farming", "With guests from Portugal", EPISODE.text, EPISODE.segments)
     chapters, repairs = accept_proposals(
