@@ -32,12 +32,12 @@ from cli.relevance.segmentation import (
     ChapteringMethod,
     MethodResults,
     SegmentationScores,
-    TitleSimilarity,
     compare_methods,
     make_division_method,
     make_title_method,
     score_segmentation,
 )
+from cli.relevance.title_comparison import TitleSimilarity
 from models.chapters.engine import AnnotatedEpisode, ProposedChapter, read_episodes
 from models.chapters.maker import accept_proposals
 from models.chapters.texttiling import BoundaryCues, TextTilingEngine

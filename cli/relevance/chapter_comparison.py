@@ -58,7 +58,8 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
 
     from cli.api_client import require_writable
     from cli.relevance.provenance import CHAPTER_PACKAGES, collect_provenance, write_result
-    from cli.relevance.segmentation import TitleSimilarity, compare_methods, score_rouge_l, score_segmentation
+    from cli.relevance.segmentation import compare_methods, score_rouge_l, score_segmentation
+    from cli.relevance.title_comparison import TitleSimilarity
     from models.registry import load_encoder
     from services.settings import Settings
 

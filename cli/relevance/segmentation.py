@@ -21,13 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cli.relevance.title_pairs import pair_generated_titles, pair_titles
+from cli.relevance.title_comparison import TitleSimilarity, pair_generated_titles, pair_titles
 from models.chapters.engine import AnnotatedEpisode, Episode, ProposedChapter
 from models.chapters.maker import accept_proposals
 from models.chapters.texttiling import TextBlock, count_words, cut_episode_blocks
 from models.chapters.titles import load_common_words, phrase_titles, tokenise_words
-from models.encoder import Encoder
-from services.encoders.vectors import SparseVector, merge_max
 from services.errors import ConfigurationError, Overloaded
 from services.talk.model import Chapter, Repair
 
@@ -197,30 +195,6 @@ def score_rouge_l(human: str, generated: str) -> float:
     Raises ConfigurationError (`missing_extra`).
     """
     return float(_rouge_scorer().score(human, generated)["rougeL"].fmeasure)
-
-
-class TitleSimilarity:
-    """Similarity of titles by the vectors of an encoder. Each title is encoded once."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._vectors: dict[str, SparseVector] = {}
-
-    def cosine(self, human: str, generated: str) -> float:
-        """Return the cosine of the vectors of two titles; 0 if a vector is empty."""
-        first, second = self._vector(human), self._vector(generated)
-        norm = math.sqrt(_dot_product(first, first) * _dot_product(second, second))
-        return _dot_product(first, second) / norm if norm else 0.0
-
-    def _vector(self, title: str) -> SparseVector:
-        if title not in self._vectors:
-            self._vectors[title] = merge_max(self._encoder.encode(self._encoder.windows(title)))
-        return self._vectors[title]
-
-
-def _dot_product(first: SparseVector, second: SparseVector) -> float:
-    _, i, j = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
-    return float(first.weights[i].astype(np.float64) @ second.weights[j].astype(np.float64))
 
 
 @cache

@@ -1,6 +1,6 @@
 """Memory and time of training a decoder, computed from its configuration and not measured.
 
-    python -m models.decoder.estimate mistral-7b --steps 20000 --batch 64 --passage-pieces 192 --tflops 400
+    python -m models.decoder.estimate mistral-7b --recipe examples/mistral-7b.json --tflops 400
 
 The estimate counts frozen weights in the recipe's precision; adapters, their gradients and AdamW's two moments in
 float32; activations that are alive at the same time; and operations: 2 x parameters x positions for a forward pass, the
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.decoder.recipe import DecoderRecipe
+from models.decoder.recipe import DecoderRecipe, read_decoder_recipe
 
 BYTES_PER_GB = 1e9
 # From config.json of mistralai/Mistral-7B-v0.1.
@@ -136,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="reached, not peak; H100 in bf16: about 400",
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--recipe", type=Path, help="JSON of a recipe; the options below override it")
     options = ("steps", "batch", "mini_batch", "passage_pieces", "rank", "checkpoint_layers")
     for name in options:
         default = DecoderRecipe.model_fields[name].default
@@ -145,9 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     published = arguments.decoder == "mistral-7b"
     try:
         config = MISTRAL_7B_CONFIG if published else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
-        estimate = estimate_training(
-            config, DecoderRecipe.model_validate(chosen, strict=False), tflops=arguments.tflops
-        )
+        estimate = estimate_training(config, read_decoder_recipe(arguments.recipe, chosen), tflops=arguments.tflops)
     except KeyError as error:
         raise SystemExit(f"{arguments.decoder}: config.json does not describe a decoder, it lacks {error}") from None
     except (OSError, ValueError) as error:

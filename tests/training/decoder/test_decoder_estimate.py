@@ -72,6 +72,13 @@ def test_time_and_memory_depend_on_the_recipe() -> None:
     assert of(passage_pieces=384)[1] > 2 * whole[1]
 
 
+def test_the_recipe_of_mistral_7b_fits_one_gpu_of_24_gb(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["mistral-7b", "--recipe", str(Path(__file__).parents[3] / "examples" / "mistral-7b.json"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert 14.4e9 < found["memory"] < 22e9
+    assert found["hours"] == pytest.approx(19.5, abs=0.1)
+
+
 def test_the_command_states_that_its_figures_are_computed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["mistral-7b", "--batch", "64", "--checkpoint-layers", "true"])
     assert "computed, not measured" in capsys.readouterr().out

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from cli.relevance.segmentation import (
     MethodResults,
-    TitleSimilarity,
     divide_by_nltk,
     divide_by_texttiling,
     divide_equally,
@@ -17,7 +16,7 @@ from cli.relevance.segmentation import (
     score_rouge_l,
     score_segmentation,
 )
-from cli.relevance.title_pairs import pair_generated_titles, pair_titles
+from cli.relevance.title_comparison import TitleSimilarity, pair_generated_titles, pair_titles
 from models.chapters.engine import Episode
 from models.registry import load_encoder
 from services.talk.model import Chapter

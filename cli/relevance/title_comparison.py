@@ -1,4 +1,4 @@
-"""Pairs of human and generated chapter titles, which a title measure compares.
+"""Human and generated chapter titles: pairs that a measure compares, and their similarity as vectors.
 
 Both directions count: `pair_titles` finds human titles without a counterpart, `pair_generated_titles` finds generated
 titles without one.
@@ -6,15 +6,22 @@ titles without one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from models.encoder import Encoder
+from services.encoders.vectors import SparseVector, merge_max
 from services.talk.model import Chapter
 
 
 def pair_titles(human: Sequence[tuple[int, int, str]], generated: Sequence[Chapter]) -> list[tuple[str, str]]:
-    """Pair each human title with the title of the generated chapter that shares most characters with its chapter."""
+    """Pair each human title with the title of the generated chapter that shares most characters with its chapter.
+
+    `human`: start, end (exclusive) and title of each chapter, in characters. Untitled ones are left out. A generated
+    title may occur in several pairs.
+    """
     pairs = []
     for start, end, title in human:
         if title and generated:
@@ -49,3 +56,27 @@ def pair_generated_titles(human: Sequence[tuple[int, int, str]], generated: Sequ
             used.add(number)
         pairs.append((title if first else "", chapter.title))
     return pairs
+
+
+class TitleSimilarity:
+    """Similarity of titles by the vectors of an encoder. Each title is encoded once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._vectors: dict[str, SparseVector] = {}
+
+    def cosine(self, human: str, generated: str) -> float:
+        """Return the cosine of the vectors of two titles; 0 if a vector is empty."""
+        first, second = self._vector(human), self._vector(generated)
+        norm = math.sqrt(_dot_product(first, first) * _dot_product(second, second))
+        return _dot_product(first, second) / norm if norm else 0.0
+
+    def _vector(self, title: str) -> SparseVector:
+        if title not in self._vectors:
+            self._vectors[title] = merge_max(self._encoder.encode(self._encoder.windows(title)))
+        return self._vectors[title]
+
+
+def _dot_product(first: SparseVector, second: SparseVector) -> float:
+    _, i, j = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
+    return float(first.weights[i].astype(np.float64) @ second.weights[j].astype(np.float64))
