@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 # The process notices a swapped alias after this time. Until then the old generation answers, with its own query table.
 GENERATION_CACHE_SECONDS = 2.0
+# Writes that wait until searches see their documents (`?wait=`). Further ones are answered at once.
+MAX_WAITS = 64
 # Pages of several stored documents that ingestion holds at once. A page of the largest documents takes 128 MB.
 MAX_WHOLE_DOCUMENT_READS = 4
 
@@ -89,6 +91,7 @@ class AppState:
         max_requests = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
         self.in_flight = InFlightRequests(max_requests, settings.max_ingest_bytes)
         self.background_reader = BackgroundReader()
+        self.waits = asyncio.Semaphore(MAX_WAITS)
         self.whole_document_reads = asyncio.Semaphore(MAX_WHOLE_DOCUMENT_READS)
         self.curations = CurationCache(self.search, self.names, settings.search_timeout)
         self.query_log = QueryLog(self.search, self.names, settings)

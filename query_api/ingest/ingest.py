@@ -261,15 +261,17 @@ class Ingestion:
         if streaming and not self._intake.accepted:
             with suppress(Conflict):
                 await self._app.search.send(self.job.begin_call(self._app.names))
-        for attempt in range(1, MAX_WRITES + 1):
+        attempt = 0
+        # After MAX_WRITES, each round ends with a verdict for each document. Only a lower version of a refused document
+        # waits for one more round.
+        while self._intake.waiting:
+            attempt += 1
             try:
                 await self._write_waiting(again=attempt < MAX_WRITES)
             except NotFound:
                 # The generation was retired by a swap, so its vectors are not those of the searched one.
-                if attempt == MAX_WRITES or not await self._follow_swap():
+                if attempt >= MAX_WRITES or not await self._follow_swap():
                     raise
-            if not self._intake.waiting:
-                return
 
     async def _write_waiting(self, *, again: bool) -> None:
         """Write the waiting documents once: first those without a stored version, then pages of the others."""

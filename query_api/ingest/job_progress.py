@@ -58,8 +58,10 @@ async def wait_for_documents(
         return response
     waited: dict[str, Any] = {"for": wait, "reached": False, "states": None}
     try:
-        async with asyncio.timeout(seconds):
-            await _wait(app, response.body, waited)
+        # A process has a limit of waits, because each one asks OpenSearch every second or more often.
+        if not app.waits.locked():
+            async with app.waits, asyncio.timeout(seconds):
+                await _wait(app, response.body, waited)
     except (TimeoutError, SparsewellError):
         pass  # The documents are stored. The answer says that the wait was in vain.
     return replace(response, body=response.body | {"waited": waited})

@@ -36,7 +36,7 @@ from query_api.schemas.resources import (
     document_responses,
     json_response,
 )
-from services.documents.document import MAX_CLIENT_VERSION, client_version, is_talk, validate_document_id
+from services.documents.document import MAX_PRODUCER_VERSION, client_version, is_talk, validate_document_id
 from services.documents.intake import stale_version
 from services.documents.read_document import ADDED_SCHEMA_MEMBERS
 from services.errors import BackendUnavailable, NotFound
@@ -65,7 +65,7 @@ _DOCUMENT_SCHEMA: dict[str, Any] = {
         "version": {
             "type": "integer",
             "minimum": 0,
-            "maximum": MAX_CLIENT_VERSION,
+            "maximum": MAX_PRODUCER_VERSION,
             "description": "the highest wins, in any order of arrival; none: the server's clock in microseconds",
         },
     }
@@ -208,7 +208,7 @@ async def delete_document(
     index: str,
     document_id: str,
     app: WithApp,
-    version: int | None = Query(None, ge=0, le=MAX_CLIENT_VERSION, description="as a document's version"),
+    version: int | None = Query(None, ge=0, le=MAX_PRODUCER_VERSION, description="as a document's version"),
     wait: Annotated[
         Literal["searchable"] | None, Query(description="answer when searches no longer find the document")
     ] = None,

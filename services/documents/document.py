@@ -31,6 +31,8 @@ DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
 VERSION_STRIDE = 1024
 # 2**53 - 1 is the largest integer that every JSON reader keeps exact; times the stride it still fits Lucene's long.
 MAX_CLIENT_VERSION = 2**53 - 1
+# A write or a delete without a version goes above the stored one, so producers leave a million versions free.
+MAX_PRODUCER_VERSION = MAX_CLIENT_VERSION - 2**20
 MAX_ID_BYTES = 512  # OpenSearch's own limit on _id
 MAX_KEYWORD_BYTES = 8191  # far below Lucene's 32,766 bytes a term, above which the whole document is refused
 MAX_VALUES = 1000
@@ -168,8 +170,8 @@ def _validate_text(text: Any) -> str:
 def _validate_version(value: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_CLIENT_VERSION:
-        raise InvalidInput("bad_version", f"`version` must be a whole number from 0 to {MAX_CLIENT_VERSION}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_PRODUCER_VERSION:
+        raise InvalidInput("bad_version", f"`version` must be a whole number from 0 to {MAX_PRODUCER_VERSION}.")
     return value
 
 

@@ -26,11 +26,12 @@ _REJECTIONS = {
 
 @dataclass(slots=True)
 class Received:
-    """A document without a verdict, and its last write."""
+    """A document without a verdict, and its last write. `replaced`: a lower version of the same request."""
 
     position: int
     document: Document
     complete: bool = False
+    replaced: "Received | None" = None
 
 
 @dataclass
@@ -64,20 +65,22 @@ class Intake:
 
         `parse` returns the document, or raises InvalidInput with the reason of the rejection.
         """
-        document_id = None
+        document_id = replaced = None
         try:
             document = parse()
             document_id = document.id
             if document_id in self._seen:
-                self._replace_earlier(document)
+                replaced = self._replace_earlier(document)
         except InvalidInput as error:
             self._reject(position, document_id or error.extra.get("id"), error.code, error.detail)
             return
         self._seen[document_id] = document.version
-        self._ready[document_id] = Received(position, document)
+        self._ready[document_id] = Received(position, document, replaced=replaced)
 
-    def _replace_earlier(self, document: Document) -> None:
-        """Reject the earlier document with the same id, unless it is journalled already.
+    def _replace_earlier(self, document: Document) -> Received | None:
+        """Take back the earlier document with the same id, unless it is journalled already.
+
+        It is rejected once the higher version is stored, and written if OpenSearch refuses the higher version.
 
         Raises InvalidInput (`duplicate_id`, `stale_version`) if the earlier one is kept.
         """
@@ -88,10 +91,7 @@ class Intake:
             )
         if document.version < earlier:
             raise InvalidInput("stale_version", f"This request has version {earlier} of the document; it was kept.")
-        replaced = self._ready.pop(document.id, None)
-        if replaced is not None:
-            reason = f"This request has version {document.version} of the document; it was kept."
-            self._reject(replaced.position, document.id, "stale_version", reason)
+        return self._ready.pop(document.id, None)
 
     @property
     def waiting(self) -> int:
@@ -135,6 +135,11 @@ class Intake:
             if again and verdict.outcome is WriteOutcome.SUPERSEDED and self._is_from_clock(document):
                 continue
             del self._ready[document_id]
+            if verdict.outcome is WriteOutcome.REFUSED and received.replaced is not None:
+                self._ready[document_id] = received.replaced
+                self._seen[document_id] = received.replaced.document.version
+            else:
+                self._reject_replaced(received)
             if verdict.outcome is WriteOutcome.STORED:
                 if document.id not in self._accepted:
                     self._accepted.add(document.id)
@@ -146,7 +151,15 @@ class Intake:
             self.not_stored += verdict.outcome is WriteOutcome.NOT_STORED
             code, reason = _REJECTIONS[verdict.outcome]
             self._reject(received.position, document.id, code, reason.format(reason=verdict.reason))
+        self.rejections.sort(key=lambda rejection: rejection.position)
         return pending_by_generation
+
+    def _reject_replaced(self, received: Received) -> None:
+        lower = received.replaced
+        while lower is not None:
+            reason = f"This request has version {received.document.version} of the document; it was kept."
+            self._reject(lower.position, lower.document.id, "stale_version", reason)
+            lower = lower.replaced
 
     def _reject(self, position: int, document_id: str | None, code: str, reason: str) -> None:
         self.rejected += 1

@@ -37,7 +37,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Any:
         return {"pending": 1, "encoded": 0, "dead": 0, "deleted": 0}
 
     monkeypatch.setattr(job_progress, "count_states", count)
-    return SimpleNamespace(readiness=readiness, generation=generation)
+    return SimpleNamespace(readiness=readiness, generation=generation, waits=asyncio.Semaphore(1))
 
 
 async def test_a_wait_ends_with_the_process(app: Any) -> None:

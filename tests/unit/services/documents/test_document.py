@@ -60,7 +60,7 @@ def test_a_document_with_all_members_is_accepted_unchanged() -> None:
         ({"id": "a", "text": "x", "title": 5}, "bad_title"),
         ({"id": "a", "text": "x", "foo": 1}, "unknown_field"),
         ({"id": "a", "text": "x", "version": -1}, "bad_version"),
-        ({"id": "a", "text": "x", "version": 2**53}, "bad_version"),
+        ({"id": "a", "text": "x", "version": document.MAX_PRODUCER_VERSION + 1}, "bad_version"),
         ({"id": "a", "text": "x", "version": True}, "bad_version"),
         ({"id": "a", "text": "x", "version": 1.0}, "bad_version"),
         ({"id": "a", "text": "x", "metadata": []}, "bad_metadata"),
@@ -177,3 +177,9 @@ def test_the_clock_follows_a_stored_version_by_a_minute_at_most(monkeypatch: pyt
     assert other.next(above=now + 10 * minute) == now + 10 * minute + 1, "the document's own version always rises"
     assert other.next() == now + minute + 1, "and takes the clock along by a minute"
     assert other.next(above=document.MAX_CLIENT_VERSION) == document.MAX_CLIENT_VERSION
+
+
+def test_the_largest_version_of_a_producer_can_be_changed_and_deleted() -> None:
+    largest = document.parse_document({"id": "a", "text": "x", "version": document.MAX_PRODUCER_VERSION}, SPEC).version
+    assert largest is not None
+    assert document.VersionClock().next(above=largest) == largest + 1

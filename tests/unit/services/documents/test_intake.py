@@ -52,6 +52,25 @@ def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
     assert intake.accepted == ["a", "b", "c"]
 
 
+def test_a_lower_version_is_written_when_the_higher_one_is_refused() -> None:
+    intake = Intake(GENERATION, "job", VersionClock(), 120)
+    for position, version in enumerate((1, 3, 2, 4), 1):
+        intake.receive(position, lambda version=version: Document("a", "x", version=version))  # type: ignore[misc]
+    written = []
+    for verdict in (
+        Verdict(WriteOutcome.REFUSED, "mapper_parsing_exception"),
+        Verdict(WriteOutcome.STORED, physical="g1"),
+    ):
+        (write,) = intake.writes(intake.waiting_ids, {}, intake.clock.next())
+        written.append(client_version(write.version))
+        intake.apply_verdicts([verdict])
+    assert (written, intake.waiting, intake.accepted) == ([4, 3], 0, ["a"])
+    assert [(r.position, r.code) for r in intake.rejections] == [
+        (1, "stale_version"), (3, "stale_version"), (4, "refused_by_opensearch"),
+    ]  # fmt: skip
+    assert intake.rejected == 3
+
+
 def test_the_raw_write_contains_the_client_s_members() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", "T", {"tag": "y"}, 3))
