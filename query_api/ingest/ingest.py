@@ -7,8 +7,8 @@ has it on disk. While Redis is away, the sweeper enqueues pending documents.
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from query_api.ingest.idempotency import (
     store_job_outcome,
 )
 from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, decode_beside_loop, parse_item, take_turns
+from query_api.ingest.journal_writer import JournalWriter
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
 from services.documents.document import Document, parse_document
 from services.documents.intake import Intake, count_ingested, nothing_stored, rejection_error
@@ -45,12 +46,7 @@ from services.errors import (
     TooSlow,
 )
 from services.index_spec import Generation
-from services.opensearch.bulk import Verdict, Write, write_bulk_async
-from services.opensearch.client import Call
 from services.opensearch.jobs import JobRecord
-from services.opensearch.journal import LostAnswerCheck, read_stored_documents
-from services.opensearch.stored_document import PAGE_BYTES, StoredDocument, WholeDocumentPages
-from services.opensearch.vector_reuse import has_vectors_to_reuse, stored_states_call, stored_versions_call
 from services.queue.lanes import is_interactive
 from services.queue.messages import encode_messages
 from services.telemetry.logs import add_log_context
@@ -63,8 +59,6 @@ log = logging.getLogger(__name__)
 FLUSH_DOCUMENTS = 500
 # A write is repeated when another write of the same document was faster, or when a swap retired the generation.
 MAX_WRITES = 5
-# A request of a few documents reads their stored versions at once.
-_FIRST_PAGE_DOCUMENTS = 4
 # A document of a bulk request is in memory as values, as a write and in the body of the bulk request.
 _WRITE_COPIES = 3
 
@@ -160,7 +154,7 @@ class Ingestion:
         add_log_context(job=self.job.id)
         version, first = (claim.record.version, claim.first) if claim else (None, False)
         self._intake = Intake(generation, self.job.id, app.clock, app.settings.lease_seconds, version, first)
-        self._pages = WholeDocumentPages(_FIRST_PAGE_DOCUMENTS)
+        self._journal = JournalWriter(app, self._intake, self._enqueue_stored)
         self._queued = True
         self._bytes = 0
         self._total_bytes = 0
@@ -267,48 +261,11 @@ class Ingestion:
         while self._intake.waiting:
             attempt += 1
             try:
-                await self._write_waiting(again=attempt < MAX_WRITES)
+                await self._journal.write_waiting(self._generation, again=attempt < MAX_WRITES)
             except NotFound:
                 # The generation was retired by a swap, so its vectors are not those of the searched one.
                 if attempt >= MAX_WRITES or not await self._follow_swap():
                     raise
-
-    async def _write_waiting(self, *, again: bool) -> None:
-        """Write the waiting documents once: first those without a stored version, then pages of the others."""
-        moment = self._app.clock.next()
-        ids: Sequence[str] = self._intake.waiting_ids
-        if len(ids) > self._pages.size:
-            states = await self._stored_versions(stored_states_call(self._generation, ids))
-            without = [name for name in ids if not has_vectors_to_reuse(states.get(name))]
-            ids = [name for name in ids if has_vectors_to_reuse(states.get(name))]
-            if without:
-                await self._write_page(without, states, moment, again=again)
-        while ids:
-            # The stored documents may take 128 MB, whatever the size of the request. A single one does not wait.
-            async with self._app.whole_document_reads if len(ids) > 1 else nullcontext():
-                stored: dict[str, StoredDocument] = {}
-                read, waiting, size = 0, ids, 0
-                # A bulk request for every 32 documents took a third of the speed of updates.
-                while ids and size < PAGE_BYTES:
-                    page, ids = self._pages.take(ids)
-                    found = await self._stored_versions(stored_versions_call(self._generation, page))
-                    size += self._pages.record(found.values())
-                    stored |= found
-                    read += len(page)
-                await self._write_page(waiting[:read], stored, moment, again=again)
-
-    async def _write_page(
-        self, ids: Sequence[str], stored: Mapping[str, StoredDocument], moment: int, *, again: bool
-    ) -> None:
-        writes = self._intake.writes(ids, stored, moment)
-        verdicts = await write_raw_documents(self._app, self._generation, writes)
-        for physical, pending in self._intake.apply_verdicts(verdicts, again=again).items():
-            self._app.backlog.journalled(physical, len(pending))
-            await self._enqueue(physical, pending)
-
-    async def _stored_versions(self, call: Call) -> dict[str, StoredDocument]:
-        """Return the stored versions of documents by id. A retired generation has none."""
-        return {stored.id: stored for stored in read_stored_documents(await self._app.search.send(call))}
 
     async def _follow_swap(self) -> bool:
         """Take the generation that the index has now. Return whether it is another one."""
@@ -321,6 +278,10 @@ class Ingestion:
         """Tell whether the documents pass those of loads: the request is small, and its index is not being loaded."""
         pending = self._app.backlog.pending_of(self._generation.physical)
         return is_interactive(self._last_position, self._total_bytes, pending)
+
+    async def _enqueue_stored(self, physical: str, ids: list[str]) -> None:
+        self._app.backlog.journalled(physical, len(ids))
+        await self._enqueue(physical, ids)
 
     async def _enqueue(self, physical: str, ids: list[str]) -> None:
         """Enqueue documents that the generation `physical` stored.
@@ -343,18 +304,6 @@ class Ingestion:
             log.warning("%s: the sweeper will enqueue the pending documents", error.code)
             FAILED_ENQUEUES.inc()
             self._queued = False
-
-
-async def write_raw_documents(app: AppState, generation: Generation, writes: list[Write]) -> list[Verdict]:
-    """Write raw documents and tombstones. A write whose answer was lost counts as stored when OpenSearch has it.
-
-    Raises NotFound (`index_not_found`).
-    """
-    settings = app.settings
-    verdicts = await write_bulk_async(app.search, writes, settings.journal_bytes, settings.opensearch_timeout)
-    check = LostAnswerCheck(generation.alias, writes, verdicts)
-    call = check.call()
-    return verdicts if call is None else check.resolve(await app.search.send(call))
 
 
 async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyReceiver) -> dict[str, Any]:

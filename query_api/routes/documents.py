@@ -9,13 +9,7 @@ from fastapi.responses import Response
 from query_api.app_state import AppState, WithApp
 from query_api.ingest.dead_letters import list_dead_letters, retry_dead_letters
 from query_api.ingest.idempotency import KEY_HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
-from query_api.ingest.ingest import (
-    MAX_WRITES,
-    IngestResponse,
-    ingest_document,
-    ingest_documents,
-    write_raw_documents,
-)
+from query_api.ingest.ingest import MAX_WRITES, IngestResponse, ingest_document, ingest_documents
 from query_api.ingest.job_progress import (
     DEFAULT_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
@@ -24,6 +18,7 @@ from query_api.ingest.job_progress import (
     wait_for_documents,
     wait_for_refresh,
 )
+from query_api.ingest.journal_writer import write_raw_documents
 from query_api.routes.json_route import JsonRoute
 from query_api.schemas.resources import (
     TALK_SCHEMA_MEMBERS,

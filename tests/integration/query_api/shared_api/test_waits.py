@@ -1,16 +1,13 @@
 """Writes that wait until searches find their documents, and the deadline of the wait."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from query_api.app_state import MAX_WAITS
 from services.settings import Settings
 
 PATH = "/v1/indexes/docs/documents"
@@ -128,24 +125,3 @@ def test_a_wrong_wait_stores_nothing(api: httpx.Client, docs: None, parameters: 
     assert (answer.status_code, answer.json()["errors"][0]["where"]) == (422, where)
     assert api.get(f"{PATH}/a").status_code == 404
     assert api.delete(f"{PATH}/a", params={"wait": "encoded"}).status_code == 422
-
-
-def test_a_process_has_a_limit_of_waits(api: httpx.Client, docs: None) -> None:
-    """Each wait asks OpenSearch twice a second. A write beyond the limit is stored and answered at once."""
-
-    def write(name: str, seconds: float) -> dict[str, Any]:
-        params: dict[str, Any] = {"wait": "encoded", "wait_seconds": seconds}
-        while (answer := api.put(f"{PATH}/{name}", params=params, json={"text": "a whale"})).status_code == 429:
-            time.sleep(0.1)  # too many writes at this moment
-        assert answer.status_code == 202
-        waited: dict[str, Any] = answer.json()["waited"]
-        return waited
-
-    with ThreadPoolExecutor(MAX_WAITS) as pool:
-        waits = [pool.submit(write, f"d{number}", 15.0) for number in range(MAX_WAITS)]
-        ended = time.monotonic() + 10
-        while (waited := write("probe", 0.3))["states"] is not None:
-            assert time.monotonic() < ended, "the limit is not reached"
-        assert not waited["reached"]
-        assert not any(wait.result()["reached"] for wait in waits)
-    assert write("later", 0.3)["states"] is not None, "there is room again"

@@ -56,3 +56,11 @@ async def test_a_wait_in_vain_is_no_error(app: Any, monkeypatch: pytest.MonkeyPa
     response = await wait_for_documents(app, ANSWER, "searchable", MAX_WAIT_SECONDS)
     assert (response.status, response.body["accepted"]) == (202, ["a"])
     assert response.body["waited"] == {"for": "searchable", "reached": False, "states": None}
+
+
+async def test_a_write_beyond_the_limit_of_waits_is_answered_at_once(app: Any) -> None:
+    """Each wait asks OpenSearch twice a second, so a process has a limit of them."""
+    async with app.waits:
+        response = await wait_for_documents(app, ANSWER, "encoded", MAX_WAIT_SECONDS)
+    assert response.body["waited"] == {"for": "encoded", "reached": False, "states": None}
+    assert app.readiness.left == 2, "nothing was counted"
