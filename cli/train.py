@@ -155,7 +155,7 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     ] = None,
     regulariser: Annotated[
         float | None,
-        typer.Option(min=0, help="weight of the regulariser; larger gives sparser vectors [default: 0.001]"),
+        typer.Option(min=0, help="weight of the regulariser; larger gives sparser vectors [default: 0.00025]"),
     ] = None,
     queries: Annotated[
         int | None, typer.Option(min=64, help="most texts of the corpus that a refit reads [default: 20000]")

@@ -114,9 +114,10 @@ def build_encoder(
 ) -> InferenceFreeEncoder:
     """Build the encoder of a recipe with the weights of the start.
 
-    `idf` [vocabulary] replaces the start's idf.json. `encode_query` (or the task `query`) encodes queries,
-    `encode_document` documents; both give [texts, vocabulary]. Special pieces and `[unusedN]` always weigh 0 on both
-    sides.
+    `idf` [vocabulary] replaces the start's idf.json, unless the recipe's fixed query table is that of the start
+    (`query_weighting = "idf"`): its documents were trained with this table. `encode_query` (or the task `query`)
+    encodes queries, `encode_document` documents; both give [texts, vocabulary]. Special pieces and `[unusedN]` always
+    weigh 0 on both sides.
 
     Raises ConfigurationError: those of `read_starting_point`, `bad_idf` when a table is needed and absent or of another
     size, `bad_recipe` when passages are longer than the model reads.
@@ -124,7 +125,8 @@ def build_encoder(
     point = read_starting_point(start)
     size = max(point.pieces.values()) + 1
     excluded = excluded_piece_ids(point.pieces)
-    table = point.idf if idf is None else np.asarray(idf, dtype=np.float32)
+    keeps_own = idf is None or (recipe.query_weighting == "idf" and point.idf is not None)
+    table = point.idf if keeps_own else np.asarray(idf, dtype=np.float32)
     _check_idf(table, size, recipe)
     documents = _build_document_side(point, recipe, excluded)
     tokenizer = documents[0].tokenizer

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,13 @@ EncodeTexts = Callable[[Sequence[str]], list[dict[int, float]]]
 class CurveEvaluator(BaseEvaluator):
     """Evaluator of a run: evaluates each collection, writes curve.jsonl, keeps the best encoder in `best`.
 
-    The best encoder has the highest mean NDCG@10, without BM25, over `judged`; `reported` are only shown. `save(model,
-    directory)` writes an exportable checkpoint. Curve and best encoder are copied to `copy_to` after each evaluation,
-    because a machine that fails may take its disk along.
+    The best encoder has the highest mean NDCG@10, without BM25, over `judged`; `reported` are only shown. Only sparse
+    encoders may win: with `max_weights` those of at most this many weights a document, else those from the step
+    `ramp_end` on, where the regulariser has its whole weight. An encoder before the ramp's end is dense and would win.
+    Until one may win, `best` holds the best of the others (`"eligible": false`).
+
+    `save(model, directory)` writes an exportable checkpoint. Curve and best encoder are copied to `copy_to` after each
+    evaluation, because a machine that fails may take its disk along.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class CurveEvaluator(BaseEvaluator):
         reported: Sequence[JudgedQueries] = (),
         copy_to: Path | None = None,
         report: Callable[[dict[str, Any]], None] = lambda entry: None,
+        ramp_end: int = 0,
+        max_weights: float | None = None,
     ) -> None:
         super().__init__()
         self.primary_metric = "mean"
@@ -58,7 +64,8 @@ class CurveEvaluator(BaseEvaluator):
         earlier = read_curve(out)
         self._seconds = max((entry["seconds"] for entry in earlier), default=0.0)
         kept = read_best_evaluation(out)
-        self.best = -1.0 if kept is None else float(kept["mean"])
+        self.best = (False, -1.0) if kept is None else (bool(kept.get("eligible", True)), float(kept["mean"]))
+        self._ramp_end, self._max_weights = ramp_end, max_weights
         if copy_to is not None:
             copy_to.mkdir(parents=True, exist_ok=True)
 
@@ -79,12 +86,14 @@ class CurveEvaluator(BaseEvaluator):
             "step": steps,
             "seconds": round(self._seconds + time.monotonic() - self._started, 1),
             "mean": mean,
+            "eligible": self._is_eligible(steps, figures),
             "collections": figures,
         }
         # The encoder is written before its line: a run that is killed between them evaluates again.
-        better = mean > self.best
+        rank = (bool(entry["eligible"]), mean)
+        better = rank > self.best
         if better:
-            self.best = mean
+            self.best = rank
             self._replace_best(model, entry)
         with (self._out / CURVE).open("a+b") as file:
             # a full disk can leave half a line; a line appended to it could not be read
@@ -95,6 +104,12 @@ class CurveEvaluator(BaseEvaluator):
             self._copy_out(self._copy_to, better)
         self._report(entry)
         return {"mean": mean}
+
+    def _is_eligible(self, step: int, figures: Mapping[str, Mapping[str, float]]) -> bool:
+        if self._max_weights is None:
+            return step >= self._ramp_end
+        weights = [figures[judged.name]["weights_a_document"] for judged in self._judged]
+        return sum(weights) / len(weights) <= self._max_weights
 
     def _replace_best(self, model: SparseEncoder, entry: dict[str, Any]) -> None:
         """Write the encoder beside the old one, then replace it: a kill in between leaves one of them complete."""
@@ -174,8 +189,8 @@ def encode_texts(encode: Callable[..., Any], texts: Sequence[str]) -> list[dict[
 def evaluation_figures(judged: JudgedQueries, documents: EncodeTexts, queries: EncodeTexts) -> dict[str, float]:
     """Return NDCG@10 of the encoder alone, of BM25 and of both, weights a document, and the cost of a query.
 
-    `flops` is the mean number of products of a query and a document: the sum over the query's pieces of the share of
-    documents that weigh them.
+    `flops` is the expected number of products of a query and a document, sum_j P(q_j) P(d_j): the mean over the queries
+    of the sum over their pieces of the share of documents that weigh them.
     """
     vectors, query_vectors = documents(judged.documents), queries(judged.queries)
     sparse, lexical = sparse_rankings(vectors, query_vectors), judged.lexical

@@ -70,8 +70,12 @@ def _to_dense(embeddings: Tensor) -> Tensor:
     return embeddings.to_dense() if embeddings.layout != torch.strided else embeddings
 
 
-def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | None = None) -> Regulariser:
+def make_regulariser(
+    name: str, *, idf: Tensor | None = None, threshold: int | None = None, columns: int = 1
+) -> Regulariser:
     """Make the regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`) or `l1`.
+
+    `columns`: the passages of each query, its own and its hard negatives; see `_MaskedRegulariser`.
 
     Raises ConfigurationError (`bad_recipe`, `bad_idf`).
     """
@@ -80,7 +84,7 @@ def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | N
     if name == "l1":
         return L1Regulariser()
     if name == "flops":
-        return FlopsRegulariser(threshold)
+        return FlopsRegulariser(threshold, columns)
     if name != "idf_flops":
         raise ConfigurationError("bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops or l1.")
     if idf is None:
@@ -88,7 +92,7 @@ def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | N
             "bad_idf",
             "The regulariser idf_flops needs an IDF table: idf.json beside the start, or a table of the passages.",
         )
-    return IdfFlopsRegulariser(idf, threshold)
+    return IdfFlopsRegulariser(idf, threshold, columns)
 
 
 class Regulariser(nn.Module):
@@ -107,13 +111,19 @@ class Regulariser(nn.Module):
 
 
 class _MaskedRegulariser(Regulariser):
-    """Penalty that leaves out sparse documents: the l0 mask of arXiv 2504.14839.
+    """Penalty by columns that leaves out sparse documents: the l0 mask of arXiv 2504.14839.
 
-    Only documents with more than `threshold` weights count; the mean is still over all documents of the batch.
+    Only documents with more than `threshold` weights count; the mean is still over all documents of a column. A batch
+    has `columns` columns of documents, own passages first, then each hard negative. As in the code of arXiv 2411.04403,
+    the mean is over the queries of a column, and the squares of the columns are added. So lambda has the authors' unit:
+    one mean over all columns would be a penalty of a (1 + negatives)th or less.
     """
 
-    def __init__(self, threshold: int | None = None) -> None:
+    def __init__(self, threshold: int | None = None, columns: int = 1) -> None:
         super().__init__()
+        if columns < 1:
+            raise ConfigurationError("bad_recipe", f"A batch has at least one column of documents, not {columns}.")
+        self.columns = columns
         if threshold is not None and threshold < 0:
             raise ConfigurationError("bad_recipe", f"l0_threshold must be at least 0, not {threshold}.")
         self.threshold = threshold
@@ -125,25 +135,29 @@ class _MaskedRegulariser(Regulariser):
         # NaN differs from zero, so it counts as a weight; NaN times zero stays NaN, and the trainer sees it.
         return weights * dense_enough
 
+    def column_means(self, weights: Tensor) -> Tensor:
+        """Return the mean weight of each piece in each column, [columns, vocabulary]."""
+        return self.counted(weights).view(self.columns, -1, weights.shape[1]).mean(dim=1)
+
 
 class FlopsRegulariser(_MaskedRegulariser):
-    """FLOPS (arXiv 2004.05665): sum_j (mean_i w_ij)^2, with weight w of document i and piece j.
+    """FLOPS (arXiv 2004.05665): sum_j (mean_i w_ij)^2, with weight w of document i and piece j, added over columns.
 
     With IDF in the query weights, this is the second form of arXiv 2411.04403.
     """
 
     def penalty(self, weights: Tensor) -> Tensor:
-        return self.counted(weights).mean(dim=0).square().sum()
+        return self.column_means(weights).square().sum()
 
 
 class IdfFlopsRegulariser(_MaskedRegulariser):
-    """IDF-aware FLOPS, the first form of arXiv 2411.04403: sum_j (mean_i w_ij / idf_j)^2.
+    """IDF-aware FLOPS, the first form of arXiv 2411.04403: sum_j (mean_i w_ij / idf_j)^2, added over columns.
 
     Common pieces are penalised more than rare pieces. `idf` [vocabulary] is raised to `floor` where it is lower.
     """
 
-    def __init__(self, idf: Tensor, threshold: int | None = None, floor: float = IDF_FLOOR) -> None:
-        super().__init__(threshold)
+    def __init__(self, idf: Tensor, threshold: int | None = None, columns: int = 1, floor: float = IDF_FLOOR) -> None:
+        super().__init__(threshold, columns)
         if idf.ndim != 1 or not torch.isfinite(idf).all():
             raise ConfigurationError(
                 "bad_idf", "IDF-aware FLOPS needs one finite IDF for each piece of the vocabulary."
@@ -157,8 +171,8 @@ class IdfFlopsRegulariser(_MaskedRegulariser):
                 f"The IDF table has {self.scale.shape[0]:,} pieces and the weights have {weights.shape[1]:,}: the "
                 "table belongs to another tokeniser.",
             )
-        mean = self.counted(weights).mean(dim=0)
-        return (mean * self.scale.to(mean.device)).square().sum()
+        means = self.column_means(weights)
+        return (means * self.scale.to(means.device)).square().sum()
 
 
 class L1Regulariser(Regulariser):

@@ -144,7 +144,7 @@ def _run_variants(
                 show.report(f"{variant.name} has no row: {error}")
                 continue
         curve = read_curve(directory)
-        best = max(curve, key=lambda entry: float(entry["mean"]))
+        best = max(curve, key=lambda entry: (bool(entry.get("eligible", True)), float(entry["mean"])))
         reported = [collection.name for collection in recipe.reported]
         rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported))
         (out / "ablation.json").write_text(

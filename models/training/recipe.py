@@ -70,6 +70,16 @@ class EncoderRecipe(BaseModel):
         return self
 
     @property
+    def has_idf_twice(self) -> bool:
+        """Return whether IDF is in the query weights and in the regulariser as well.
+
+        Query weight 1 with FLOPS(w / idf) and query weight idf with FLOPS(w) are one method, by the change of variables
+        w' = w / idf. With both, a piece of IDF 0.4 costs 160,000 times a piece of IDF 8 at equal contribution to the
+        score; with one of them, 400 times.
+        """
+        return self.query_weighting != "none" and self.regulariser == "idf_flops"
+
+    @property
     def needs_idf(self) -> bool:
         """Return whether the query weights or the regulariser need an IDF table."""
         return self.query_weighting == "idf" or self.regulariser == "idf_flops"
@@ -171,13 +181,18 @@ class TrainingRecipe(_RecipePart):
     table_learning_rate: float = Field(1e-3, gt=0, lt=1)
     weight_decay: float = Field(0.01, ge=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
-    regulariser_weight: float = Field(0.02, ge=0)
+    regulariser_weight: float = Field(
+        0.02, ge=0, description="lambda, in the unit of arXiv 2411.04403: FLOPS of each column of passages, added"
+    )
     ramp: float = Field(0.33, gt=0, le=1, description="share of the steps until the regulariser's weight is reached")
     distillation_scale: float = Field(30.0, gt=0)
     contrastive_weight: float = Field(0.3, ge=0, description="of cross entropy beside distillation; alone it is 1")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_norm: float = Field(1.0, gt=0)
     evaluate_every: int = Field(200, ge=1)
+    max_weights: float | None = Field(
+        None, gt=0, description="mean weights a document of the best checkpoint. None: any, once the ramp has ended"
+    )
     held_out: float = Field(0.02, ge=0, lt=0.5, description="share of the passages that are kept for evaluation")
     collections: tuple[Path, ...] = Field((), description="judged collections (BEIR layout) that choose the best")
     reported: tuple[Path, ...] = Field((), description="judged collections that are shown and choose nothing")

@@ -10,6 +10,7 @@ hardware has it: a core with AVX-512 BF16 computed 298 GFLOPS, 77 in float32.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -153,12 +154,27 @@ def train_encoder(
         mini_batch=recipe.mini_batch,
         document_regularizer_weight=recipe.regulariser_weight,
         document_regularizer=make_regulariser(
-            recipe.encoder.regulariser, idf=torch.from_numpy(material.idf), threshold=recipe.encoder.l0_threshold
+            recipe.encoder.regulariser,
+            idf=torch.from_numpy(material.idf),
+            threshold=recipe.encoder.l0_threshold,
+            columns=1 + negatives,
         ),
     )
+    if recipe.encoder.has_idf_twice and is_main_process():
+        log.warning(
+            "IDF is in the query weights and in the regulariser (idf_flops). The published encoders have it once: take "
+            'regulariser = "flops", or query_weighting = "none" (docs/training.md).'
+        )
     groups = parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
     evaluator = CurveEvaluator(
-        material.judged, out, save_checkpoint, reported=material.reported, copy_to=copy_to, report=evaluated
+        material.judged,
+        out,
+        save_checkpoint,
+        reported=material.reported,
+        copy_to=copy_to,
+        report=evaluated,
+        ramp_end=math.ceil(recipe.ramp * recipe.steps) if groups else 0,
+        max_weights=recipe.max_weights,
     )
     if not groups:  # the baseline of an ablation: neither side has trainable parameters
         if is_main_process():

@@ -8,7 +8,12 @@ import pytest
 import torch
 from sentence_transformers import SparseEncoder
 
-from models.training.architecture import InferenceFreeEncoder, build_encoder, parameter_groups
+from models.training.architecture import (
+    InferenceFreeEncoder,
+    build_encoder,
+    parameter_groups,
+    read_starting_point,
+)
 from models.training.recipe import EncoderRecipe
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
@@ -210,3 +215,17 @@ def test_invalid_starts_are_refused(start: Path, tmp_path: Path) -> None:
         (other / table).unlink()
     assert code(other) == "bad_idf"
     assert code(other, regulariser="flops") == "checkpoint_unsupported"
+
+
+def test_a_fixed_query_table_stays_that_of_the_start(tmp_path: Path) -> None:
+    """The documents of doc-v2 and doc-v3 were trained with their idf.json; a table of other passages does not fit."""
+    start = make_start(tmp_path / "start")
+    stored = read_starting_point(start).idf
+    assert stored is not None
+    other = stored + 1
+    fixed = build_encoder(start, EncoderRecipe(query_weighting="idf", regulariser="flops", passage_pieces=16), other)
+    assert fixed.idf is not None
+    assert (fixed.idf == stored).all()
+    counted = build_encoder(start, EncoderRecipe(query_weighting="learned", passage_pieces=16), other)
+    assert counted.idf is not None
+    assert (counted.idf == other).all()

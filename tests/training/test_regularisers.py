@@ -1,5 +1,7 @@
 """Regularisers of document vectors, compared with their formulas."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from models.training.losses import (
     IdfFlopsRegulariser,
     L1Regulariser,
     NoRegulariser,
+    Regulariser,
     make_regulariser,
 )
 from services.errors import ConfigurationError
@@ -34,6 +37,18 @@ def test_flops_is_the_squared_mean_summed() -> None:
 def test_idf_flops_divides_by_the_idf_before_squaring() -> None:
     found = IdfFlopsRegulariser(IDF).compute_loss_from_embeddings(WEIGHTS).item()
     assert found == pytest.approx((5 / 3 / 0.5) ** 2 + (4 / 3 / 4) ** 2 + (4 / 3) ** 2)
+
+
+@pytest.mark.parametrize("make", [lambda n: FlopsRegulariser(columns=n), lambda n: IdfFlopsRegulariser(IDF, columns=n)])
+def test_columns_of_passages_are_added_as_in_the_authors_code(make: Callable[[int], Regulariser]) -> None:
+    """Their lambda belongs to the sum over columns. One mean over four equal columns is a fourth of it."""
+    columns = 4
+    whole = make(columns).compute_loss_from_embeddings(WEIGHTS.repeat(columns, 1)).item()
+    alone = make(1).compute_loss_from_embeddings(WEIGHTS).item()
+    assert whole == pytest.approx(columns * alone)
+    assert make(1).compute_loss_from_embeddings(WEIGHTS.repeat(columns, 1)).item() == pytest.approx(alone)
+    own, negatives = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0.0, 3.0, 0.0]])
+    assert FlopsRegulariser(columns=2).compute_loss_from_embeddings(torch.cat([own, negatives])).item() == 4.0 + 9.0
 
 
 def test_the_mask_leaves_out_documents_with_few_weights() -> None:

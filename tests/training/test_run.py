@@ -156,10 +156,64 @@ def test_the_best_evaluation_is_that_of_the_directory_best(
     kept = read_best_evaluation(tmp_path)
     assert kept is not None
     assert kept["mean"] < 1
-    assert CurveEvaluator(material.judged, tmp_path, save_checkpoint).best == kept["mean"]
+    assert CurveEvaluator(material.judged, tmp_path, save_checkpoint).best == (kept["eligible"], kept["mean"])
     (tmp_path / "best").rename(tmp_path / ".best.old")  # as a kill between two renames leaves it
     assert read_best_evaluation(tmp_path) == kept
     assert (tmp_path / "best").is_dir()
+
+
+def test_a_dense_checkpoint_of_the_ramp_does_not_win(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The regulariser's weight grows until the ramp ends; before, the encoder is dense and finds more."""
+    scores = iter([0.2, 0.9, 0.6, 0.7, 0.5])
+
+    def figures(judged: object, documents: object, queries: object) -> dict[str, float]:
+        return {"sparse": next(scores), "bm25": 0.0, "hybrid": 0.0, "weights_a_document": 9.0, "flops": 1.0}
+
+    monkeypatch.setattr("models.training.evaluation.evaluation_figures", figures)
+    train_encoder(recipe(steps=4, evaluate_every=1, ramp=0.5), material, tmp_path)
+    assert [(entry["mean"], entry["eligible"]) for entry in read_curve(tmp_path)] == [
+        (0.2, False), (0.9, False), (0.6, True), (0.7, True), (0.5, True),
+    ]  # fmt: skip
+    kept = read_best_evaluation(tmp_path)
+    assert kept is not None
+    assert (kept["step"], kept["mean"]) == (3, 0.7)
+
+
+@pytest.mark.parametrize(("budget", "step"), [(20.0, 1), (8.0, 2), (1.0, 0)])
+def test_a_budget_of_weights_decides_instead_of_the_ramp(
+    recipe: Recipe,
+    material: TrainingMaterial,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: float,
+    step: int,
+) -> None:
+    """Without any checkpoint in the budget, the best of all is kept and marked."""
+    found = iter([(0.8, 30.0), (0.7, 15.0), (0.6, 7.0)])
+
+    def figures(judged: object, documents: object, queries: object) -> dict[str, float]:
+        score, weights = next(found)
+        return {"sparse": score, "bm25": 0.0, "hybrid": 0.0, "weights_a_document": weights, "flops": 1.0}
+
+    monkeypatch.setattr("models.training.evaluation.evaluation_figures", figures)
+    train_encoder(recipe(steps=2, evaluate_every=1, max_weights=budget), material, tmp_path)
+    kept = read_best_evaluation(tmp_path)
+    assert kept is not None
+    assert (kept["step"], kept["eligible"]) == (step, step > 0)
+
+
+@pytest.mark.parametrize(("query", "regulariser", "warned"), [
+    ("learned", "idf_flops", True), ("idf", "idf_flops", True), ("none", "idf_flops", False), ("idf", "flops", False),
+])  # fmt: skip
+def test_a_recipe_with_idf_twice_is_warned_of(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    query: str, regulariser: str, *, warned: bool,
+) -> None:  # fmt: skip
+    encoder = {"passage_pieces": 16, "query_weighting": query, "regulariser": regulariser}
+    train_encoder(recipe(steps=1, encoder=encoder), material, tmp_path)
+    assert ("IDF is in the query weights and in the regulariser" in caplog.text) is warned
 
 
 def test_an_encoder_is_written_before_its_line_of_the_curve(
