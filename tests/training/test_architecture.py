@@ -14,6 +14,7 @@ from models.training.architecture import (
     parameter_groups,
     read_starting_point,
 )
+from models.training.modules import QueryTableEmbedding
 from models.training.recipe import EncoderRecipe
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
@@ -229,3 +230,21 @@ def test_a_fixed_query_table_stays_that_of_the_start(tmp_path: Path) -> None:
     counted = build_encoder(start, EncoderRecipe(query_weighting="learned", passage_pieces=16), other)
     assert counted.idf is not None
     assert (counted.idf == other).all()
+
+
+def test_the_scale_does_not_slide_into_a_learned_table(start: Path) -> None:
+    """A heavier table with lighter documents ranks alike at fewer FLOPS, so the regulariser would move the scale."""
+    learned, fixed = build(start, query_weighting="learned"), build(start, query_weighting="idf")
+    for encoder, changes in ((learned, 1.0), (fixed, 3.0)):
+        table = next(module for module in encoder.modules() if isinstance(module, QueryTableEmbedding))
+        before = table.weight.detach().clone()
+        with torch.no_grad():
+            table.weight *= 3.0
+            table.weight[ID["cat"]] *= 2.0
+        table.project()
+        after = table.weight.detach()
+        assert after[ID["cat"]] / after[ID["the"]] == pytest.approx(2 * before[ID["cat"]] / before[ID["the"]])
+        if changes == 1.0:
+            assert after.mean().item() == pytest.approx(before.mean().item())
+        else:
+            assert after.mean().item() > 3 * before.mean().item()
