@@ -37,7 +37,8 @@ class CurveEvaluator(BaseEvaluator):
 
     The best encoder has the highest mean NDCG@10, without BM25, over `judged`; `reported` are only shown. Only sparse
     encoders may win: with `max_weights` those of at most this many weights a document, else those from the step
-    `ramp_end` on, where the regulariser has its whole weight. An encoder before the ramp's end is dense and would win.
+    `ramp_end` on, where the regulariser has its whole weight, and the start. An encoder before the ramp's end is dense
+    and would win.
     Until one may win, `best` holds the best of the others (`"eligible": false`).
 
     `save(model, directory)` writes an exportable checkpoint. Curve and best encoder are copied to `copy_to` after each
@@ -107,7 +108,7 @@ class CurveEvaluator(BaseEvaluator):
 
     def _is_eligible(self, step: int, figures: Mapping[str, Mapping[str, float]]) -> bool:
         if self._max_weights is None:
-            return step >= self._ramp_end
+            return step == 0 or step >= self._ramp_end
         weights = [figures[judged.name]["weights_a_document"] for judged in self._judged]
         return sum(weights) / len(weights) <= self._max_weights
 

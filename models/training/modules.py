@@ -43,8 +43,8 @@ class QueryTableEmbedding(SparseStaticEmbedding):
     The optimiser may move weights anywhere; they are projected back before the next use and before they are saved (a
     projected gradient step). Clamping inside the forward pass would leave a weight without a gradient once it fell
     below 0. A trained table keeps the mean of its start: a table twice as heavy gives the same ranking with half the
-    document weights, at a fourth of their FLOPS, so the regulariser would move the scale to the table. The table is saved
-    as a plain SparseStaticEmbedding, which gives the same vectors.
+    document weights, at a fourth of their FLOPS, so the regulariser would move the scale to the table. The table is
+    saved as a plain SparseStaticEmbedding, which gives the same vectors.
     """
 
     def __init__(self, tokenizer: Any, weight: Tensor, frozen: bool, excluded: Collection[int] = ()) -> None:
@@ -57,7 +57,7 @@ class QueryTableEmbedding(SparseStaticEmbedding):
         self._mean = None if frozen else float(self.weight.detach().mean())
 
     def project(self) -> None:
-        """Set weights below 0 and weights of excluded pieces to 0, and restore the mean of a trained table. NaN stays."""
+        """Set weights below 0 and of excluded pieces to 0, and restore the mean of a trained table. NaN stays."""
         with torch.no_grad():
             self.weight.clamp_(min=0.0)
             self.weight[self._excluded] = 0.0
