@@ -24,14 +24,14 @@ from indexer.runtime import LoadEncoder, Runtime, WorkerSettings, load_configure
 from indexer.task_logging import describe_validation_error, install_body_filter, observe_task
 from services.errors import Overloaded, SparsewellError
 from services.queue.lanes import INGEST_QUEUE, is_load_queue
-from services.queue.messages import ENCODE_TASK, INGEST_TASK, EncodeMessage
+from services.queue.messages import CONTINUED_HEADER, ENCODE_TASK, INGEST_TASK, EncodeMessage
 from services.settings import Settings
 from services.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
 # A message returns to its queue after this time, while the installation of Redis is unknown or another one.
-_UNCLAIMED_PAUSE_SECONDS = 2.0
+UNCLAIMED_PAUSE_SECONDS = 2.0
 
 
 def celery_configuration(settings: Settings, worker: WorkerSettings) -> dict[str, Any]:
@@ -109,7 +109,13 @@ def create_celery(
                 return observation.record({"invalid": 1})
             require_own_redis(runtime)
             return observation.record(
-                run_encode(runtime, message, redelivered=is_redelivered(self), loading=is_load_queue(_queue_of(self)))
+                run_encode(
+                    runtime,
+                    message,
+                    redelivered=is_redelivered(self),
+                    loading=is_load_queue(_queue_of(self)),
+                    continued=_continued_of(self),
+                )
             )
 
     @app.task(name=INGEST_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
@@ -137,13 +143,19 @@ def require_own_redis(runtime: Runtime) -> None:
     except SparsewellError as error:
         if runtime.should_log(str(error)):
             log.error("messages return to their queue: %s", error)
-        time.sleep(_UNCLAIMED_PAUSE_SECONDS)
+        time.sleep(UNCLAIMED_PAUSE_SECONDS)
         raise Reject(error.code, requeue=True) from None
 
 
 def _queue_of(task: Any) -> str:
     """Return the queue that the message was taken from; empty if it is unknown."""
     return str((task.request.delivery_info or {}).get("routing_key") or "")
+
+
+def _continued_of(task: Any) -> frozenset[str]:
+    """Return the documents of the message of which an earlier task encoded a part."""
+    named = task.request.get(CONTINUED_HEADER)
+    return frozenset(name for name in named if isinstance(name, str)) if isinstance(named, list) else frozenset()
 
 
 def is_redelivered(task: Any) -> bool:

@@ -8,7 +8,7 @@ interactive writes (`services.queue.lanes`), and a text with many windows may pa
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -28,7 +28,7 @@ from indexer.encoding import (
     make_chaptering,
     store_dense_vectors,
 )
-from indexer.partial_encoding import KEPT_SECONDS, PartialEncodings, encode_long_document
+from indexer.partial_encoding import PartialEncodings, encode_long_document
 from indexer.runtime import Runtime
 from indexer.triage import ATTEMPTS_EXHAUSTED, Triage, attempts_allowed, attempts_begun, triage_documents
 from services.dates import now_ms
@@ -66,6 +66,8 @@ class EncodeRun:
     generation: Generation
     redelivered: bool
     loading: bool = False  # a message of a load: it makes way for interactive writes
+    continued: frozenset[str] = frozenset()  # documents of which an earlier task encoded a part
+    kept: set[str] = field(default_factory=set)  # documents of which this task keeps a part
     began: float = field(default_factory=time.monotonic)
     runs: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -113,7 +115,7 @@ class EncodeRun:
         if self.redelivered:
             return
         for group in (triage.requeued, triage.isolated):
-            resumed = [stored for stored in group if self._partials.load(stored) is not None]
+            resumed = [stored for stored in group if stored.id in self.continued or self._partials.load(stored)]
             triage.first_attempt += resumed
             group[:] = [stored for stored in group if stored not in resumed]
 
@@ -245,12 +247,12 @@ class EncodeRun:
         """
         stored, encoder, jointly = document.stored, self.runtime.encoder, self.runtime.is_joint(self.generation)
 
-        # A part would expire before the next task of such a document, which would begin anew each time.
-        is_late = now_ms() - stored.source["ingested_at"] > KEPT_SECONDS * 1000
+        # A document whose part was lost would lose the next one as well, and begin anew in each task.
+        is_lost = before is None and stored.id in self.continued
 
         def go_on() -> bool:
             self.runs += 1
-            return self.runs == 1 or is_late or self.in_time
+            return self.runs == 1 or is_lost or self.in_time
 
         outcome = encode_long_document(encoder, document, jointly=jointly, before=before, go_on=go_on)
         if isinstance(outcome, EncodingFailure) or len(outcome.windows) == len(document.windows):
@@ -262,6 +264,7 @@ class EncodeRun:
                 return None
             stored = StoredDocument(write.id, write.version, write.source)
         if self._partials.save(stored, outcome):
+            self.kept.add(stored.id)
             return None
         return encode_long_document(encoder, document, jointly=jointly, before=outcome)
 
@@ -337,13 +340,22 @@ class EncodeRun:
         return [verdict.outcome for verdict in verdicts]
 
 
-def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool, loading: bool = False) -> dict[str, int]:
-    """Handle one message. Return the outcomes of its documents. `loading`: it came through a load lane.
+def run_encode(
+    runtime: Runtime,
+    message: EncodeMessage,
+    *,
+    redelivered: bool,
+    loading: bool = False,
+    continued: frozenset[str] = frozenset(),
+) -> dict[str, int]:
+    """Handle one message. Return the outcomes of its documents.
+
+    `loading`: it came through a load lane. `continued`: documents of which an earlier task encoded a part.
 
     Documents that cannot be encoded now stay pending, and the sweeper enqueues them again.
     """
     try:
-        run, left = _encode_message(runtime, message, redelivered=redelivered, loading=loading)
+        run, left = _encode_message(runtime, message, continued, redelivered=redelivered, loading=loading)
     except EncoderMismatch as error:
         if runtime.should_log(str(error)):
             log.error("documents stay pending: %s", error)
@@ -355,18 +367,19 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool, l
         log.warning("%d documents of %r stay pending: %s", len(message.ids), message.index, error)
         return {"postponed": len(message.ids)}
     if left:
-        _enqueue_rest(runtime, run.generation, message.model_copy(update={"ids": tuple(left)}))
+        rest = message.model_copy(update={"ids": tuple(left)})
+        _enqueue_rest(runtime, run.generation, rest, (run.kept | continued).intersection(left))
     return {name: count for name, count in run.counts.items() if count}
 
 
 def _encode_message(
-    runtime: Runtime, message: EncodeMessage, *, redelivered: bool, loading: bool
+    runtime: Runtime, message: EncodeMessage, continued: frozenset[str], *, redelivered: bool, loading: bool
 ) -> tuple[EncodeRun, list[str]]:
     """Return the run and the ids of the documents that it had no time for."""
     generation = retry(lambda: runtime.generation(message.index, message.generation), runtime.worker.retry_seconds)
     runtime.check_encoder(generation)
     runtime.dense(generation)
-    run = EncodeRun(runtime, generation, redelivered, loading)
+    run = EncodeRun(runtime, generation, redelivered, loading, continued)
     try:
         return run, run.run(message.ids)
     except NotFound:
@@ -374,13 +387,13 @@ def _encode_message(
         runtime.forget(message.index, message.generation)
         if runtime.generation(message.index, message.generation).token == generation.token:
             raise
-        return _encode_message(runtime, message, redelivered=redelivered, loading=loading)
+        return _encode_message(runtime, message, continued, redelivered=redelivered, loading=loading)
 
 
-def _enqueue_rest(runtime: Runtime, generation: Generation, rest: EncodeMessage) -> None:
+def _enqueue_rest(runtime: Runtime, generation: Generation, rest: EncodeMessage, continued: Collection[str]) -> None:
     try:
         # The rest waits behind the other messages of its lane, also the rest of an interactive message.
-        runtime.publisher.encode(generation.encoder.name, rest)
+        runtime.publisher.encode(generation.encoder.name, rest, continued=continued)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("%d documents of %r stay pending: %s", len(rest.ids), rest.index, error)
         FAILED_ENQUEUES.inc()

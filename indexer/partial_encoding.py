@@ -2,8 +2,8 @@
 
 A text of 1 MiB has about 1,200 windows, which is a minute of work and more. A task that has no time for the rest saves
 the encoded windows and sends the document on; the next worker continues after them. A partial encoding is only a saving
-of work: if Redis loses it, the text is encoded from its beginning. A document that is older than KEPT_SECONDS is
-encoded without a pause, because its part would expire before its next task. The chapters of a talk are kept with its
+of work: if Redis loses it, the next task encodes the whole text without a pause, because it would lose the next part as
+well. The chapters of a talk are kept with its
 windows, which depend on them. See docs/decisions/0248.
 """
 

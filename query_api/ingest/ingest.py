@@ -178,18 +178,18 @@ class Ingestion:
         size = await self._receive(position, item)
         self._bytes += size
         self._total_bytes += size
-        if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._app.settings.journal_bytes:
+        if self._intake.held >= FLUSH_DOCUMENTS or self._bytes >= self._app.settings.journal_bytes:
             await self._flush()
 
     async def _receive(self, position: int, item: object) -> int:
         """Parse an item and return its bytes of JSON; 0 if it is rejected, because it is not kept."""
-        spec, waiting = self._generation.spec, self._intake.waiting
+        spec, held = self._generation.spec, self._intake.held
         size, parse = self._parser(item)
         receive = partial(self._intake.receive, position, parse)
         # Only a transcript takes long to parse.
         await self._app.background_reader.run(receive, 0 if spec.talk is None else size)
         self._last_position = position
-        return size if self._intake.waiting > waiting else 0
+        return size if self._intake.held > held else 0
 
     def _parser(self, item: object) -> tuple[int, Callable[[], Document]]:
         """Return the bytes of an item's JSON and the function that parses it."""

@@ -26,12 +26,12 @@ _REJECTIONS = {
 
 @dataclass(slots=True)
 class Received:
-    """A document without a verdict, and its last write. `replaced`: a lower version of the same request."""
+    """A document without a verdict, and its last write. `lower`: lower versions of the same request, highest first."""
 
     position: int
     document: Document
     complete: bool = False
-    replaced: "Received | None" = None
+    lower: "list[Received]" = field(default_factory=list)
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Intake:
     version: int | None = None  # for documents without a version; None: take it from the clock
     first: bool = False  # no other execution of this request has stored a document with `version`
     overloaded: bool = False
+    held: int = 0  # documents in memory: those without a verdict, with all their versions
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     rejected: int = 0
@@ -65,33 +66,36 @@ class Intake:
 
         `parse` returns the document, or raises InvalidInput with the reason of the rejection.
         """
-        document_id = replaced = None
+        document_id = None
         try:
             document = parse()
             document_id = document.id
             if document_id in self._seen:
-                replaced = self._replace_earlier(document)
+                self._require_order(document)
         except InvalidInput as error:
             self._reject(position, document_id or error.extra.get("id"), error.code, error.detail)
             return
-        self._seen[document_id] = document.version
-        self._ready[document_id] = Received(position, document, replaced=replaced)
+        received = Received(position, document)
+        waiting = self._ready.get(document_id)
+        # A lower version waits for the verdict on the higher one: it is written if OpenSearch refuses that.
+        versions = [received] if waiting is None else [received, waiting, *waiting.lower]
+        versions.sort(key=lambda each: -1 if each.document.version is None else each.document.version, reverse=True)
+        self._ready[document_id], versions[0].lower = versions[0], versions[1:]
+        for each in versions[1:]:
+            each.lower = []
+        self._seen[document_id] = versions[0].document.version
+        self.held += 1
 
-    def _replace_earlier(self, document: Document) -> Received | None:
-        """Take back the earlier document with the same id, unless it is journalled already.
-
-        It is rejected once the higher version is stored, and written if OpenSearch refuses the higher version.
-
-        Raises InvalidInput (`duplicate_id`, `stale_version`) if the earlier one is kept.
-        """
-        earlier = self._seen[document.id]
+    def _require_order(self, document: Document) -> None:
+        """Check a further document with the same id. Raises InvalidInput (`duplicate_id`, `stale_version`)."""
+        earlier, waiting = self._seen[document.id], self._ready.get(document.id)
         if earlier is None or document.version is None or document.version == earlier:
             raise InvalidInput(
                 "duplicate_id", "An earlier document of this request has the same id; the first was kept."
             )
-        if document.version < earlier:
+        lower = [] if waiting is None else [each.document.version for each in waiting.lower]
+        if document.version < earlier and (waiting is None or document.version in lower):
             raise InvalidInput("stale_version", f"This request has version {earlier} of the document; it was kept.")
-        return self._ready.pop(document.id, None)
 
     @property
     def waiting(self) -> int:
@@ -135,11 +139,13 @@ class Intake:
             if again and verdict.outcome is WriteOutcome.SUPERSEDED and self._is_from_clock(document):
                 continue
             del self._ready[document_id]
-            if verdict.outcome is WriteOutcome.REFUSED and received.replaced is not None:
-                self._ready[document_id] = received.replaced
-                self._seen[document_id] = received.replaced.document.version
+            self.held -= 1
+            if verdict.outcome is WriteOutcome.REFUSED and received.lower:
+                first, *rest = received.lower
+                first.lower = rest
+                self._ready[document_id], self._seen[document_id] = first, first.document.version
             else:
-                self._reject_replaced(received)
+                self._reject_lower(received, verdict)
             if verdict.outcome is WriteOutcome.STORED:
                 if document.id not in self._accepted:
                     self._accepted.add(document.id)
@@ -147,19 +153,25 @@ class Intake:
                 if not received.complete:
                     pending_by_generation[verdict.physical].append(document.id)
                 continue
-            self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
-            self.not_stored += verdict.outcome is WriteOutcome.NOT_STORED
-            code, reason = _REJECTIONS[verdict.outcome]
-            self._reject(received.position, document.id, code, reason.format(reason=verdict.reason))
+            self._reject_by_verdict(received, verdict)
         self.rejections.sort(key=lambda rejection: rejection.position)
         return pending_by_generation
 
-    def _reject_replaced(self, received: Received) -> None:
-        lower = received.replaced
-        while lower is not None:
-            reason = f"This request has version {received.document.version} of the document; it was kept."
-            self._reject(lower.position, lower.document.id, "stale_version", reason)
-            lower = lower.replaced
+    def _reject_lower(self, received: Received, verdict: Verdict) -> None:
+        """Reject the lower versions of a document with a verdict."""
+        self.held -= len(received.lower)
+        for lower in received.lower:
+            if verdict.outcome is WriteOutcome.STORED:
+                reason = f"This request has version {received.document.version} of the document; it was kept."
+                self._reject(lower.position, lower.document.id, "stale_version", reason)
+            else:
+                self._reject_by_verdict(lower, verdict)
+
+    def _reject_by_verdict(self, received: Received, verdict: Verdict) -> None:
+        self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
+        self.not_stored += verdict.outcome is WriteOutcome.NOT_STORED
+        code, reason = _REJECTIONS[verdict.outcome]
+        self._reject(received.position, received.document.id, code, reason.format(reason=verdict.reason))
 
     def _reject(self, position: int, document_id: str | None, code: str, reason: str) -> None:
         self.rejected += 1

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,6 +38,8 @@ RESPONSE_SECONDS = 2.0
 CIRCUIT_OPEN_SECONDS = 2.0
 # Header of our messages: the time of sending, in milliseconds since 1970.
 SENT_AT_HEADER = "sent_at"
+# Documents of which an earlier task encoded a part (indexer.partial_encoding).
+CONTINUED_HEADER = "continued"
 # Redis key with the mark of the installation that the messages belong to.
 _CLAIM_KEY = "sparsewell:installation"
 # Redis keys that count the attempts of redelivered messages. They outlive any redelivery.
@@ -126,14 +128,19 @@ class Publisher:
         self._connection: Connection | None = None
         self._retry_at = 0.0
 
-    def encode(self, encoder: str, message: EncodeMessage, *, interactive: bool = False) -> None:
+    def encode(
+        self, encoder: str, message: EncodeMessage, *, interactive: bool = False, continued: Collection[str] = ()
+    ) -> None:
         """Ask the workers that hold `encoder` to encode journalled documents.
 
-        `interactive`: the documents pass those of loads. Raises BackendUnavailable, and Overloaded (`redis_full`) when
-        Redis has no memory left.
+        `interactive`: the documents pass those of loads. `continued`: the documents of which a part is encoded; a
+        header names them, because former workers refuse a message with another member.
+
+        Raises BackendUnavailable, and Overloaded (`redis_full`) when Redis has no memory left.
         """
         queue = interactive_queue(encoder) if interactive else load_queue(encoder, message.index)
-        self._send(ENCODE_TASK, queue, message.model_dump(mode="json"))
+        more = {CONTINUED_HEADER: sorted(continued)} if continued else {}
+        self._send(ENCODE_TASK, queue, message.model_dump(mode="json"), more)
 
     def ingest(self, message: IngestMessage) -> None:
         """Send raw documents to the workers. Raises BackendUnavailable, and Overloaded (`redis_full`)."""
@@ -228,7 +235,7 @@ class Publisher:
         with self._lock:
             self._drop()
 
-    def _send(self, task: str, queue: str, body: dict[str, Any]) -> None:
+    def _send(self, task: str, queue: str, body: dict[str, Any], more: Mapping[str, Any] | None = None) -> None:
         task_id = str(uuid.uuid4())
         headers = {
             "lang": "py", "task": task, "id": task_id, "root_id": task_id, "parent_id": None, "group": None,
@@ -236,6 +243,7 @@ class Publisher:
             # Brokers' tools and worker logs print these two, so they never hold documents.
             "argsrepr": "()", "kwargsrepr": "{...}",
             SENT_AT_HEADER: now_ms(),
+            **(more or {}),
         }  # fmt: skip
         headers |= {name: value for name, value in current_log_context().items() if name in PROPAGATED_FIELDS}
         attributes = {"messaging.system": "redis", "messaging.destination.name": queue}

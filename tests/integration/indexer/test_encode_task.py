@@ -341,17 +341,20 @@ def test_a_part_belongs_to_one_version_and_its_loss_costs_only_time(
     )
 
 
-def test_a_text_that_is_older_than_parts_are_kept_is_encoded_without_a_pause(
-    settings: Settings, journal: Journal, standin: Encoder, broker: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+def test_a_text_whose_part_was_lost_is_encoded_without_a_pause_and_counts_no_attempt(
+    settings: Settings, journal: Journal, standin: Encoder, broker: "redis.Redis"
 ) -> None:
     """Its part would be lost before each next task, so it would begin anew for ever."""
     journal.put({"long": "one two three four five six seven " * 3600})
     short = Runtime(settings, WorkerSettings(task_budget=0.01), lambda _: Hooked(standin, lambda _: time.sleep(0.05)))
-    for _ in range(3):
+    for _ in range(3):  # the control: nobody tells the task that there was a part
         assert run_encode(short, journal.message("long"), redelivered=False) == {"left": 1}
+        rest = orjson.loads(broker.lindex(load_queue("standin", "papers"), 0) or b"")
+        assert rest["headers"]["continued"] == ["long"]
         broker.flushall()
-    monkeypatch.setattr("indexer.encode_task.KEPT_SECONDS", -1)
-    assert run_encode(short, journal.message("long"), redelivered=False) == {"encoded": 1}
+    continued = frozenset(rest["headers"]["continued"])
+    assert run_encode(short, journal.message("long"), redelivered=False, continued=continued) == {"encoded": 1}
+    assert journal.stored("long").attempts == 0
 
 
 def test_a_load_makes_way_for_an_interactive_write(

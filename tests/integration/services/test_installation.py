@@ -130,7 +130,7 @@ def test_without_a_backend_a_process_starts_and_claims_later(
 def test_a_worker_that_started_without_opensearch_compares_before_its_first_message(
     settings: Settings, other: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.celery_app._UNCLAIMED_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("indexer.celery_app.UNCLAIMED_PAUSE_SECONDS", 0.0)
     claim_redis(settings)
     for foreign in (other, settings.model_copy(update={"opensearch_url": NODE_AWAY})):
         with pytest.raises(Reject) as returned:

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from prometheus_client import REGISTRY
 
 from services.documents.document import Document, VersionClock, client_version, raw_version
@@ -69,6 +70,30 @@ def test_a_lower_version_is_written_when_the_higher_one_is_refused() -> None:
         (1, "stale_version"), (3, "stale_version"), (4, "refused_by_opensearch"),
     ]  # fmt: skip
     assert intake.rejected == 3
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (1, 3, 2)])
+def test_versions_of_one_request_are_tried_from_the_highest_on(order: tuple[int, ...]) -> None:
+    intake = Intake(GENERATION, "job", VersionClock(), 120)
+    for position, version in enumerate(order, 1):
+        intake.receive(position, lambda version=version: Document("a", "x", version=version))  # type: ignore[misc]
+    assert (intake.waiting, intake.held) == (1, 3)
+    written = []
+    for outcome in (WriteOutcome.REFUSED, WriteOutcome.REFUSED, WriteOutcome.STORED):
+        (write,) = intake.writes(intake.waiting_ids, {}, intake.clock.next())
+        written.append(client_version(write.version))
+        intake.apply_verdicts([Verdict(outcome, "refused", physical="g1")])
+    assert (written, intake.waiting, intake.held, intake.accepted) == ([3, 2, 1], 0, 0, ["a"])
+    assert [r.code for r in intake.rejections] == ["refused_by_opensearch"] * 2
+
+
+def test_a_document_that_was_not_stored_in_time_is_said_for_all_its_versions() -> None:
+    intake = Intake(GENERATION, "job", VersionClock(), 120)
+    for position, version in enumerate((1, 2), 1):
+        intake.receive(position, lambda version=version: Document("a", "x", version=version))  # type: ignore[misc]
+    intake.writes(intake.waiting_ids, {}, intake.clock.next())
+    intake.apply_verdicts([Verdict(WriteOutcome.NOT_STORED, "timeout")])
+    assert ([r.code for r in intake.rejections], intake.not_stored, intake.held) == (["not_stored"] * 2, 2, 0)
 
 
 def test_the_raw_write_contains_the_client_s_members() -> None:
