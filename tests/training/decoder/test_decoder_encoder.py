@@ -89,7 +89,7 @@ def test_long_texts_are_windowed_and_windows_that_do_not_fit_are_refused(encoder
     assert caught.value.code == "bad_window"
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.2)])
 def test_vectors_hardly_depend_on_the_batch_and_not_on_the_run(
     directory: Path, text: str, dtype: torch.dtype, tolerance: float
 ) -> None:
