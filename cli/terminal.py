@@ -179,10 +179,14 @@ class TrainingConsole(SingleBarConsole):
             f"{name} {scores['sparse']:.3f} (BM25 {scores['bm25']:.3f}, hybrid {scores['hybrid']:.3f})"
             for name, scores in entry["collections"].items()
         )
-        weights = [scores["weights_a_document"] for scores in entry["collections"].values()]
+        weights, flops = (
+            sum(scores[figure] for scores in entry["collections"].values()) / len(entry["collections"])
+            for figure in ("weights_a_document", "flops")
+        )
+        note = "" if entry.get("eligible", True) else " It is too dense to be the best."
         self.report(
             f"Step {entry['step']:,}: NDCG@10 {entry['mean']:.4f}; {collections}; "
-            f"{sum(weights) / len(weights):.0f} weights per document."
+            f"{weights:.0f} weights per document, {flops:.1f} products per query and document.{note}"
         )
 
 

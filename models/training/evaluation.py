@@ -35,10 +35,9 @@ EncodeTexts = Callable[[Sequence[str]], list[dict[int, float]]]
 class CurveEvaluator(BaseEvaluator):
     """Evaluator of a run: evaluates each collection, writes curve.jsonl, keeps the best encoder in `best`.
 
-    The best encoder has the highest mean NDCG@10, without BM25, over `judged`; `reported` are only shown. Only sparse
-    encoders may win: with `max_weights` those of at most this many weights a document, else those from the step
-    `ramp_end` on, where the regulariser has its whole weight, and the start. An encoder before the ramp's end is dense
-    and would win.
+    The best encoder has the highest mean NDCG@10, without BM25, over `judged`; `reported` are only shown. With
+    `max_weights`, encoders of at most this many weights a document may win; else those from the step `ramp_end` on,
+    where the regulariser has its whole weight, and the start. An encoder before the ramp's end is dense and would win.
     Until one may win, `best` holds the best of the others (`"eligible": false`).
 
     `save(model, directory)` writes an exportable checkpoint. Curve and best encoder are copied to `copy_to` after each

@@ -66,6 +66,12 @@ def run_recipe(
             local_recipe, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated
         )
         best_evaluation = read_best_evaluation(out)
+        if best_evaluation is not None and not best_evaluation.get("eligible", True):
+            raise ConfigurationError(
+                "too_dense",
+                f"No checkpoint has at most {recipe.max_weights:g} weights a document, so no encoder is exported. "
+                f"Raise regulariser_weight or max_weights in a new run. The best of all is in {best}.",
+            )
         if best_evaluation is not None and best_evaluation["step"] == 0:
             show.report("No evaluation was better than that of the start: the start is exported.")
         if is_main_process():
@@ -105,7 +111,8 @@ def package_encoder(
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"step": entry["step"], "ndcg_at_10": entry["mean"], "collections": entry["collections"]}
+    figures = {"step": entry["step"], "ndcg_at_10": entry["mean"], "collections": entry["collections"]}
+    return figures | {"eligible": entry.get("eligible", True)}
 
 
 def run_ablation(

@@ -30,9 +30,10 @@ from transformers import PrinterCallback, get_linear_schedule_with_warmup
 from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
 from models.training.batches import PositiveLinks, column_sides, mask_false_negatives
 from models.training.evaluation import BEST, CurveEvaluator, read_best_evaluation, read_curve
-from models.training.idf import PieceWeights
+from models.training.idf import BATCH_PASSAGES, PieceWeights
 from models.training.judged_queries import JudgedQueries
 from models.training.losses import RankingLoss, make_regulariser
+from models.training.modules import QueryTableEmbedding
 from models.training.pairs import PairSet, Rows
 from models.training.recipe import TrainingRecipe
 from models.training.run_directory import (
@@ -147,6 +148,7 @@ def train_encoder(
     if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best_evaluation(out):
         return out / BEST
     model = build_encoder(recipe.start, recipe.encoder, material.idf)
+    keep_scale_of_table(model, material.pairs.queries)
     negatives = 0 if material.negatives is None else int(material.negatives.shape[1])
     loss = ChunkedSpladeLoss(
         model,
@@ -220,6 +222,16 @@ def train_encoder(
             f"encoder.passage_pieces. The files in {out} stay.",
         ) from None
     return out / BEST
+
+
+def keep_scale_of_table(model: SparseEncoder, queries: Sequence[str]) -> None:
+    """Let a learned query table keep its mean over the pieces of these queries. Other encoders stay as they are."""
+    for table in (module for module in model.modules() if isinstance(module, QueryTableEmbedding)):
+        counts = torch.zeros(len(table.weight))
+        for at in range(0, len(queries), BATCH_PASSAGES):
+            ids = model.preprocess(list(queries[at : at + BATCH_PASSAGES]), task="query")["input_ids"]
+            counts += torch.bincount(ids.flatten().cpu(), minlength=len(counts))
+        table.keep_mean_of(counts)
 
 
 def _require_pairs(recipe: TrainingRecipe, material: TrainingMaterial) -> None:
