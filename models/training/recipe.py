@@ -284,13 +284,11 @@ def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[
     if encoder.document_weighting == "learned":
         changes |= _weight_changes(encoder)
     if recipe.negatives.sources and recipe.negatives.count:
-        changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}}
+        changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}} | _same_penalty(recipe, ())
     if recipe.teachers:
-        changes["no teachers"] = {
-            "teachers": (),
-            "consistency": None,
-            "negatives": {"sources": _remaining_sources(recipe, ())},
-        }
+        sources = _remaining_sources(recipe, ())
+        changes["no teachers"] = {"teachers": (), "consistency": None, "negatives": {"sources": sources}}
+        changes["no teachers"] |= _same_penalty(recipe, sources)
         if len(recipe.teachers) > 1:
             for at, teacher in enumerate(recipe.teachers):
                 rest = tuple(other for position, other in enumerate(recipe.teachers) if position != at)
@@ -322,6 +320,17 @@ def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
     other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
     changes[f"activation {other}"] = {"encoder": {"activation": other}}
     return changes
+
+
+def _same_penalty(recipe: TrainingRecipe, sources: Sequence[str]) -> dict[str, Any]:
+    """Return the regulariser's weight of a variant that has only these sources of hard negatives.
+
+    FLOPS are added over the columns of passages. A variant without negatives has one column, so the same number would
+    be a fraction of the penalty, and the variant would differ in two things.
+    """
+    if sources or not recipe.negatives.sources:
+        return {}
+    return {"regulariser_weight": recipe.regulariser_weight * (1 + recipe.negatives.count)}
 
 
 def _remaining_sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:

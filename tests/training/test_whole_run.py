@@ -17,7 +17,7 @@ from models.registry import load_encoder
 from models.training import pipeline
 from models.training.evaluation import read_curve
 from models.training.pipeline import run_ablation, run_recipe
-from models.training.recipe import TrainingRecipe, parse_recipe
+from models.training.recipe import TrainingRecipe, ablation_variants, parse_recipe
 from models.training.trainer import training_diverged
 from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
@@ -145,3 +145,17 @@ def test_two_devices_average_gradients_and_one_writes(toy: tuple[Path, Path], tm
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
     assert [entry["step"] for entry in read_curve(tmp_path / "out")] == [0, 2, 4]
     assert load_encoder(str(tmp_path / "out" / "made")).manifest.name == "made"
+
+
+def test_a_budget_that_no_checkpoint_meets_exports_nothing(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = parse_recipe(toy_recipe(*toy, steps=1, evaluate_every=1, max_weights=0.001), "toy")
+    with pytest.raises(ConfigurationError, match=r"No checkpoint has at most 0\.001 weights.*too_dense"):
+        run_recipe(recipe, tmp_path / "out", name="x")
+    assert not (tmp_path / "out" / "x").exists()
+    assert (tmp_path / "out" / "best").is_dir(), "the work is kept"
+
+
+def test_variants_without_negatives_have_the_same_penalty(toy: tuple[Path, Path]) -> None:
+    recipe = parse_recipe(toy_recipe(*toy, negatives={"sources": ["bm25"], "count": 3}, regulariser_weight=0.01), "toy")
+    (_, bare) = ablation_variants(recipe, ["no hard negatives"])
+    assert bare.recipe.regulariser_weight == pytest.approx(0.04)
