@@ -29,7 +29,7 @@ from services.opensearch.client import Call
 from services.opensearch.jobs import JobRecord, Rejection, add_job_counts_call
 from services.opensearch.journal import LostAnswerCheck, read_stored_documents
 from services.opensearch.stored_document import StoredDocument, WholeDocumentPages
-from services.opensearch.vector_reuse import has_vectors_to_reuse, stored_states_call, stored_versions_call
+from services.opensearch.vector_reuse import split_by_stored_version, stored_states_call, stored_versions_call
 from services.queue.messages import IngestMessage, encode_messages
 from services.retry import retry
 from services.telemetry.metrics import FAILED_ENQUEUES
@@ -84,7 +84,7 @@ def _ingest(
     for position, item in enumerate(message.documents, message.offset + 1):
         intake.receive(position, partial(parse_message_document, item, generation.spec, limits, version))
     stored = _store(runtime, intake)
-    record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=intake.rejected)
+    record = JobRecord(job, message.index, accepted=intake.accepted_count, rejected=intake.rejected)
     record.rejections = intake.rejections
     _save_job(runtime, record, message_id)
     count_ingested(record.accepted, record.rejected)
@@ -100,7 +100,7 @@ def _ingest(
     except (BackendUnavailable, Overloaded, NotFound) as error:
         log.warning("%s: the sweeper will enqueue the pending documents", error.code)
         FAILED_ENQUEUES.inc()
-    return {"accepted": len(intake.accepted), "rejected": intake.rejected}
+    return {"accepted": intake.accepted_count, "rejected": intake.rejected}
 
 
 def _store(runtime: Runtime, intake: Intake) -> dict[str, list[str]]:
@@ -137,9 +137,9 @@ def _store_waiting(runtime: Runtime, intake: Intake, pending: dict[str, list[str
 
     ids: Sequence[str] = intake.waiting_ids
     states = read(stored_states_call(generation, ids))
-    if without := [name for name in ids if not has_vectors_to_reuse(states.get(name))]:
+    without, ids = split_by_stored_version(ids, states)
+    if without:
         write(without, states)
-    ids = [name for name in ids if has_vectors_to_reuse(states.get(name))]
     while ids:
         page, ids = pages.take(ids)
         stored = read(stored_versions_call(generation, page))

@@ -37,8 +37,8 @@ from services.opensearch.reindex import (
 )
 from services.opensearch.stored_document import StoredDocument, stored_size
 from services.opensearch.vector_reuse import (
-    has_vectors_to_reuse,
     reuse_vectors,
+    split_by_stored_version,
     stored_states_call,
     stored_versions_call,
 )
@@ -159,7 +159,7 @@ class Follower:
         target = self.record.target
         waiting = [write.id for write in writes if is_pending_write(write) and "earlier" not in write.source]
         states = self._stored_in_target(stored_states_call(target, waiting)) if waiting else {}
-        ids = [name for name in waiting if has_vectors_to_reuse(states.get(name))]
+        _, ids = split_by_stored_version(waiting, states)
         if not ids:
             return writes
         stored = self._stored_in_target(stored_versions_call(target, ids))

@@ -64,7 +64,7 @@ class CurveEvaluator(BaseEvaluator):
         earlier = read_curve(out)
         self._seconds = max((entry["seconds"] for entry in earlier), default=0.0)
         kept = read_best_evaluation(out)
-        self.best = (False, -1.0) if kept is None else (bool(kept.get("eligible", True)), float(kept["mean"]))
+        self.best = (False, -1.0) if kept is None else rank_evaluation(kept)
         self._ramp_end, self._max_weights = ramp_end, max_weights
         if copy_to is not None:
             copy_to.mkdir(parents=True, exist_ok=True)
@@ -90,10 +90,9 @@ class CurveEvaluator(BaseEvaluator):
             "collections": figures,
         }
         # The encoder is written before its line: a run that is killed between them evaluates again.
-        rank = (bool(entry["eligible"]), mean)
-        better = rank > self.best
+        better = rank_evaluation(entry) > self.best
         if better:
-            self.best = rank
+            self.best = rank_evaluation(entry)
             self._replace_best(model, entry)
         with (self._out / CURVE).open("a+b") as file:
             # a full disk can leave half a line; a line appended to it could not be read
@@ -128,6 +127,11 @@ class CurveEvaluator(BaseEvaluator):
             log.warning("nothing was copied to %s (%s); the run continues", to, error.strerror or error)
         except ConfigurationError as error:
             log.warning("nothing was copied to %s (%s); the run continues", to, error)
+
+
+def rank_evaluation(entry: Mapping[str, Any]) -> tuple[bool, float]:
+    """Return the rank of an evaluation: whether its encoder may win, then its mean. Runs of before have no mark."""
+    return bool(entry.get("eligible", True)), float(entry["mean"])
 
 
 def read_curve(out: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import torch
 
 from models.export.export import ExportOptions, export_encoder
 from models.progress import ProgressReporter, SilentReporter
-from models.training.evaluation import EVALUATION, read_best_evaluation, read_curve
+from models.training.evaluation import EVALUATION, rank_evaluation, read_best_evaluation, read_curve
 from models.training.judged_queries import JudgedQueries
 from models.training.mining import OpenIndexCandidates
 from models.training.prepare import open_start, prepare_material
@@ -151,7 +151,7 @@ def _run_variants(
                 show.report(f"{variant.name} has no row: {error}")
                 continue
         curve = read_curve(directory)
-        best = max(curve, key=lambda entry: (bool(entry.get("eligible", True)), float(entry["mean"])))
+        best = max(curve, key=rank_evaluation)
         reported = [collection.name for collection in recipe.reported]
         rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported))
         (out / "ablation.json").write_text(

@@ -225,8 +225,10 @@ def train_encoder(
 
 
 def keep_scale_of_table(model: SparseEncoder, queries: Sequence[str]) -> None:
-    """Let a learned query table keep its mean over the pieces of these queries. Other encoders stay as they are."""
+    """Let a learned query table keep its mean over the pieces of these queries. Fixed tables stay as they are."""
     for table in (module for module in model.modules() if isinstance(module, QueryTableEmbedding)):
+        if not table.weight.requires_grad:
+            continue
         counts = torch.zeros(len(table.weight))
         for at in range(0, len(queries), BATCH_PASSAGES):
             ids = model.preprocess(list(queries[at : at + BATCH_PASSAGES]), task="query")["input_ids"]

@@ -148,13 +148,16 @@ class DeadLetterRetry:
                 answer = await self.app.search.send(get_documents_call(self.generation.physical, page))
                 documents = {stored.id: stored for stored in read_stored_documents(answer)}
                 pages.record(documents.values())
-                dead = [name for name in page if name in documents and documents[name].state == DEAD]
+                dead = []
                 for name in page:
-                    if name not in dead and listed:
+                    stored = documents.get(name)
+                    if stored is not None and stored.state == DEAD:
+                        dead.append(stored)
+                    elif listed:
                         self._record_failure(name, "superseded")
-                    elif name not in dead:
-                        self._record_not_dead(name, documents.get(name))
-                await self._retry_page([documents[name] for name in dead])
+                    else:
+                        self._record_not_dead(name, stored)
+                await self._retry_page(dead)
 
     @property
     def _in_time(self) -> bool:

@@ -212,7 +212,7 @@ class Ingestion:
         """Journal the rest and complete the job's record, without saving the record."""
         await self._flush(streaming=False)
         job, intake = self.job, self._intake
-        job.accepted, job.rejected = len(intake.accepted), intake.rejected
+        job.accepted, job.rejected = intake.accepted_count, intake.rejected
         job.rejections, job.complete = intake.rejections, True
         count_ingested(job.accepted, job.rejected)
 
@@ -224,7 +224,7 @@ class Ingestion:
         """
         intake = self._intake
         rejected = [rejection.as_json() for rejection in intake.rejections]
-        if not intake.accepted:
+        if not intake.accepted_count:
             if failure is not None:
                 raise failure
             if rejected and intake.not_stored == intake.rejected:
@@ -252,7 +252,7 @@ class Ingestion:
             return
         self._bytes = 0
         # A long stream has a job from its first bulk request on, so that the job exists if the client disconnects.
-        if streaming and not self._intake.accepted:
+        if streaming and not self._intake.accepted_count:
             with suppress(Conflict):
                 await self._app.search.send(self.job.begin_call(self._app.names))
         attempt = 0

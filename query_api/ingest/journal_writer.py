@@ -15,7 +15,7 @@ from services.opensearch.bulk import Verdict, Write, write_bulk_async
 from services.opensearch.client import Call
 from services.opensearch.journal import LostAnswerCheck, read_stored_documents
 from services.opensearch.stored_document import PAGE_BYTES, StoredDocument, WholeDocumentPages
-from services.opensearch.vector_reuse import has_vectors_to_reuse, stored_states_call, stored_versions_call
+from services.opensearch.vector_reuse import split_by_stored_version, stored_states_call, stored_versions_call
 
 # A request of a few documents reads their stored versions at once.
 _FIRST_PAGE_DOCUMENTS = 4
@@ -42,8 +42,7 @@ class JournalWriter:
         ids: Sequence[str] = self._intake.waiting_ids
         if len(ids) > self._pages.size:
             states = await self._read(stored_states_call(generation, ids))
-            without = [name for name in ids if not has_vectors_to_reuse(states.get(name))]
-            ids = [name for name in ids if has_vectors_to_reuse(states.get(name))]
+            without, ids = split_by_stored_version(ids, states)
             if without:
                 await self._write(generation, without, states, moment, again=again)
         while ids:

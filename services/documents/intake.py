@@ -26,12 +26,11 @@ _REJECTIONS = {
 
 @dataclass(slots=True)
 class Received:
-    """A document without a verdict, and its last write. `lower`: lower versions of the same request, highest first."""
+    """A document without a verdict, and its last write."""
 
     position: int
     document: Document
     complete: bool = False
-    lower: "list[Received]" = field(default_factory=list)
 
 
 @dataclass
@@ -52,13 +51,12 @@ class Intake:
     first: bool = False  # no other execution of this request has stored a document with `version`
     overloaded: bool = False
     held: int = 0  # documents in memory: those without a verdict, with all their versions
-    accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     rejected: int = 0
     not_stored: int = 0
     _seen: dict[str, int | None] = field(default_factory=dict)
-    _ready: dict[str, Received] = field(default_factory=dict)
-    _accepted: set[str] = field(default_factory=set)
+    _ready: dict[str, list[Received]] = field(default_factory=dict)  # versions of a document, the highest first
+    _accepted: dict[str, int] = field(default_factory=dict)  # id to position
     _written: list[str] = field(default_factory=list)
 
     def receive(self, position: int, parse: Callable[[], Document]) -> None:
@@ -75,27 +73,33 @@ class Intake:
         except InvalidInput as error:
             self._reject(position, document_id or error.extra.get("id"), error.code, error.detail)
             return
-        received = Received(position, document)
-        waiting = self._ready.get(document_id)
         # A lower version waits for the verdict on the higher one: it is written if OpenSearch refuses that.
-        versions = [received] if waiting is None else [received, waiting, *waiting.lower]
+        versions = self._ready.setdefault(document_id, [])
+        versions.append(Received(position, document))
         versions.sort(key=lambda each: -1 if each.document.version is None else each.document.version, reverse=True)
-        self._ready[document_id], versions[0].lower = versions[0], versions[1:]
-        for each in versions[1:]:
-            each.lower = []
         self._seen[document_id] = versions[0].document.version
         self.held += 1
 
     def _require_order(self, document: Document) -> None:
         """Check a further document with the same id. Raises InvalidInput (`duplicate_id`, `stale_version`)."""
-        earlier, waiting = self._seen[document.id], self._ready.get(document.id)
+        earlier, waiting = self._seen[document.id], self._ready.get(document.id, [])
         if earlier is None or document.version is None or document.version == earlier:
             raise InvalidInput(
                 "duplicate_id", "An earlier document of this request has the same id; the first was kept."
             )
-        lower = [] if waiting is None else [each.document.version for each in waiting.lower]
-        if document.version < earlier and (waiting is None or document.version in lower):
+        is_repeated = document.version in [each.document.version for each in waiting]
+        if document.version < earlier and (not waiting or is_repeated):
             raise InvalidInput("stale_version", f"This request has version {earlier} of the document; it was kept.")
+
+    @property
+    def accepted(self) -> list[str]:
+        """The ids of the accepted documents, in the order of the request."""
+        return sorted(self._accepted, key=self._accepted.__getitem__)
+
+    @property
+    def accepted_count(self) -> int:
+        """Number of accepted documents."""
+        return len(self._accepted)
 
     @property
     def waiting(self) -> int:
@@ -116,7 +120,7 @@ class Intake:
         """
         writes = []
         self._written = list(ids)
-        for received in map(self._ready.__getitem__, ids):
+        for received in (self._ready[document_id][0] for document_id in ids):
             document, before = received.document, stored.get(received.document.id)
             version = self._server_version(before, moment) if document.version is None else document.version
             raw = raw_write(self.generation, document, self.job, version, self.lease_seconds)
@@ -134,22 +138,18 @@ class Intake:
         """
         pending_by_generation: dict[str, list[str]] = defaultdict(list)
         for document_id, verdict in zip(self._written, verdicts, strict=True):
-            received = self._ready[document_id]
+            received, *lower = self._ready[document_id]
             document = received.document
             if again and verdict.outcome is WriteOutcome.SUPERSEDED and self._is_from_clock(document):
                 continue
             del self._ready[document_id]
             self.held -= 1
-            if verdict.outcome is WriteOutcome.REFUSED and received.lower:
-                first, *rest = received.lower
-                first.lower = rest
-                self._ready[document_id], self._seen[document_id] = first, first.document.version
+            if verdict.outcome is WriteOutcome.REFUSED and lower:
+                self._ready[document_id], self._seen[document_id] = lower, lower[0].document.version
             else:
-                self._reject_lower(received, verdict)
+                self._reject_lower(lower, document, verdict)
             if verdict.outcome is WriteOutcome.STORED:
-                if document.id not in self._accepted:
-                    self._accepted.add(document.id)
-                    self.accepted.append(document.id)
+                self._accepted.setdefault(document.id, received.position)
                 if not received.complete:
                     pending_by_generation[verdict.physical].append(document.id)
                 continue
@@ -157,15 +157,15 @@ class Intake:
         self.rejections.sort(key=lambda rejection: rejection.position)
         return pending_by_generation
 
-    def _reject_lower(self, received: Received, verdict: Verdict) -> None:
+    def _reject_lower(self, lower: Sequence[Received], document: Document, verdict: Verdict) -> None:
         """Reject the lower versions of a document with a verdict."""
-        self.held -= len(received.lower)
-        for lower in received.lower:
+        self.held -= len(lower)
+        for received in lower:
             if verdict.outcome is WriteOutcome.STORED:
-                reason = f"This request has version {received.document.version} of the document; it was kept."
-                self._reject(lower.position, lower.document.id, "stale_version", reason)
+                reason = f"This request has version {document.version} of the document; it was kept."
+                self._reject(received.position, document.id, "stale_version", reason)
             else:
-                self._reject_by_verdict(lower, verdict)
+                self._reject_by_verdict(received, verdict)
 
     def _reject_by_verdict(self, received: Received, verdict: Verdict) -> None:
         self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE

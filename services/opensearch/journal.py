@@ -178,7 +178,7 @@ def retry_write(generation: Generation, stored: StoredDocument, lease_seconds: f
 
 def _transition(generation: Generation, stored: StoredDocument, source: dict[str, Any]) -> Write:
     """Return the next write of the same raw document, with the search fields of its earlier vectors, if any."""
-    fields = partial(build_stale_fields, source, generation.spec) if "vectors" in source.get("earlier", {}) else None
+    fields = partial(build_stale_fields, source, generation.spec)
     return Write(generation.write_alias, stored.id, next_transition(stored.external), source, fields)
 
 

@@ -60,9 +60,13 @@ def stored_states_call(generation: Generation, ids: Sequence[str]) -> Call:
     )
 
 
-def has_vectors_to_reuse(stored: StoredDocument | None) -> bool:
-    """Tell whether a stored document, of which only the state is known, may have vectors for its next version."""
-    return stored is not None and stored.state != DELETED
+def split_by_stored_version(ids: Sequence[str], states: Mapping[str, StoredDocument]) -> tuple[list[str], list[str]]:
+    """Return the documents without a stored version, and those whose stored version may have vectors for the next.
+
+    `states`: the answer to `stored_states_call` by id.
+    """
+    stored = {name for name in ids if name in states and states[name].state != DELETED}
+    return [name for name in ids if name not in stored], [name for name in ids if name in stored]
 
 
 def reuse_vectors(generation: Generation, write: Write, stored: StoredDocument | None) -> ReusedWrite:

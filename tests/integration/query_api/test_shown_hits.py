@@ -1,6 +1,6 @@
 """OpenSearch explains the displayed documents only, not all candidates."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import product
 from typing import Any
@@ -10,10 +10,9 @@ import pytest
 
 from benchmarks.service import create_index, encode_documents, fill_generation
 from models.registry import load_encoder
-from query_api.app import create_app
 from services.documents.document import Document
 from services.index_spec import Generation, IndexSpec
-from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
+from services.opensearch.client import Call, SyncSearchClient
 from services.settings import Settings
 
 WORDS = ("whale", "sea", "storm", "island", "captain")
@@ -62,28 +61,15 @@ class Sent:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+def sent(watch_calls: Callable[[Any], None]) -> Sent:
     seen = Sent()
-    send = AsyncSearchClient.send
-
-    async def recorded(self: AsyncSearchClient, call: Call) -> Any:
-        answer = await send(self, call)
-        await seen.read(call, answer)
-        return answer
-
-    monkeypatch.setattr(AsyncSearchClient, "send", recorded)
+    watch_calls(seen.read)
     return seen
 
 
 @pytest.fixture
-async def asking(settings: Settings, generations: Mapping[str, Generation]) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, timeout=30, base_url="http://api") as api,
-    ):
-        yield api
+def asking(generations: Mapping[str, Generation], api_here: httpx.AsyncClient) -> httpx.AsyncClient:
+    return api_here
 
 
 async def ask(api: httpx.AsyncClient, **body: Any) -> list[dict[str, Any]]:

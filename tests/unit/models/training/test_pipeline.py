@@ -103,7 +103,7 @@ def test_a_variant_changes_one_part_of_the_recipe() -> None:
         allowed = (
             {"teachers", "negatives"}
             if "teacher" in name
-            # One column of passages needs a larger weight for the same penalty.
+            # A single column of passages needs a larger weight for the same penalty.
             else {"negatives", "regulariser_weight"}
             if "negatives" in name
             else {"encoder"}
