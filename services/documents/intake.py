@@ -183,10 +183,12 @@ class Intake:
 
     def _server_version(self, before: StoredDocument | None, moment: int) -> int:
         above = -1 if before is None else client_version(before.external)
-        if self.version is not None and (above < self.version or not self.first):
-            # Another execution of this request may have stored the document, and raised its version.
-            own = before is not None and before.source.get("job") == self.job
-            return above if own else self.version
+        if self.version is not None:
+            if before is not None and before.source.get("job") == self.job:
+                # Another execution of this request has stored the document, and may have raised its version.
+                return above
+            if above < self.version or not self.first:
+                return self.version
         if self.clock.is_far_behind(above):
             VERSIONS_AHEAD.inc()
         if moment > above:

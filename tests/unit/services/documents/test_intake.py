@@ -125,3 +125,18 @@ def test_writes_onto_versions_far_ahead_are_counted() -> None:
     now = time.time_ns() // 1000
     assert written_onto(now + 1_000_000) == 0
     assert written_onto(now + 86_400_000_000) == 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_document_that_the_request_itself_stored_keeps_its_version(*, first: bool) -> None:
+    """Executions of one request with an idempotency key run at once. None may raise what another has stored."""
+    intake = Intake(GENERATION, "job", VersionClock(), 120, version=7, first=first)
+    intake.receive(1, lambda: Document("a", "x"))
+    intake.receive(2, lambda: Document("b", "x"))
+    stored = {
+        name: StoredDocument(name, raw_version(7), {"state": "pending", "text": "x", "job": job, "version": 7})
+        for name, job in (("a", "job"), ("b", "another"))
+    }
+    own, foreign = intake.writes(["a", "b"], stored, intake.clock.next())
+    assert client_version(own.version) == 7
+    assert (client_version(foreign.version) > 7) is first
