@@ -55,19 +55,19 @@ class QueryTableEmbedding(SparseStaticEmbedding):
         # a query is a bag of pieces, so positions do not limit its length
         self.max_seq_length = None
         self.register_buffer("_excluded", torch.tensor(sorted(excluded), dtype=torch.long), persistent=False)
-        self.register_buffer("_counts", torch.zeros(len(weight)), persistent=False)
+        # The library loads a saved table without `weight`, and its values afterwards.
+        self.register_buffer("_counts", torch.zeros_like(self.weight.detach()), persistent=False)
+        self._kept_sum = 0.0
         self.project()
-        self.register_buffer("_start", self.weight.detach().clone(), persistent=False)
 
     def project(self) -> None:
         """Set weights below 0 and of excluded pieces to 0, and restore the mean of the counted pieces. NaN stays."""
         with torch.no_grad():
             self.weight.clamp_(min=0.0)
             self.weight[self._excluded] = 0.0
-            counted = self._counts > 0
-            if counted.any() and (total := self._counts @ self.weight) != 0:
-                # Pieces that no query has had keep the weights of the start, so they are not scaled.
-                self.weight[counted] *= (self._counts @ self._start) / total
+            if self._kept_sum and (total := self._counts @ self.weight) != 0:
+                # Pieces that no query has keep the weights of the start, so they are not scaled.
+                self.weight[self._counts > 0] *= self._kept_sum / total
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         """Add `sentence_embedding` [queries, vocabulary]."""
@@ -77,8 +77,9 @@ class QueryTableEmbedding(SparseStaticEmbedding):
         return output
 
     def keep_mean_of(self, counts: Tensor) -> None:
-        """Keep the mean over the pieces of the training queries; `counts` [vocabulary] says how often each occurs."""
+        """Keep the present mean over the pieces of queries; `counts` [vocabulary] says how often each occurs."""
         self._counts.copy_(counts)
+        self._kept_sum = float(self._counts @ self.weight.detach())
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write weights, tokeniser and config in sentence-transformers' layout."""
