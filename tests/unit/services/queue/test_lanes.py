@@ -9,6 +9,7 @@ from services.queue.lanes import (
     INTERACTIVE_BYTES,
     INTERACTIVE_DOCUMENTS,
     INTERACTIVE_PENDING,
+    INTERACTIVE_TURNS,
     LOAD_LANES,
     LaneOrder,
     encode_queues,
@@ -55,6 +56,27 @@ def test_a_worker_asks_the_interactive_lane_first_and_the_others_in_turn() -> No
     order.rotate(interactive_queue("e"))
     assert order.consume(len(queues))[0] == interactive_queue("e"), "the interactive lane has no turns"
     assert sorted(order.consume(len(queues))) == sorted(queues)
+
+
+def test_a_load_lane_gets_a_turn_though_the_interactive_lane_never_empties() -> None:
+    queues = [*encode_queues("e"), INGEST_QUEUE]
+    order = LaneOrder(list(queues))
+    # every queue always has a message
+    taken = [order.rotate(order.consume(len(queues))[0]) for _ in range(2 * (INTERACTIVE_TURNS + 1) * len(queues))]
+    assert taken.count(interactive_queue("e")) == INTERACTIVE_TURNS * len(taken) // (INTERACTIVE_TURNS + 1)
+    assert taken[:INTERACTIVE_TURNS] == [interactive_queue("e")] * INTERACTIVE_TURNS
+    others = [queue for queue in taken if queue != interactive_queue("e")]
+    assert set(others[: len(queues) - 1]) == set(queues) - {interactive_queue("e")}, "the others take turns"
+
+
+def test_interactive_writes_wait_for_one_message_of_a_load() -> None:
+    queues = [*encode_queues("e"), INGEST_QUEUE]
+    order = LaneOrder(list(queues))
+    for _ in range(INTERACTIVE_TURNS + 3):  # the load lanes are empty
+        order.rotate(interactive_queue("e"))
+    assert order.consume(len(queues))[0] != interactive_queue("e")
+    order.rotate(load_queue("e", "books"))
+    assert order.consume(len(queues))[0] == interactive_queue("e")
 
 
 def test_the_load_lanes_are_reported_as_one() -> None:
