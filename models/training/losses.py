@@ -96,13 +96,19 @@ def make_regulariser(
 
 
 class Regulariser(nn.Module):
-    """Scalar penalty of the document weights of a batch; zero without documents."""
+    """Scalar penalty of the document weights of a batch; zero without documents.
+
+    `weights_a_document`: the mean number of weights in the last batch, None before the first.
+    """
+
+    weights_a_document: float | None = None
 
     def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
         """Return the penalty of `embeddings` [documents, vocabulary], dense or sparse, as a scalar with gradient."""
         weights = embeddings if embeddings.layout == torch.strided else embeddings.to_dense()
         if weights.shape[0] == 0:
             return weights.sum()
+        self.weights_a_document = float((weights.detach() > 0).sum()) / len(weights)
         return self.penalty(weights)
 
     def penalty(self, weights: Tensor) -> Tensor:

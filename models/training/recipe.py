@@ -184,6 +184,13 @@ class TrainingRecipe(_RecipePart):
     regulariser_weight: float = Field(
         0.02, ge=0, description="lambda, in the unit of arXiv 2411.04403: FLOPS of each column of passages, added"
     )
+    target_weights: float | None = Field(
+        None,
+        gt=0,
+        le=65536,
+        description="weights of a training passage that lambda is adjusted to after the ramp, so that runs compare at "
+        "equal density. None: lambda stays regulariser_weight",
+    )
     ramp: float = Field(0.33, gt=0, le=1, description="share of the steps until the regulariser's weight is reached")
     distillation_scale: float = Field(30.0, gt=0)
     contrastive_weight: float = Field(0.3, ge=0, description="of cross entropy beside distillation; alone it is 1")
@@ -209,6 +216,10 @@ class TrainingRecipe(_RecipePart):
             raise ValueError("without teachers and without contrastive_weight there is nothing to learn from")
         if self.consistency is not None and not self.teachers:
             raise ValueError("consistency needs at least one teacher")
+        if self.target_weights is not None and self.encoder.regulariser == "none":
+            raise ValueError("target_weights adjusts the regulariser's weight, and regulariser is none")
+        if self.target_weights is not None and self.regulariser_weight == 0:
+            raise ValueError("target_weights multiplies regulariser_weight, which is 0")
         for source in self.negatives.sources:
             if source in ("dense", "sparse") and not any(teacher.kind == source for teacher in self.teachers):
                 raise ValueError(f"negatives.sources names {source}, but there is no {source} teacher")

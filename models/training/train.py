@@ -47,6 +47,7 @@ from models.training.run_directory import (
 from models.training.teachers import TeacherEnsemble
 from models.training.trainer import (
     ChunkedSpladeLoss,
+    DensityControl,
     GuardedTrainer,
     TrainingCallback,
     cpu_dtype,
@@ -182,7 +183,7 @@ def train_encoder(
         if is_main_process():
             evaluator(model, None, 0, recipe.steps)
         return out / BEST
-    ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
+    ramp = make_ramp(loss, recipe)
     arguments = training_arguments(recipe, out, negatives)
     optimiser = torch.optim.AdamW(groups)
     schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
@@ -210,6 +211,8 @@ def train_encoder(
             _evaluate_once(trainer, model, evaluator, 0, out)
         else:
             log.info("resuming from %s", checkpoint)
+            if isinstance(ramp, DensityControl):
+                ramp.resume(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _evaluate_once(trainer, model, evaluator, recipe.steps, out)
     except (RuntimeError, MemoryError) as error:
@@ -222,6 +225,13 @@ def train_encoder(
             f"encoder.passage_pieces. The files in {out} stay.",
         ) from None
     return out / BEST
+
+
+def make_ramp(loss: ChunkedSpladeLoss, recipe: TrainingRecipe) -> SpladeRegularizerWeightSchedulerCallback:
+    """Return the schedule of lambda: a quadratic ramp to the recipe's weight, or from there to a density."""
+    if recipe.target_weights is None:
+        return SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
+    return DensityControl(loss, recipe.ramp, recipe.target_weights)
 
 
 def keep_scale_of_table(model: SparseEncoder, queries: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Steps of long runs: sentence-transformers' trainer that stops at NaN and continues when memory runs out.
 
 `GuardedTrainer`, `TrainingCallback` and `ChunkedSpladeLoss` (gradient caching, arXiv 2101.06983) run the steps.
+`DensityControl` adjusts the regulariser's weight until documents have a given number of weights.
 `is_out_of_memory`, `free_memory` and `cpu_dtype` hide differences between devices.
 """
 
@@ -8,14 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from sentence_transformers.sparse_encoder import SparseEncoderTrainer
+from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
 from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, SpladeLoss
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -129,6 +133,58 @@ class TrainingCallback(TrainerCallback):
             mark_complete(directory, state.global_step)
             if self._copy_to is not None:
                 copy_checkpoint(directory, self._copy_to / directory.parent.name)
+
+
+class DensityControl(SpladeRegularizerWeightSchedulerCallback):
+    """Schedule of lambda that ends at a density: after the ramp, lambda follows the mean weights of a document.
+
+    A proportional-integral controller of the logarithms: with e = log(weights / target), lambda is multiplied by
+    exp(PROPORTIONAL e + INTEGRAL sum(e)). So variants of a recipe compare at equal density without a search for the
+    lambda of each. The sum is kept beside each checkpoint, and a resumed run continues with it.
+    """
+
+    PROPORTIONAL: Final = 1.0
+    # A density twice the target doubles lambda in 50 steps. The density follows lambda within some 20 steps.
+    INTEGRAL: Final = 0.02
+    # Of the moving average of the density: single batches differ by a fifth.
+    SMOOTHING: Final = 0.1
+    FILE: Final = "density.json"
+
+    def __init__(self, loss: SpladeLoss, ramp: float, target_weights: float) -> None:
+        super().__init__(loss, "quadratic", ramp)
+        self._base, self._target = float(loss.document_regularizer_weight), target_weights
+        self._sum = 0.0
+        self._density: float | None = None
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continue with the state beside a checkpoint. A checkpoint without one begins at the recipe's lambda."""
+        path = checkpoint / self.FILE
+        if path.is_file():
+            state = json.loads(path.read_bytes())
+            self._sum, self._density = float(state["sum"]), state["density"]
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._density is not None and state.global_step >= self.warmup_steps:
+            error = math.log(max(self._density, 1e-3) / self._target)
+            self._sum += error
+            self.max_document_regularizer_weight = self._base * math.exp(
+                self.PROPORTIONAL * error + self.INTEGRAL * self._sum
+            )
+        super().on_step_begin(args, state, control, **kwargs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        found = self.loss.document_regularizer.weights_a_document
+        if found is not None:
+            before = found if self._density is None else self._density
+            self._density = before + self.SMOOTHING * (found - before)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            content = {"sum": self._sum, "density": self._density, "lambda": self.max_document_regularizer_weight}
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.FILE
+            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 class ChunkedSpladeLoss(CachedSpladeLoss):

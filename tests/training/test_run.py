@@ -25,6 +25,7 @@ from models.training.run_directory import CHECKPOINTS, begin_run, last_checkpoin
 from models.training.train import TrainingMaterial, train_encoder, training_arguments
 from models.training.trainer import (
     ChunkedSpladeLoss,
+    DensityControl,
     GuardedTrainer,
     is_out_of_memory,
 )
@@ -70,6 +71,47 @@ def test_a_run_learns_matches_without_a_common_word(recipe: Recipe, material: Tr
     assert curve[-1]["mean"] > 0.6
     assert curve[-1]["collections"]["toy"]["bm25"] == 0  # no passage contains the query's word
     assert curve[-1]["collections"]["toy"]["weights_a_document"] < curve[0]["collections"]["toy"]["weights_a_document"]
+
+
+@pytest.mark.parametrize("target", [6.0, 9.0])
+def test_lambda_follows_the_density_that_a_recipe_asks_for(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, target: float
+) -> None:
+    # Dropout makes passages denser in training than in an evaluation, where the toy's had half as many weights.
+    start = str(toy_start(tmp_path / "start", dropout=0.0))
+    asked = recipe(start=start, target_weights=target, steps=300, evaluate_every=300)
+    train_encoder(asked, material, tmp_path / "run")
+    checkpoint = last_checkpoint(tmp_path / "run" / CHECKPOINTS)
+    assert checkpoint is not None
+    control = json.loads((checkpoint / DensityControl.FILE).read_bytes())
+    assert control["density"] == pytest.approx(target, rel=0.2)
+    found = read_curve(tmp_path / "run")[-1]["collections"]["toy"]["weights_a_document"]
+    assert found == pytest.approx(target, rel=0.25)
+
+
+def test_a_resumed_run_continues_with_the_lambda_that_it_had(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(target_weights=8.0)
+    train_encoder(asked, material, tmp_path / "whole")
+    stop_after(monkeypatch, 75)
+    with pytest.raises(Stopped):
+        train_encoder(asked, material, tmp_path / "stopped")
+    monkeypatch.undo()
+    train_encoder(asked, material, tmp_path / "stopped")
+    whole, resumed = (
+        json.loads((tmp_path / name / CHECKPOINTS / "checkpoint-100" / DensityControl.FILE).read_bytes())
+        for name in ("whole", "stopped")
+    )
+    assert resumed == pytest.approx(whole, rel=0.02)
+    assert whole["lambda"] != asked.regulariser_weight
+
+
+def test_a_density_needs_a_regulariser(recipe: Recipe) -> None:
+    with pytest.raises(ConfigurationError, match="regulariser is none"):
+        recipe(target_weights=8.0, encoder={"regulariser": "none"})
+    with pytest.raises(ConfigurationError, match="which is 0"):
+        recipe(target_weights=8.0, regulariser_weight=0.0)
 
 
 class Stopped(Exception):

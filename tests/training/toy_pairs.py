@@ -69,7 +69,7 @@ def toy_files(directory: Path, count: int = 240) -> Path:
     return directory
 
 
-def toy_recipe(start: Path, files: Path, **changes: Any) -> dict[str, Any]:
+def toy_recipe(start: Path, files: Path, /, **changes: Any) -> dict[str, Any]:
     """Return a recipe that learns the toy in less than ten seconds on one core."""
     return {
         "start": str(start),
