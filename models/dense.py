@@ -17,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from models.dense_form import read_dense_form
 from models.download import MessageReporter, fetch_model
 from models.encoder import PieceTokeniser, TextWindow
 from models.onnx_encoder import MODEL_FILE, batch_by_length, make_session_options, pad_rows
@@ -226,29 +227,30 @@ def open_dense_encoder(
     cache: Path,
     report: MessageReporter = lambda message: None,
     *,
-    form: DenseForm | None = None,
     threads: int = 0,
     max_pieces: int | None = None,
 ) -> DenseEncoder:
     """Open a dense encoder of the catalogue or of a directory. A catalogue encoder is fetched into `cache` if absent.
 
-    `form`: how a directory's model is used (default: mean pooling, no prefixes); catalogue models have their own.
-    `max_pieces` overrides the form's. Raises ConfigurationError: `unknown_model`, `not_dense` for another kind of
-    model, and those of `fetch_model` and `DenseEncoder`.
+    `max_pieces`: the longest input, if shorter than the model's. Raises ConfigurationError: `unknown_model`,
+    `not_dense` for another kind of model, and those of `fetch_model`, `read_dense_form` and `DenseEncoder`.
     """
-    directory, model_form = expand_path(name), form or DenseForm()
+    directory = expand_path(name)
     known = load_fetchable_models().get(name)
     if known is not None:
         if known.form is None:
             raise ConfigurationError("not_dense", f"{name} is not a dense encoder: {known.what}.")
-        directory, model_form = fetch_model(name, cache, report), known.form
+        directory, form = fetch_model(name, cache, report), known.form
     elif not (directory / MODEL_FILE).is_file():
         names = ", ".join(known_name for known_name, model in load_fetchable_models().items() if model.form is not None)
         raise ConfigurationError(
             "unknown_model",
             f"{name!r} is neither a dense encoder that can be fetched ({names}) nor a directory with {MODEL_FILE}.",
         )
-    return DenseEncoder(directory, model_form.cut(max_pieces), name=name if known else "", threads=threads)
+    else:
+        form = read_dense_form(directory)
+    limit = None if max_pieces is None else min(max_pieces, form.max_pieces)
+    return DenseEncoder(directory, form.cut(limit), name=name if known else "", threads=threads)
 
 
 def load_dense_encoder(

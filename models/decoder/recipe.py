@@ -20,6 +20,8 @@ class DecoderRecipe(BaseModel):
     Objective: InfoNCE over the batch's passages with `score_scale`, plus `regulariser_weight` times a regulariser that
     grows with the square of the step over the first `regulariser_ramp` of the steps:
     - `regulariser`: see `models.training.losses`. `l0_threshold`: only documents with more weights count.
+      The passages of a batch are one column: there are no mined negatives, so lambda has the unit of `train sparse`
+      without them.
     - `query_weighting`: `idf` is a fixed table over the passages, `learned` starts from it.
 
     Optimisation: AdamW with a linear warm-up and decay:

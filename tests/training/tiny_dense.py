@@ -33,4 +33,6 @@ def write_model(directory: Path, *, pools: bool = False, scale: float = 1.0, inp
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, directory / "model.onnx")
     shutil.copy(WEIGHTS_ROOT / "standin" / "tokenizer.json", directory / "tokenizer.json")
+    (directory / "1_Pooling").mkdir(exist_ok=True)
+    (directory / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     return directory
