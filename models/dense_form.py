@@ -106,7 +106,9 @@ def _require_known_modules(directory: Path) -> None:
     if not path.is_file():
         return
     modules = _read_json(path)
-    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ConfigurationError("bad_dense_encoder", f"{path} cannot be used: it is no list of modules.")
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     if unknown := [kind for kind in kinds if kind not in _MODULES]:
         raise ConfigurationError(
             "bad_dense_encoder",
@@ -124,5 +126,5 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError("bad_dense_encoder", f"{path} cannot be used: {error}.") from None

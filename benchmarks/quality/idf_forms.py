@@ -25,7 +25,7 @@ from models.training.evaluation import encode_texts, evaluation_figures
 from models.training.judged_queries import JudgedQueries, ndcg_by_query, sparse_rankings
 from models.training.prepare import open_start, prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
-from models.training.run_directory import CHECKPOINTS, last_checkpoint
+from models.training.run_directory import CHECKPOINTS
 from models.training.train import train_encoder
 from models.training.trainer import DensityControl
 
@@ -115,8 +115,8 @@ def run_form(recipe: TrainingRecipe, out: Path, name: str, judged: Sequence[Judg
         by_collection[collection.name] = evaluation_figures(collection, lambda _: vectors, lambda _: queries)  # noqa: B023
         values = ndcg_by_query(collection, sparse_rankings(vectors, queries))
         by_query |= {f"{collection.name}/{at}": round(float(value), 6) for at, value in enumerate(values)}
-    checkpoint = last_checkpoint(directory / CHECKPOINTS)
-    control = json.loads((checkpoint / DensityControl.FILE).read_bytes()) if checkpoint else {}
+    checkpoint = directory / CHECKPOINTS / f"checkpoint-{recipe.steps}"
+    control = json.loads((checkpoint / DensityControl.FILE).read_bytes())
     result = {
         "mean": mean_figures(by_collection),
         "by_collection": by_collection,

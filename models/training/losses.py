@@ -98,9 +98,11 @@ def make_regulariser(
 class Regulariser(nn.Module):
     """Scalar penalty of the document weights of a batch; zero without documents.
 
-    `weights_a_document`: the mean number of weights in the last batch, None before the first.
+    With `counts_weights`, `weights_a_document` is the mean number of weights in the last batch. Counting is off by
+    default: it passes over the whole batch once more, and waits for a GPU.
     """
 
+    counts_weights = False
     weights_a_document: float | None = None
 
     def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
@@ -108,7 +110,8 @@ class Regulariser(nn.Module):
         weights = embeddings if embeddings.layout == torch.strided else embeddings.to_dense()
         if weights.shape[0] == 0:
             return weights.sum()
-        self.weights_a_document = float((weights.detach() > 0).sum()) / len(weights)
+        if self.counts_weights:
+            self.weights_a_document = float((weights.detach() > 0).sum()) / len(weights)
         return self.penalty(weights)
 
     def penalty(self, weights: Tensor) -> Tensor:

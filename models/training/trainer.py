@@ -153,6 +153,7 @@ class DensityControl(SpladeRegularizerWeightSchedulerCallback):
     def __init__(self, loss: SpladeLoss, ramp: float, target_weights: float) -> None:
         super().__init__(loss, "quadratic", ramp)
         self._base, self._target = float(loss.document_regularizer_weight), target_weights
+        loss.document_regularizer.counts_weights = True
         self._sum = 0.0
         self._density: float | None = None
 

@@ -101,6 +101,8 @@ def test_our_own_file_goes_before_those_of_sentence_transformers(tmp_path: Path)
             "bad_dense_encoder",
             "Dense",
         ),
+        ({"pooling": FORMER, "modules": {"type": "Transformer"}}, "bad_dense_encoder", "no list of modules"),
+        ({"pooling": "[" * 100_000}, "bad_dense_encoder", "cannot be used"),
         ({"dense": {"format": "other"}}, "bad_dense_encoder", "format"),
     ],
 )
