@@ -47,6 +47,7 @@ BENCHMARKS = {
     "live_against_memory": "quality.score_comparison",
     "long_documents": "quality.long_documents",
     "metadata_updates": "ingest.updates",
+    "window_updates": "ingest.updates",
     "opensearch_access": "latency.access_cost",
     "podtile_cost": "ingest.talk_cost",
     "pruning": "latency.sparse_queries",

@@ -30,7 +30,7 @@ _MIB: Final = 1024**2
 _CHECK_SECONDS: Final = 0.002
 _LONG_SECONDS: Final = 10.0
 _SMALL_VALUES: Final = 29_000  # below the limit of a small body
-_INDEX: Final = "/v1/indexes/shapes"
+INDEX_PATH: Final = "/v1/indexes/shapes"
 _TALK_INDEX: Final = "/v1/indexes/talk"
 _JSON: Final = "application/json"
 _LINES: Final = "application/x-ndjson"
@@ -64,9 +64,9 @@ def _members(value: Any, *path: str) -> Callable[[int], bytes]:
     return make
 
 
-_DOCUMENTS: Final = f"{_INDEX}/documents"
+_DOCUMENTS: Final = f"{INDEX_PATH}/documents"
 _TALK: Final = f"{_TALK_INDEX}/documents"
-_RULES: Final = f"{_INDEX}/curation"
+_RULES: Final = f"{INDEX_PATH}/curation"
 _WEBVTT: Final = b'[{"id":"a","kind":"talk","transcript":{"type":"text/vtt","text":"WEBVTT\\n\\n'
 _CUE: Final = b"00:00:01.000 --> 00:00:02.000\\n"
 DOCUMENT_SHAPES: Final[Mapping[str, BodyShape]] = {
@@ -110,24 +110,26 @@ DOCUMENT_SHAPES: Final[Mapping[str, BodyShape]] = {
     "one document": (f"PUT {_DOCUMENTS}/a", _JSON, _repeat(b'{"text":"', b",[{", b'"}')),
 }  # fmt: skip
 SMALL_SHAPES: Final[Mapping[str, BodyShape]] = {
-    "a search": (f"{_INDEX}/search", _JSON, lambda size: b'{"query":"x"}'),
-    "search: examples": (f"{_INDEX}/search", _JSON, _members(lambda n: [0] * n, "like")),
-    "search: unknown members": (f"{_INDEX}/search", _JSON, _members(lambda n: {f"m{i}": 0 for i in range(n)})),
-    "search: facets": (f"{_INDEX}/search", _JSON, _members(lambda n: {f"f{i}": {} for i in range(n)}, "facets")),
+    "a search": (f"{INDEX_PATH}/search", _JSON, lambda size: b'{"query":"x"}'),
+    "search: examples": (f"{INDEX_PATH}/search", _JSON, _members(lambda n: [0] * n, "like")),
+    "search: unknown members": (f"{INDEX_PATH}/search", _JSON, _members(lambda n: {f"m{i}": 0 for i in range(n)})),
+    "search: facets": (f"{INDEX_PATH}/search", _JSON, _members(lambda n: {f"f{i}": {} for i in range(n)}, "facets")),
     "search: filter": (
-        f"{_INDEX}/search", _JSON, _members(lambda n: [{"a": i} for i in range(n)], "filter", "and"),
+        f"{INDEX_PATH}/search", _JSON, _members(lambda n: [{"a": i} for i in range(n)], "filter", "and"),
     ),
-    "search: values of a filter": (f"{_INDEX}/search", _JSON, _members(lambda n: [0] * n, "filter", "a", "in")),
-    "search: turns": (f"{_INDEX}/search", _JSON, _members(lambda n: ["a"] * n, "context", "turns")),
+    "search: values of a filter": (f"{INDEX_PATH}/search", _JSON, _members(lambda n: [0] * n, "filter", "a", "in")),
+    "search: turns": (f"{INDEX_PATH}/search", _JSON, _members(lambda n: ["a"] * n, "context", "turns")),
     "search: nesting": (
-        f"{_INDEX}/search", _JSON,
+        f"{INDEX_PATH}/search", _JSON,
         lambda size: b'{"query":"x","filter":' + b'{"not":' * 100_000 + b"0" + b"}" * 100_001,
     ),
     "several indexes": ("/v1/search", _JSON, _members(lambda n: [f"i{i}" for i in range(n)], "indexes")),
     "frequent queries": (
-        f"{_INDEX}/queries", _JSON, lambda size: orjson.dumps({"queries": [{"query": 0}] * _SMALL_VALUES}),
+        f"{INDEX_PATH}/queries", _JSON, lambda size: orjson.dumps({"queries": [{"query": 0}] * _SMALL_VALUES}),
     ),
-    "dead letters": (f"{_INDEX}/dead-letters/retry", _JSON, lambda size: orjson.dumps({"ids": [0] * _SMALL_VALUES})),
+    "dead letters": (
+        f"{INDEX_PATH}/dead-letters/retry", _JSON, lambda size: orjson.dumps({"ids": [0] * _SMALL_VALUES}),
+    ),
     "declaration": (
         "PUT /v1/indexes/other", _JSON,
         lambda size: orjson.dumps({"fields": {f"f{i}": "x" for i in range(_SMALL_VALUES)}}),
@@ -191,11 +193,7 @@ async def measure_body(settings: Settings, pid: int, shape: BodyShape, size: int
     """
     path, media_type, make = shape
     body = make(size)
-    address = f"http://{settings.api_host}:{settings.api_port}"
-    async with LoopbackConnection(address) as connection:
-        await connection.send("PUT", _INDEX, orjson.dumps({"fields": {"a": "number"}}))
-        await connection.send("PUT", _TALK_INDEX, orjson.dumps({"talk": {}}))
-        await connection.send("POST", f"{_INDEX}/search", b'{"query":"x"}')
+    await create_shape_indexes(settings)
     quiet = asyncio.create_task(_longest_wait(settings))
     await asyncio.sleep(1)
     quiet.cancel()
@@ -224,6 +222,14 @@ async def measure_body(settings: Settings, pid: int, shape: BodyShape, size: int
         "times": round((peak - before) / len(body), 1),
         "answer_kib": round(answer / 1024, 1),
     }
+
+
+async def create_shape_indexes(settings: Settings) -> None:
+    """Create the indexes that the bodies are sent to, and ask for a first search."""
+    async with LoopbackConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
+        await connection.send("PUT", INDEX_PATH, orjson.dumps({"fields": {"a": "number"}}))
+        await connection.send("PUT", _TALK_INDEX, orjson.dumps({"talk": {}}))
+        await connection.send("POST", f"{INDEX_PATH}/search", b'{"query":"x"}')
 
 
 async def _send(settings: Settings, path: str, media_type: str, body: bytes) -> tuple[int, int]:

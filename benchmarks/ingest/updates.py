@@ -2,6 +2,7 @@
 
     python -m benchmarks interactive_writes --json benchmarks/results/interactive_writes.json
     python -m benchmarks metadata_updates --json benchmarks/results/metadata_updates.json
+    python -m benchmarks window_updates --json benchmarks/results/window_updates.json
     python -m benchmarks sweeper_pass --json benchmarks/results/sweeper_pass.json
 
 `interactive_writes`: documents are loaded into one index, alone and then beside single writes to another index, one a
@@ -9,6 +10,9 @@ second. The time of a single write runs from the request to the first search by 
 load is timed to its last encoded document. API, worker, OpenSearch and Redis share the cores.
 
 `metadata_updates`: all documents of an encoded index are sent again with other metadata, as NDJSON.
+
+`window_updates`: one small request changes the text of documents with many stored windows. As `body_shapes` does, it
+reports how long other requests wait and the memory that the API takes.
 
 `sweeper_pass`: one pass of each task of the sweeper over many indexes without work.
 """
@@ -23,6 +27,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from benchmarks.ingest.body_shapes import INDEX_PATH, BodyShape, create_shape_indexes, measure_body
 from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import (
     LoopbackConnection,
@@ -34,8 +39,11 @@ from benchmarks.service import (
 from benchmarks.stdlib import read_stdlib_documents
 from indexer.retention import RetentionCleanup
 from indexer.sweeper import MappingUpgrade, QueueHead, Sweeper
-from services.documents.document import Document
+from services.documents.document import Document, encoded_version
+from services.encoders.manifest import read_manifest, resolve_model_directory
+from services.encoders.vectors import SparseVector
 from services.index_spec import Generation
+from services.opensearch.bulk import Write, write_bulk
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
 from services.queue.lanes import encode_queues
@@ -197,6 +205,46 @@ async def _send_round(settings: Settings, documents: list[Document], number: int
             body = b"".join(lines[at : at + _BATCH])
             await connection.send("POST", "/v1/indexes/updates/documents", body, "application/x-ndjson")
         return time.monotonic() - began
+
+
+def window_updates(argv: list[str] | None = None) -> None:
+    """Measure one request that changes the text of documents with many windows."""
+    parser = make_parser("window_updates", window_updates.__doc__)
+    parser.add_argument("--documents", type=int, default=60)
+    parser.add_argument("--windows", type=int, default=1200, help="windows of a document")
+    parser.add_argument("--repeats", type=int, default=3)
+    run_benchmark("window_updates", parser, measure_window_updates, argv)
+
+
+def measure_window_updates(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the longest wait of other requests, and the memory that the API takes. See `body_shapes.measure_body`."""
+    changed = [{"id": f"d{number}", "text": "new"} for number in range(arguments.documents)]
+    shape: BodyShape = (f"{INDEX_PATH}/documents", "application/json", lambda _: orjson.dumps(changed))
+    with (
+        open_service() as settings,
+        run_process(settings, "api") as api,
+        closing(SyncSearchClient(settings)) as search,
+    ):
+        uvloop.run(create_shape_indexes(settings))
+        _store_windows(settings, search, arguments.documents, arguments.windows)
+        cost = uvloop.run(measure_body(settings, api.pid, shape, 0, arguments.repeats))
+        version = read_opensearch_version(settings)
+    return {"opensearch": version, "documents": arguments.documents, "windows": arguments.windows, **cost}
+
+
+def _store_windows(settings: Settings, search: SyncSearchClient, documents: int, windows: int) -> None:
+    """Store encoded documents `d0`, `d1`, ... of about 870 characters a window, with 100 weights a window."""
+    vector = SparseVector.of(list(range(100)), [1.0] * 100).pack()
+    source = {
+        "text": "The lighthouse keeper repairs the lamp. " * (22 * windows),
+        "state": "encoded",
+        "version": 1,
+        "encoder": read_manifest(resolve_model_directory(settings.encoder)).fingerprint,
+        "windows": [{"start": number, "end": number + 1, "vector": vector} for number in range(windows)],
+    }
+    alias = f"{settings.index_prefix}-{INDEX_PATH.rpartition('/')[2]}"
+    for number in range(documents):
+        write_bulk(search, [Write(alias, f"d{number}", encoded_version(1), source)], 4 * 1024**2, 60)
 
 
 def sweeper_pass(argv: list[str] | None = None) -> None:
