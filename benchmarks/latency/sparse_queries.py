@@ -8,7 +8,7 @@ client with a kept connection (benchmarks.service) reads ids and scores of ten h
 
 `sparse_vs_match` compares whole queries; passages are cut to their first pieces. `pruning` compares pruned queries, two
 phases and both, with a filter and without (docs/decisions/0151); texts are cut whole to stretches of 64 pieces.
-`--encoded` stretches are encoded; larger indexes repeat them.
+`--encoded` passages or stretches are encoded; larger indexes repeat them.
 """
 
 import argparse
@@ -60,7 +60,7 @@ from models.registry import load_encoder
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
-from services.index_spec import Generation, IndexSpec
+from services.index_spec import Generation
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.queries import build_search_body, lexical_query, sparse_query
 from services.opensearch.stored_document import EncodedWindow
@@ -78,7 +78,7 @@ MATCH_WAY = "match"
 FILTERED_WAYS = (MATCH_WAY, "whole", "pruned 0.2, two phases 0.5, 200")
 _SUFFIX = ", filtered"
 _FILTER = [{"term": {"metadata.part": "7"}}]
-_NESTED_SPEC = IndexSpec.model_validate({"windows": "nested"})
+_NESTED_SPEC = PASSAGE_SPEC.model_copy(update={"windows": "nested"})
 HitList = list[tuple[str, float]]
 HitLists = Mapping[str, HitList]
 
@@ -89,6 +89,7 @@ def sparse_vs_match(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder of wikipedia_lead.jsonl.gz and the others")
     parser.add_argument("--cache", type=Path, help="keep the vectors there: encoding 60,000 takes ten minutes")
     parser.add_argument("--sizes", default="5000,60000", help="documents of each index")
+    parser.add_argument("--encoded", type=int, default=60_000, help="passages that are encoded")
     parser.add_argument("--pieces", type=int, default=64, help="pieces of each passage")
     parser.add_argument("--queries", type=int, default=200, help="queries of each kind")
     parser.add_argument("--rounds", type=int, default=3, help="rounds over all queries and sides")
@@ -98,7 +99,7 @@ def sparse_vs_match(argv: list[str] | None = None) -> None:
 def measure_sparse_vs_match(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the table by size of the index, as written and merged to one segment."""
     sizes = [int(size) for size in arguments.sizes.split(",")]
-    passages = read_mixed_passages(arguments.folder, max(sizes))
+    passages = read_mixed_passages(arguments.folder, min(max(sizes), arguments.encoded))
     rows: dict[str, Any] = {}
     # Before the start of the node, because encoding takes minutes.
     encoded = make_encoded_passages(Settings.read().encoder, passages, arguments.pieces, arguments.cache)
@@ -106,10 +107,10 @@ def measure_sparse_vs_match(arguments: argparse.Namespace) -> dict[str, Any]:
         queries = choose_title_queries(passages[: min(sizes)], arguments.queries)
         with closing(SyncSearchClient(settings)) as search:
             for size in sizes:
-                generation = create_index(search, settings, f"passages{size}")
+                generation = create_index(search, settings, f"passages{size}", PASSAGE_SPEC)
                 nested = create_index(search, settings, f"windows{size}", _NESTED_SPEC)
                 for each in (generation, nested):
-                    fill_generation(search, settings, each, encoded[:size])
+                    fill_generation(search, settings, each, repeat_documents(encoded[:size], size))
                     wait_for_merges(search, each)
                 # The JVM is fast only after thousands of the same request.
                 uvloop.run(compare_with_match(settings, generation, nested, queries, 3))
@@ -126,6 +127,7 @@ def measure_sparse_vs_match(arguments: argparse.Namespace) -> dict[str, Any]:
     weights = [len(windows[0].vector) for _, windows in encoded]
     return {
         "opensearch": version,
+        "encoded_documents": len(encoded),
         "weights_a_document_mean": round(sum(weights) / len(weights), 1),
         "hits": HIT_COUNT,
         "cases": rows,
