@@ -74,8 +74,8 @@ def ablation(
     _require_one_device("ablation")
     content = read_recipe(recipe)
     with _training_session() as show:
+        from models.training.ablation import ablation_table
         from models.training.pipeline import run_ablation
-        from models.training.recipe import ablation_table
 
         index = _open_index_source(api, content.negatives.index)
         table = ablation_table(run_ablation(content, out, only or [], show=show, index=index))
@@ -238,7 +238,7 @@ def chapters(
 
     content = read_chapter_recipe(recipe, steps)
     with _training_session() as show:
-        from models.training.chapter_training import train_chapters
+        from models.chapters.training import train_chapters
 
         model = train_chapters(
             episodes, base, out, content, licence=licence, merge=merge, boundaries=boundaries, show=show

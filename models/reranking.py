@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,20 +43,32 @@ class CrossEncoderScorer:
         with require_extra("sentence_transformers", "rerank with a cross-encoder", "train"):
             from sentence_transformers import CrossEncoder
         try:
-            self._model = CrossEncoder(
+            self.model: Any = CrossEncoder(
                 name_or_path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
             )
         except Exception as error:  # the library's errors share no base
             raise ConfigurationError("bad_reranker", f"{name_or_path} is not a usable cross-encoder: {error}") from None
-        if self._model.num_labels != 1:
+        if self.model.num_labels != 1:
             raise ConfigurationError(
                 "bad_reranker",
-                f"{name_or_path} gives {self._model.num_labels} numbers a passage; a reranker gives one.",
+                f"{name_or_path} gives {self.model.num_labels} numbers a passage; a reranker gives one.",
             )
+        self.name = re.sub(r"[^a-z0-9.-]+", "-", Path(name_or_path).name.lower())
+
+    @property
+    def max_pieces(self) -> int | None:
+        """The longest query and passage together, in pieces; None without a limit."""
+        length: int | None = self.model.max_seq_length
+        return length
 
     def __call__(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        pairs = [(query, passage) for passage in passages]
-        scores = self._model.predict(pairs, batch_size=BATCH_PASSAGES, show_progress_bar=False, convert_to_numpy=True)
+        return self.score_pairs([(query, passage) for passage in passages])
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Return a score for each (query, passage), float32 [pairs]."""
+        scores = self.model.predict(
+            list(pairs), batch_size=BATCH_PASSAGES, show_progress_bar=False, convert_to_numpy=True
+        )
         return np.asarray(scores, dtype=np.float32)
 
 

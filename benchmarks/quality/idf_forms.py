@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks.measuring import make_parser, run_benchmark
 from cli.relevance.significance import compare_rankings
 from models.export.collection import read_collection
+from models.judged_queries import JudgedQueries, ndcg_by_query, sparse_rankings
 from models.progress import SilentReporter
 from models.training.architecture import build_encoder
 from models.training.evaluation import encode_texts, evaluation_figures
-from models.training.judged_queries import JudgedQueries, ndcg_by_query, sparse_rankings
 from models.training.prepare import open_start, prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
 from models.training.run_directory import CHECKPOINTS

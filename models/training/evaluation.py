@@ -3,7 +3,7 @@
 `CurveEvaluator` writes the learning curve (curve.jsonl) and keeps the best checkpoint in `best`.
 
 `evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 and of their fusion
-(`models.training.judged_queries`).
+(`models.judged_queries`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from models.training.judged_queries import JudgedQueries, hybrid_rankings, mean_ndcg, sparse_rankings
+from models.judged_queries import JudgedQueries, hybrid_rankings, mean_ndcg, sparse_rankings
 from models.training.trainer import is_out_of_memory
 from services.directories import replace_directory, restore_directory
 from services.errors import ConfigurationError

@@ -24,8 +24,10 @@ IDF_FLOOR = 0.1
 class RankingLoss(nn.Module):
     """KL divergence from the teachers' distribution, plus cross entropy of the pair's own passage.
 
-    Both run over all passages of the batch: a query's own passage, its hard negatives, and the passages of all other
-    queries. `models.training.teachers` gives the teachers' scores, min-max scaled, summed and multiplied by a scale.
+    Cross entropy runs over all passages of the batch: a query's own passage, its hard negatives, and the passages of
+    all other queries. The divergence runs over those that all teachers have scored for the query: all of them, or its
+    own candidates alone with a cross-encoder or a file of scores. `models.training.teachers` gives the teachers'
+    scores, min-max scaled, summed and multiplied by a scale.
     """
 
     def __init__(self, contrastive_weight: float, *, distils: bool) -> None:
@@ -38,8 +40,8 @@ class RankingLoss(nn.Module):
         """Return the loss by term. `embeddings` are the queries [B, V], then the columns of passages [B, V], own
         passages first.
 
-        `labels` is float32 [B, 2, M] for M passages in column order: the targets, and a mask that is 0 where a passage
-        is another answer of the query and so no negative.
+        `labels` is float32 [B, 3, M] for M passages in column order: the targets; a mask that is 0 where a passage is
+        another answer of the query and so no negative; and a mask that is 0 also where a teacher has no score.
         """
         if labels is None:
             raise ValueError("RankingLoss needs labels: the targets and the mask of a batch")
@@ -48,22 +50,28 @@ class RankingLoss(nn.Module):
         # always float32: bfloat16 has three digits, and scores reach a hundred
         with torch.autocast(queries.device.type, enabled=False):
             scores = queries.float() @ passages.float().T
-            targets, counted = labels[:, 0].float(), labels[:, 1] > 0
-            scores = scores.masked_fill(~counted, -torch.inf)
             losses: dict[str, Tensor] = {}
             if self.distils:
-                losses["distillation"] = _divergence(scores, targets.masked_fill(~counted, -torch.inf))
+                losses["distillation"] = _divergence(scores, labels[:, 0].float(), labels[:, 2] > 0)
             if self.contrastive_weight:
                 own = torch.arange(len(scores), device=scores.device)
-                losses["contrastive"] = self.contrastive_weight * functional.cross_entropy(scores, own)
+                negatives = scores.masked_fill(labels[:, 1] == 0, -torch.inf)
+                losses["contrastive"] = self.contrastive_weight * functional.cross_entropy(negatives, own)
         return losses
 
 
-def _divergence(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean over queries of KL(teachers || student); entries that are -inf in both add nothing."""
-    student, teacher = scores.log_softmax(1), targets.log_softmax(1)
-    gap = torch.where(targets.isneginf(), 0.0, teacher.exp() * (teacher - student))
-    return gap.sum(1).mean()
+def _divergence(scores: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
+    """Return the mean over queries of KL(teachers || student) over the `scored` passages of each.
+
+    A query with fewer than two of them teaches nothing, and does not count.
+    """
+    teaches = scored.sum(1) > 1
+    # A row without a passage has no distribution: NaN would reach every gradient, also through a product with zero.
+    counted = torch.where(teaches[:, None], scored, True)
+    student = scores.masked_fill(~counted, -torch.inf).log_softmax(1)
+    teacher = targets.masked_fill(~counted, -torch.inf).log_softmax(1)
+    gap = torch.where(counted, teacher.exp() * (teacher - student), 0.0)
+    return (gap.sum(1) * teaches).sum() / teaches.sum().clamp(min=1)
 
 
 def _to_dense(embeddings: Tensor) -> Tensor:

@@ -2,18 +2,20 @@
 
 `PairSet` holds distinct texts and int32 links between them; `split_pairs` holds out whole families of links.
 
-Pair files are JSON lines, {"query": ..., "passage": ..., "origin": ...}. `read_pairs` reads them as a stream.
-`write_pairs` writes a file whole or not at all; the same pairs give the same bytes.
+Pair files are JSON lines, {"query": ..., "passage": ..., "origin": ...}, or lines of scored documents, {"query": ...,
+"docs": [...], "scores": [...]}: the pair of such a line is the query and its best document. `read_pairs` reads them as
+a stream. `write_pairs` writes a file whole or not at all; the same pairs give the same bytes.
 """
 
 import gzip
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self, cast
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 import numpy as np
 import orjson
@@ -60,7 +62,7 @@ class PairSet:
         links: dict[tuple[int, int], int] = {}
         repeated = identical = 0
         for pair in pairs:
-            query_key, passage_key = _text_digest(pair.query), _text_digest(pair.passage)
+            query_key, passage_key = text_digest(pair.query), text_digest(pair.passage)
             if query_key == passage_key:
                 identical += 1
                 continue
@@ -223,7 +225,8 @@ class _TextTable:
         return row
 
 
-def _text_digest(text: str) -> bytes:
+def text_digest(text: str) -> bytes:
+    """Return 16 bytes that are the same for texts that differ only in white space."""
     return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -240,7 +243,7 @@ def read_pairs(path: Path, report: ReadReport | None = None, origin: str | None 
         try:
             pair = Pair(
                 read_text_member(record, "query"),
-                read_text_member(record, "passage"),
+                read_scored_documents(record).best if "docs" in record else read_text_member(record, "passage"),
                 read_text_member(record, "origin", required=False) or default,
             )
         except InvalidInput as error:
@@ -254,6 +257,40 @@ def read_pairs(path: Path, report: ReadReport | None = None, origin: str | None 
             f'{path} has no pairs: each line is {{"query": "...", "passage": "..."}}. '
             + (f"The first lines: {'; '.join(report.examples)}." if report.examples else "The file is empty."),
         )
+
+
+class ScoredDocuments(NamedTuple):
+    """Documents of a query with a teacher's scores, best first."""
+
+    docs: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def best(self) -> str:
+        return self.docs[0]
+
+
+def read_scored_documents(record: Mapping[str, Any]) -> ScoredDocuments:
+    """Read `docs` and `scores` of a line: at least two different texts, each with a finite score.
+
+    This is the form of the distillation data of arXiv 2411.04403's authors. Raises InvalidInput: `missing_member`,
+    `wrong_type`, `empty_text`, `bad_scores`.
+    """
+    for name in ("docs", "scores"):
+        if name not in record:
+            raise InvalidInput("missing_member", f"it has no `{name}`")
+        if not isinstance(record[name], list):
+            raise InvalidInput("wrong_type", f"`{name}` is {type(record[name]).__name__}, not an array")
+    docs = [read_text_member({"docs": text}, "docs") for text in record["docs"]]
+    scores = record["scores"]
+    if len(docs) != len(scores) or len(docs) < 2:
+        raise InvalidInput("bad_scores", f"it has {len(docs)} docs and {len(scores)} scores: give 2 or more of each")
+    if not all(type(score) in (int, float) and math.isfinite(score) for score in scores):
+        raise InvalidInput("bad_scores", "a score is not a finite number")
+    if len({text_digest(text) for text in docs}) < len(docs):
+        raise InvalidInput("bad_scores", "a document is there twice")
+    order = sorted(range(len(docs)), key=lambda place: -scores[place])
+    return ScoredDocuments(tuple(docs[place] for place in order), tuple(float(scores[place]) for place in order))
 
 
 def read_pair_set(path: Path, origin: str | None = None) -> tuple[PairSet, ReadReport]:

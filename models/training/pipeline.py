@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 from models.export.export import ExportOptions, export_encoder
+from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter, SilentReporter
+from models.training.ablation import FULL_RECIPE, AblationRow, ablation_variants
 from models.training.evaluation import EVALUATION, rank_evaluation, read_best_evaluation, read_curve
-from models.training.judged_queries import JudgedQueries
 from models.training.mining import OpenIndexCandidates
 from models.training.prepare import open_start, prepare_material
-from models.training.recipe import FULL_RECIPE, AblationRow, TrainingRecipe, ablation_variants
+from models.training.recipe import TrainingRecipe
 from models.training.run_directory import checked_encoder_name, hold_run_directory, is_main_process, is_same_run
 from models.training.train import TrainingMaterial, choose_precision, train_encoder
 from services.errors import ConfigurationError

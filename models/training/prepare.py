@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
 from models.export.package import excluded_piece_ids
 from models.export.reopen import reopen_checkpoint
+from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter
+from models.reranking import CrossEncoderScorer
 from models.training.architecture import build_encoder, read_starting_point
 from models.training.batches import MixtureFile, read_mixture
 from models.training.consistency import filter_consistent
 from models.training.idf import passage_idf
-from models.training.judged_queries import JudgedQueries
 from models.training.mining import (
     CandidateSource,
     MiningRule,
@@ -38,8 +39,9 @@ from models.training.mining import (
 from models.training.pairs import PairSet, Rows, split_pairs
 from models.training.recipe import TeacherChoice, TrainingRecipe
 from models.training.run_directory import START_PREFIX
+from models.training.scored_candidates import ScoredCandidates, join_score_files, score_with_cross_encoder
 from models.training.teacher_vectors import Teacher, TeacherVectors, load_teacher_vectors
-from models.training.teachers import Bm25Teacher, SparseTeacher, TeacherEnsemble, WordTokeniser
+from models.training.teachers import Bm25Teacher, SiameseTeacher, SparseTeacher, TeacherEnsemble, WordTokeniser
 from models.training.train import TrainingMaterial
 from services.directories import DirectorySettings, replace_directory, resolve_cache_directory
 from services.encoders.catalogue import load_fetchable_models
@@ -96,17 +98,25 @@ def prepare_material(
     show.report(
         f"{len(pairs):,} pairs to train on: " + ", ".join(f"{name} {n:,}" for name, n in pairs.counts().items())
     )
-    teachers = [_load_vectors(choice, pairs, vectors_directory, show) for choice in recipe.teachers]
-    total = sum(choice.weight for choice in recipe.teachers)
-    weights = [choice.weight / total for choice in recipe.teachers]
-    ensemble = (
-        TeacherEnsemble([found for _, found in teachers], weights, recipe.distillation_scale) if teachers else None
-    )
-    pairs = _drop_inconsistent(recipe, pairs, teachers, show)
+    files = {at: Path(choice.name) for at, choice in enumerate(recipe.teachers) if choice.kind == "scores"}
+    pairs, score_files, score_reports = join_score_files(pairs, files.values())
+    for report in score_reports:
+        show.report(
+            f"{report.name}: scores of {report.taken:,} of {report.lines:,} lines"
+            + (f"; left out: {'; '.join(report.examples)}" if report.examples else "")
+        )
+    vectors_of = {
+        at: _load_vectors(choice, pairs, vectors_directory, show)
+        for at, choice in enumerate(recipe.teachers)
+        if choice.scores_any_passage
+    }
+    prepared = _PreparedTeachers(vectors_of, dict(zip(files, score_files, strict=True)))
+    pairs = _drop_inconsistent(recipe, pairs, prepared, show)
     idf = passage_idf(
         PieceTokeniser.load(start.directory / "tokenizer.json"), pairs.passages, excluded_piece_ids(start.pieces)
     )
-    negatives = _mine_recipe_negatives(recipe, pairs, teachers, vectors_directory, show, index)
+    negatives = _mine_recipe_negatives(recipe, pairs, prepared, vectors_directory, show, index)
+    ensemble = _join_teachers(recipe, pairs, prepared, negatives, vectors_directory, show) if recipe.distils else None
     order = replace(mixture, pairs=pairs).cycle(recipe.seed)
     reported = [JudgedQueries.of(read_collection(path), recipe.evaluate_documents) for path in recipe.reported]
     return TrainingMaterial(pairs, order, negatives, ensemble, idf, judged, reported)
@@ -140,6 +150,14 @@ def _make_start(out: Path, name: str, make: Callable[[Path], object]) -> str:
     return str(target)
 
 
+@dataclass(frozen=True)
+class _PreparedTeachers:
+    """Teachers that need no hard negatives, by their position in the recipe."""
+
+    vectors: dict[int, tuple[Teacher, TeacherVectors]]
+    scores: dict[int, ScoredCandidates]
+
+
 def _load_vectors(
     choice: TeacherChoice, pairs: PairSet, directory: Path, show: ProgressReporter
 ) -> tuple[Teacher, TeacherVectors]:
@@ -150,6 +168,8 @@ def _load_vectors(
         )
     elif choice.kind == "sparse":
         teacher = SparseTeacher(choice.name)
+    elif choice.kind == "siamese":
+        teacher = SiameseTeacher(choice.name)
     else:
         teacher = Bm25Teacher(pairs.passages, WordTokeniser())
 
@@ -159,8 +179,31 @@ def _load_vectors(
     return teacher, load_teacher_vectors(teacher, pairs, directory, done)
 
 
+def _join_teachers(
+    recipe: TrainingRecipe,
+    pairs: PairSet,
+    prepared: _PreparedTeachers,
+    negatives: Rows | None,
+    directory: Path,
+    show: ProgressReporter,
+) -> TeacherEnsemble:
+    """Return the ensemble, in the order of the recipe. A cross-encoder scores the hard negatives here."""
+    joined: list[TeacherVectors] = []
+    for at, choice in enumerate(recipe.teachers):
+        if at in prepared.vectors:
+            joined.append(prepared.vectors[at][1])
+        elif at in prepared.scores:
+            joined.append(prepared.scores[at])
+        elif negatives is not None:
+            scorer = CrossEncoderScorer(choice.name)
+            done = partial(_report_progress, show, f"Teacher {scorer.name}", len(pairs))
+            joined.append(score_with_cross_encoder(scorer, pairs, negatives, directory, done))
+    total = sum(choice.weight for choice in recipe.teachers)
+    return TeacherEnsemble(joined, [choice.weight / total for choice in recipe.teachers], recipe.distillation_scale)
+
+
 def _drop_inconsistent(
-    recipe: TrainingRecipe, pairs: PairSet, teachers: Sequence[tuple[Teacher, TeacherVectors]], show: ProgressReporter
+    recipe: TrainingRecipe, pairs: PairSet, prepared: _PreparedTeachers, show: ProgressReporter
 ) -> PairSet:
     """Drop links and keep the texts, because the teachers' rows count them."""
     filter_recipe = recipe.consistency
@@ -168,8 +211,8 @@ def _drop_inconsistent(
         return pairs
     kept = filter_consistent(
         pairs,
-        [vectors for _, vectors in teachers],
-        [choice.weight for choice in recipe.teachers],
+        [vectors for _, vectors in prepared.vectors.values()],
+        [recipe.teachers[at].weight for at in prepared.vectors],
         filter_recipe.within,
         sample=filter_recipe.sample,
         seed=recipe.seed,
@@ -190,23 +233,23 @@ def _drop_inconsistent(
 def _mine_recipe_negatives(
     recipe: TrainingRecipe,
     pairs: PairSet,
-    teachers: Sequence[tuple[Teacher, TeacherVectors]],
+    prepared: _PreparedTeachers,
     directory: Path,
     show: ProgressReporter,
     index: OpenIndexCandidates | None,
 ) -> Rows | None:
     rule = recipe.negatives
-    if not rule.sources or not rule.count:
+    if not recipe.mines:
         return None
     lists = []
     for source in rule.sources:
-        candidates = _open_candidates(source, recipe, pairs, teachers, directory, show, index)
+        candidates = _open_candidates(source, recipe, pairs, prepared, directory, show, index)
         step: Callable[[int], None] = partial(
             _report_progress, show, f"Hard negatives from {candidates.name}", len(pairs.queries)
         )
         lists.append(load_candidate_lists(candidates, pairs, rule.depth, directory, step))
     mining = MiningRule(rule.count, rule.depth, rule.skip, rule.ceiling, recipe.seed)
-    mined = mine_negatives(pairs, lists, mining, teachers[0][1] if teachers else None)
+    mined = mine_negatives(pairs, lists, mining, next((found for _, found in prepared.vectors.values()), None))
     show.report("Hard negatives: " + ", ".join(f"{name} {count:,}" for name, count in mined.counts.items()))
     return mined.rows
 
@@ -215,7 +258,7 @@ def _open_candidates(
     source: str,
     recipe: TrainingRecipe,
     pairs: PairSet,
-    teachers: Sequence[tuple[Teacher, TeacherVectors]],
+    prepared: _PreparedTeachers,
     directory: Path,
     show: ProgressReporter,
     index: OpenIndexCandidates | None,
@@ -226,8 +269,11 @@ def _open_candidates(
                 "bad_recipe", "negatives.sources names an index, and this command cannot search one."
             )
         return index(pairs)
-    for choice, (teacher, vectors) in zip(recipe.teachers, teachers, strict=True):
+    for at, choice in enumerate(recipe.teachers):
+        if choice.kind == source == "scores":
+            return prepared.scores[at]
         if choice.kind == source:
+            teacher, vectors = prepared.vectors[at]
             return VectorCandidates(vectors, teacher.fingerprint)
     teacher, vectors = _load_vectors(TeacherChoice(kind="bm25"), pairs, directory, show)
     return VectorCandidates(vectors, teacher.fingerprint)

@@ -1,7 +1,7 @@
 """Recipes: settings of training runs, and of the encoders that they train.
 
 `read_recipe` reads a TOML file and checks it before a run loads anything. `begin_run` keeps the recipe beside the run,
-and the manifest of the encoder repeats it. `ablation_variants` derives recipes that lack one part each.
+and the manifest of the encoder repeats it. `models.training.ablation` derives recipes that lack one part each.
 
 `EncoderRecipe` follows the unified framework of arXiv 2303.13416: a learned sparse method is a choice of {query
 weighting, document weighting, expansion, regulariser}, so an ablation is a list of recipes. Query expansion is left
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,7 +22,6 @@ from services.errors import ConfigurationError
 Activation = Literal["log1p_relu", "log1p_log1p_relu"]
 # Lies beside the weights of a checkpoint: export and later training need the same recipe.
 RECIPE_FILE = "recipe.json"
-FULL_RECIPE = "whole"
 
 
 class EncoderRecipe(BaseModel):
@@ -119,13 +116,25 @@ class PairSource(_RecipePart):
 class TeacherChoice(_RecipePart):
     """Teacher and its weight in the ensemble (arXiv 2411.04403, section 4.2: min-max scaled, weighted, summed).
 
-    `name` depends on `kind`: for `dense` a teacher that `sparsewell train teachers` fetches, or a directory with
-    model.onnx and tokenizer.json; for `sparse` a sparsewell encoder by name or path; `bm25` has none.
+    `name` depends on `kind`:
+
+    - `dense`: a teacher that `sparsewell train teachers` fetches, or a directory with model.onnx and tokenizer.json;
+    - `sparse`: a sparsewell encoder by name or path;
+    - `siamese`: a dense or sparse model of sentence-transformers, by name or directory, that encodes queries too;
+    - `cross-encoder`: a model of sentence-transformers that reads query and passage together. It scores a pair's
+      passage and its hard negatives only;
+    - `scores`: a file of {"query", "docs", "scores"} a line, see `models.training.scored_candidates`;
+    - `bm25`: no name.
     """
 
-    kind: Literal["dense", "sparse", "bm25"]
+    kind: Literal["dense", "sparse", "bm25", "siamese", "cross-encoder", "scores"]
     name: str = ""
     weight: float = Field(1.0, gt=0)
+
+    @property
+    def scores_any_passage(self) -> bool:
+        """Return whether the teacher scores every passage, and not only chosen candidates of a query."""
+        return self.kind not in ("cross-encoder", "scores")
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -137,10 +146,11 @@ class TeacherChoice(_RecipePart):
 class NegativesRecipe(_RecipePart):
     """Hard negatives of a pair: `count` from the ranks `skip` to `depth` of each source's list.
 
-    A candidate is rejected when the first teacher scores it above `ceiling` times the pair's own passage.
+    A candidate is rejected when the first teacher that scores any passage gives it more than `ceiling` times the score
+    of the pair's own passage.
     """
 
-    sources: tuple[Literal["bm25", "dense", "sparse", "index"], ...] = ()
+    sources: tuple[Literal["bm25", "dense", "sparse", "siamese", "scores", "index"], ...] = ()
     count: int = Field(3, ge=0, le=63)
     skip: int = Field(1, ge=0)
     depth: int = Field(50, ge=1, le=1000)
@@ -157,7 +167,10 @@ class NegativesRecipe(_RecipePart):
 
 
 class ConsistencyRecipe(_RecipePart):
-    """Consistency filter: keep pairs whose passage the teachers rank among the first `within` of `sample` passages."""
+    """Consistency filter: keep pairs whose passage the teachers rank among the first `within` of `sample` passages.
+
+    Teachers that score only chosen candidates do not count.
+    """
 
     within: int = Field(3, ge=1)
     sample: int = Field(20_000, ge=10)
@@ -192,7 +205,9 @@ class TrainingRecipe(_RecipePart):
         "equal density. None: lambda stays regulariser_weight",
     )
     ramp: float = Field(0.33, gt=0, le=1, description="share of the steps until the regulariser's weight is reached")
-    distillation_scale: float = Field(30.0, gt=0)
+    distillation_scale: float = Field(
+        30.0, ge=0, description="of the teachers' targets; 0: teachers only filter pairs and choose negatives"
+    )
     contrastive_weight: float = Field(0.3, ge=0, description="of cross entropy beside distillation; alone it is 1")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_norm: float = Field(1.0, gt=0)
@@ -212,18 +227,33 @@ class TrainingRecipe(_RecipePart):
         names = [directory.name for directory in (*self.collections, *self.reported)]
         if len(set(names)) < len(names):
             raise ValueError("two collections have one name, and the curve could not tell them apart")
-        if self.teachers == () and self.contrastive_weight == 0:
+        if not self.distils and self.contrastive_weight == 0:
             raise ValueError("without teachers and without contrastive_weight there is nothing to learn from")
-        if self.consistency is not None and not self.teachers:
-            raise ValueError("consistency needs at least one teacher")
+        if self.consistency is not None and not any(teacher.scores_any_passage for teacher in self.teachers):
+            raise ValueError("consistency needs at least one teacher that is no cross-encoder and no file of scores")
+        if not self.mines and not all(teacher.scores_any_passage for teacher in self.teachers):
+            raise ValueError(
+                "a cross-encoder or a file of scores scores only the candidates of a query: set negatives.sources, so "
+                "that a pair has some"
+            )
         if self.target_weights is not None and self.encoder.regulariser == "none":
             raise ValueError("target_weights adjusts the regulariser's weight, and regulariser is none")
         if self.target_weights is not None and self.regulariser_weight == 0:
             raise ValueError("target_weights multiplies regulariser_weight, which is 0")
         for source in self.negatives.sources:
-            if source in ("dense", "sparse") and not any(teacher.kind == source for teacher in self.teachers):
+            if source not in ("bm25", "index") and not any(teacher.kind == source for teacher in self.teachers):
                 raise ValueError(f"negatives.sources names {source}, but there is no {source} teacher")
         return self
+
+    @property
+    def distils(self) -> bool:
+        """Return whether the run learns from the teachers' scores."""
+        return bool(self.teachers) and self.distillation_scale > 0
+
+    @property
+    def mines(self) -> bool:
+        """Return whether pairs have hard negatives."""
+        return bool(self.negatives.sources) and self.negatives.count > 0
 
     def changed(self, **members: Any) -> TrainingRecipe:
         """Return a copy with some members replaced, checked again. Raises ConfigurationError (`bad_recipe`)."""
@@ -255,7 +285,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
         update={
             "start": _resolve_name(base, recipe.start),
             "teachers": tuple(
-                teacher.model_copy(update={"name": _resolve_name(base, teacher.name)}) for teacher in recipe.teachers
+                teacher.model_copy(update={"name": _resolve_teacher(base, teacher)}) for teacher in recipe.teachers
             ),
             "pairs": tuple(pair.model_copy(update={"path": base / pair.path}) for pair in recipe.pairs),
             "collections": tuple(base / directory for directory in recipe.collections),
@@ -269,130 +299,5 @@ def _resolve_name(base: Path, name: str) -> str:
     return str(base / name) if name and (base / name).is_dir() else name
 
 
-@dataclass(frozen=True)
-class AblationVariant:
-    """Variant of an ablation: its recipe, and a name that says how it differs from the whole recipe (`whole`)."""
-
-    name: str
-    recipe: TrainingRecipe
-
-
-def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[AblationVariant]:
-    """Return the whole recipe, then a variant for each part that can be removed or exchanged; `only` selects by name.
-
-    Raises ConfigurationError (`unknown_variant`).
-    """
-    encoder = recipe.encoder
-    changes: dict[str, dict[str, Any]] = {}
-    for weighting in ("none", "idf", "learned"):
-        if weighting != encoder.query_weighting:
-            changes[f"query weighting {weighting}"] = {"encoder": {"query_weighting": weighting}}
-    if encoder.document_weighting == "learned":
-        bare = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "activation": "log1p_relu"}
-        changes["document weighting binary"] = {"encoder": bare | {"l0_threshold": None}}
-    if encoder.expansion:
-        changes["no expansion"] = {"encoder": {"expansion": False}}
-    if encoder.document_weighting == "learned":
-        changes |= _weight_changes(encoder)
-    if recipe.negatives.sources and recipe.negatives.count:
-        changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}} | _same_penalty(recipe, ())
-    if recipe.teachers:
-        sources = _remaining_sources(recipe, ())
-        changes["no teachers"] = {"teachers": (), "consistency": None, "negatives": {"sources": sources}}
-        changes["no teachers"] |= _same_penalty(recipe, sources)
-        if len(recipe.teachers) > 1:
-            for at, teacher in enumerate(recipe.teachers):
-                rest = tuple(other for position, other in enumerate(recipe.teachers) if position != at)
-                name = f"no teacher {teacher.kind} {teacher.name}".strip()
-                changes[name] = {"teachers": rest, "negatives": {"sources": _remaining_sources(recipe, rest)}}
-    variants = [
-        AblationVariant(FULL_RECIPE, recipe),
-        *(AblationVariant(name, _change_recipe(recipe, change)) for name, change in changes.items()),
-    ]
-    unknown = set(only) - {variant.name for variant in variants}
-    if unknown:
-        names = ", ".join(variant.name for variant in variants)
-        raise ConfigurationError(
-            "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; the variants are: {names}."
-        )
-    return [variant for variant in variants if not only or variant.name in (*only, FULL_RECIPE)]
-
-
-def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
-    """Return the variants of regulariser and activation; binary weights have neither."""
-    changes: dict[str, dict[str, Any]] = {}
-    for regulariser in ("none", "flops", "idf_flops", "l1"):
-        if regulariser != encoder.regulariser:
-            keeps_mask = regulariser in ("flops", "idf_flops")
-            mask = {} if keeps_mask else {"l0_threshold": None}
-            changes[f"regulariser {regulariser}"] = {"encoder": {"regulariser": regulariser} | mask}
-    if encoder.l0_threshold is not None:
-        changes["no l0 mask"] = {"encoder": {"l0_threshold": None}}
-    other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
-    changes[f"activation {other}"] = {"encoder": {"activation": other}}
-    return changes
-
-
-def _same_penalty(recipe: TrainingRecipe, sources: Sequence[str]) -> dict[str, Any]:
-    """Return the regulariser's weight of a variant that has only these sources of hard negatives.
-
-    FLOPS are added over the columns of passages. A variant without negatives has one column, so the same number would
-    be a fraction of the penalty, and the variant would differ in two things.
-    """
-    if sources or not recipe.negatives.sources:
-        return {}
-    return {"regulariser_weight": recipe.regulariser_weight * (1 + recipe.negatives.count)}
-
-
-def _remaining_sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:
-    """Return the sources of hard negatives that these teachers leave."""
-    kinds = {"bm25", "index"} | {teacher.kind for teacher in teachers}
-    return [source for source in recipe.negatives.sources if source in kinds]
-
-
-def _change_recipe(recipe: TrainingRecipe, change: Mapping[str, Any]) -> TrainingRecipe:
-    members = recipe.model_dump()
-    for name, value in change.items():
-        members[name] = members[name] | value if isinstance(value, dict) else value
-    if not members["teachers"] and not members["contrastive_weight"]:
-        members["contrastive_weight"] = 1.0
-    return recipe.changed(**members)
-
-
-@dataclass(frozen=True)
-class AblationRow:
-    """Best evaluation of a variant: mean NDCG@10 of the encoder alone and with BM25, and its costs."""
-
-    name: str
-    sparse: float
-    hybrid: float
-    weights_a_document: float
-    flops: float
-    seconds: float
-
-    @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
-        """Average an evaluation over the collections that choose the best; `reported` collections choose nothing."""
-        judged = [figures for collection, figures in entry["collections"].items() if collection not in reported]
-        mean = {key: sum(figures[key] for figures in judged) / len(judged) for key in judged[0]}
-        return cls(
-            name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),
-            round(mean["flops"], 2), round(seconds, 1),
-        )  # fmt: skip
-
-
-def ablation_table(rows: Sequence[AblationRow]) -> str:
-    """Format a Markdown table: each variant with its difference from the whole recipe, in points of NDCG@10."""
-    base = rows[0]
-    lines = [
-        "| variant | NDCG@10 | points | with BM25 | points | weights a document | products a query and document | s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in rows:
-        points = [100 * (row.sparse - base.sparse), 100 * (row.hybrid - base.hybrid)]
-        shown = ["", ""] if row is base else [f"{value:+.1f}" for value in points]
-        lines.append(
-            f"| {row.name} | {row.sparse:.4f} | {shown[0]} | {row.hybrid:.4f} | {shown[1]} "
-            f"| {row.weights_a_document:.0f} | {row.flops:.2f} | {row.seconds:.0f} |"
-        )
-    return "\n".join(lines)
+def _resolve_teacher(base: Path, teacher: TeacherChoice) -> str:
+    return str(base / teacher.name) if teacher.kind == "scores" else _resolve_name(base, teacher.name)

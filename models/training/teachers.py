@@ -1,7 +1,10 @@
-"""Teachers: an ensemble, a sparsewell encoder, and BM25. `models.dense` has dense teachers.
+"""Teachers: an ensemble, a sparsewell encoder, a model that encodes queries too, and BM25.
+
+`models.dense` has dense teachers, `models.training.scored_candidates` those that score chosen candidates only.
 
 - `ensemble_targets` are the targets of heterogeneous distillation (arXiv 2411.04403, section 3.3).
 - `SparseTeacher` encodes passages by the encoder's model and queries by its query table.
+- `SiameseTeacher` is a dense or sparse model of sentence-transformers (splade-v3, gte).
 - `Bm25Teacher`: a passage's vector holds its BM25 weights, a query's vector ones, so their dot product is the score.
   The form is Lucene's: idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b length / average)), without
   the constant factor k1 + 1; a repeated word of a query counts once.
@@ -9,7 +12,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +27,7 @@ from tokenizers import Tokenizer
 
 from models.registry import load_encoder
 from models.training.pairs import texts_fingerprint
-from models.training.teacher_vectors import Scores, SparseRows, TeacherVectors
+from models.training.teacher_vectors import EncodedTexts, Scores, SparseRows, TeacherVectors
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
@@ -31,6 +36,7 @@ from services.errors import ConfigurationError, InvalidInput, require_extra
 # Enough texts to sort their windows by length, few enough to hold the vectors of their windows in memory.
 _BATCH_PASSAGES = 128
 _BATCH_TEXTS = 1024
+_MODEL_TEXTS = 32  # texts of one run of a model of sentence-transformers
 K1, B = 1.2, 0.75
 
 
@@ -48,11 +54,18 @@ class TeacherEnsemble:
         passage_rows: NDArray[np.integer],
         left_out: NDArray[np.bool_] | None = None,
     ) -> Scores:
-        """Return the targets of a batch, see `ensemble_targets`."""
+        """Return the targets of a batch, see `ensemble_targets`.
+
+        A passage that one of the teachers has not scored for a query has the target NaN, and is no candidate for the
+        others: the loss must leave it out of both distributions.
+        """
         used = [(v, w) for v, w in zip(self.vectors, self.weights, strict=True) if w]
-        return ensemble_targets(
-            [v.scores(query_rows, passage_rows) for v, _ in used], [w for _, w in used], self.scale, left_out
-        )
+        matrices = [v.scores(query_rows, passage_rows) for v, _ in used]
+        unscored = ~np.logical_and.reduce([np.isfinite(scores) for scores in matrices])
+        excluded = unscored if left_out is None else unscored | left_out
+        targets = ensemble_targets(matrices, [w for _, w in used], self.scale, excluded)
+        targets[unscored] = np.nan
+        return targets
 
 
 def ensemble_targets(
@@ -146,6 +159,75 @@ class SparseTeacher:
                 for windows in windows_of_texts
             ]
         return SparseRows.of_vectors(vectors)
+
+
+class SiameseTeacher:
+    """Model of sentence-transformers that encodes queries and passages, as a `Teacher`: SparseEncoder or dense.
+
+    Its prompts and its similarity (dot product or cosine) are those of its files. A text is truncated at the model's
+    length. Code of a model's repository is not run.
+    """
+
+    def __init__(self, name_or_path: str, *, device: str | None = None) -> None:
+        """Load a directory, or a model of a hub. Raises ConfigurationError: `missing_library`, `bad_teacher`."""
+        library = _import_library("sentence_transformers")
+        try:
+            is_sparse = _is_sparse_model(name_or_path)
+            self._model = (library.SparseEncoder if is_sparse else library.SentenceTransformer)(
+                name_or_path, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
+            similarity = str(self._model.similarity_fn_name)
+        except Exception as error:  # the library's errors share no base
+            raise ConfigurationError("bad_teacher", f"{name_or_path} is not a usable teacher: {error}") from None
+        if similarity not in ("dot", "cosine"):
+            raise ConfigurationError(
+                "bad_teacher", f"{name_or_path} compares by {similarity}; a teacher compares by dot product or cosine."
+            )
+        self._is_sparse, self._normalise = is_sparse, similarity == "cosine"
+        self.name = re.sub(r"[^a-z0-9.-]+", "-", Path(name_or_path).name.lower())
+        form = f"{similarity} {self._model.max_seq_length} {sorted(self._model.prompts.items())}"
+        self.fingerprint = texts_fingerprint([form, hash_parameters(self._model)])
+
+    def encode_queries(self, texts: Sequence[str]) -> EncodedTexts:
+        return self._rows(self._model.encode_query(list(texts), **self._options()))
+
+    def encode_passages(self, texts: Sequence[str]) -> EncodedTexts:
+        return self._rows(self._model.encode_document(list(texts), **self._options()))
+
+    def _options(self) -> dict[str, Any]:
+        options = {"batch_size": _MODEL_TEXTS, "show_progress_bar": False, "convert_to_tensor": True}
+        return options | ({"save_to_cpu": True} if self._is_sparse else {"normalize_embeddings": self._normalise})
+
+    def _rows(self, encoded: Any) -> EncodedTexts:
+        if not self._is_sparse:
+            return np.asarray(encoded.float().cpu().numpy(), dtype=np.float16)
+        tensor = (encoded if encoded.is_sparse else encoded.to_sparse()).coalesce()
+        owners, ids = tensor.indices().numpy()
+        lengths = np.bincount(owners, minlength=tensor.shape[0])
+        return SparseRows.of(lengths, ids.astype(np.int32), tensor.values().float().numpy())
+
+
+def _is_sparse_model(name_or_path: str) -> bool:
+    """Tell a sparse model from a dense one by modules.json, or without the file by the head of the transformer."""
+    load_file_path = importlib.import_module("sentence_transformers.util").load_file_path
+    for name, mark in (("modules.json", "sparse_encoder"), ("config.json", "ForMaskedLM")):
+        path = load_file_path(name_or_path, name)
+        if path is not None:
+            return mark in Path(path).read_text(encoding="utf-8")
+    raise ConfigurationError("bad_teacher", f"{name_or_path} has neither modules.json nor config.json.")
+
+
+def hash_parameters(model: Any) -> str:
+    """Return 16 hex digits over the names and bytes of a torch module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=_byte_type()).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _byte_type() -> Any:
+    return importlib.import_module("torch").uint8
 
 
 class Bm25Teacher:
@@ -281,5 +363,5 @@ def _row_owners(rows: SparseRows) -> NDArray[np.int64]:
 
 
 def _import_library(name: str) -> Any:
-    with require_extra(name, "score with BM25 over words", "train"):
+    with require_extra(name, "train with this teacher", "train"):
         return importlib.import_module(name)

@@ -27,11 +27,11 @@ from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeig
 from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 from transformers import PrinterCallback, get_linear_schedule_with_warmup
 
+from models.judged_queries import JudgedQueries
 from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
 from models.training.batches import PositiveLinks, column_sides, mask_false_negatives
 from models.training.evaluation import BEST, CurveEvaluator, read_best_evaluation, read_curve
 from models.training.idf import BATCH_PASSAGES, PieceWeights
-from models.training.judged_queries import JudgedQueries
 from models.training.losses import RankingLoss, make_regulariser
 from models.training.modules import QueryTableEmbedding
 from models.training.pairs import PairSet, Rows
@@ -108,7 +108,9 @@ class PairCollator(SparseEncoderDataCollator):
         targets = (
             np.zeros(masked.shape) if self.teachers is None else self.teachers.targets(query_rows, passage_rows, masked)
         )
-        batch["label"] = torch.from_numpy(np.stack([targets, ~masked], axis=1).astype(np.float32))
+        scored = ~masked & np.isfinite(targets)
+        labels = np.stack([np.where(scored, targets, 0.0), ~masked, scored], axis=1)
+        batch["label"] = torch.from_numpy(labels.astype(np.float32))
         return batch
 
 

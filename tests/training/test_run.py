@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
+from models.judged_queries import JudgedQueries
 from models.training.architecture import build_encoder, save_checkpoint
 from models.training.batches import MixtureFile, read_mixture
 from models.training.evaluation import CurveEvaluator, encode_texts, read_best_evaluation, read_curve
 from models.training.idf import passage_idf
-from models.training.judged_queries import JudgedQueries
 from models.training.losses import RankingLoss
 from models.training.recipe import TrainingRecipe, parse_recipe
 from models.training.run_directory import CHECKPOINTS, begin_run, last_checkpoint
@@ -477,14 +477,14 @@ def test_the_student_learns_the_distribution_of_the_teachers() -> None:
     counted = torch.ones(3, 3)
     counted[0, 2] = 0
     loss = RankingLoss(0.0, distils=True)
-    same = loss.compute_loss_from_embeddings([queries, passages], torch.stack([scores, counted], dim=1))
+    same = loss.compute_loss_from_embeddings([queries, passages], torch.stack([scores, counted, counted], dim=1))
     assert same["distillation"].item() == pytest.approx(0, abs=1e-6)
     # A score that does not count may have any value.
     spoilt = scores.clone()
     spoilt[0, 2] = 1e6
-    again = loss.compute_loss_from_embeddings([queries, passages], torch.stack([spoilt, counted], dim=1))
+    again = loss.compute_loss_from_embeddings([queries, passages], torch.stack([spoilt, counted, counted], dim=1))
     assert again["distillation"].item() == pytest.approx(0, abs=1e-6)
-    other = loss.compute_loss_from_embeddings([queries, passages], torch.stack([-scores, counted], dim=1))
+    other = loss.compute_loss_from_embeddings([queries, passages], torch.stack([-scores, counted, counted], dim=1))
     by_hand = torch.nn.functional.kl_div(
         scores.masked_fill(counted == 0, -1e9).log_softmax(1),
         (-scores).masked_fill(counted == 0, -1e9).log_softmax(1),
@@ -495,7 +495,7 @@ def test_the_student_learns_the_distribution_of_the_teachers() -> None:
 
 
 def test_without_teachers_the_contrastive_weight_is_1() -> None:
-    queries, passages, labels = torch.eye(3, 5), torch.rand(3, 5), torch.ones(3, 2, 3)
+    queries, passages, labels = torch.eye(3, 5), torch.rand(3, 5), torch.ones(3, 3, 3)
     alone = RankingLoss(0.3, distils=False).compute_loss_from_embeddings([queries, passages], labels)
     wanted = torch.nn.functional.cross_entropy(queries @ passages.T, torch.arange(3))
     assert alone["contrastive"].item() == pytest.approx(wanted.item())

@@ -18,9 +18,9 @@ import pytest
 from cli import train
 from cli.main import main
 from models.export.export import ExportOptions, export_encoder
+from models.judged_queries import JudgedQueries
 from models.registry import load_encoder
 from models.training.evaluation import read_curve
-from models.training.judged_queries import JudgedQueries
 from models.training.own.report import largest_weight_changes
 from models.training.own.run import OwnCorpusOptions, split_held_out, train_own_encoder
 from services.encoders.catalogue import load_known_encoders

@@ -15,9 +15,10 @@ from models.export.export import ExportOptions, export_encoder
 from models.progress import SilentReporter
 from models.registry import load_encoder
 from models.training import pipeline
+from models.training.ablation import ablation_variants
 from models.training.evaluation import read_curve
 from models.training.pipeline import run_ablation, run_recipe
-from models.training.recipe import TrainingRecipe, ablation_variants, parse_recipe
+from models.training.recipe import TrainingRecipe, parse_recipe
 from models.training.trainer import training_diverged
 from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.dense import DenseModel
+from models.judged_queries import JudgedQueries, hybrid_rankings, ndcg_by_query, sparse_rankings
 from models.progress import ProgressReporter
 from models.projection.encoder import ProjectedEncoder
 from models.registry import load_encoder
-from models.training.judged_queries import JudgedQueries, hybrid_rankings, ndcg_by_query, sparse_rankings
 from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.piece_frequencies import PieceCounter

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter
-from models.training.judged_queries import JudgedQueries
 from models.training.own.pairs import PairOptions, corpus_name, find_corpus_file, make_own_pairs, read_corpus
 from models.training.pairs import PairSet, PairSplit, join_pair_sets, split_pairs
 from models.training.storage import ReadReport

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from models.export.collection import read_collection
+from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter, SilentReporter, StageTimer
 from models.projection.refit import RefitStart, refit_encoder, require_refit_place
-from models.training.judged_queries import JudgedQueries
 from models.training.own.comparison import NEW, OLD, compare_tables, compare_with_start
 from models.training.own.held_out import CorpusOptions, PreparedCorpus, draw_texts, held_out_queries, prepare_corpus
 from models.training.own.pairs import PairKind, corpus_name

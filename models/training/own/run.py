@@ -15,9 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from models.export.collection import read_collection
+from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter, SilentReporter, StageTimer
 from models.training.evaluation import read_best_evaluation, read_curve
-from models.training.judged_queries import JudgedQueries
 from models.training.own.comparison import compare_with_start
 from models.training.own.held_out import (
     CorpusOptions,

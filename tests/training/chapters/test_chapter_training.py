@@ -15,10 +15,10 @@ from models.chapters.engine import AnnotatedEpisode, Episode, read_episodes
 from models.chapters.maker import EngineChapterMaker, open_chapter_engine
 from models.chapters.podtile import open_podtile
 from models.chapters.podtile_checkpoint import ADAPTER_FILES, load_checkpoint, read_chapter_manifest
+from models.chapters.training import LOG_FILE, TrainedChapterModel, train_chapters
 from models.chapters.training_data import ChapterRecipe
 from models.progress import SilentReporter
 from models.registry import load_encoder
-from models.training.chapter_training import LOG_FILE, TrainedChapterModel, train_chapters
 from models.training.run_directory import last_checkpoint
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.chapters.tiny_generators import TOPICS, make_generator, write_episodes

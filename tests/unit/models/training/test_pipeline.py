@@ -5,15 +5,8 @@ from typing import Any
 
 import pytest
 
-from models.training.recipe import (
-    FULL_RECIPE,
-    AblationRow,
-    TrainingRecipe,
-    ablation_table,
-    ablation_variants,
-    parse_recipe,
-    read_recipe,
-)
+from models.training.ablation import FULL_RECIPE, AblationRow, ablation_table, ablation_variants
+from models.training.recipe import TrainingRecipe, parse_recipe, read_recipe
 from services.errors import ConfigurationError
 
 
@@ -97,11 +90,14 @@ def test_a_variant_changes_one_part_of_the_recipe() -> None:
         "no teachers", "no teacher dense d", "no teacher bm25",
     }  # fmt: skip
     assert found["no teacher dense d"].negatives.sources == ("bm25",)
-    assert found["no teachers"].negatives.sources == ("bm25",)
+    assert found["no teachers"].teachers == whole.teachers, "they filter pairs and choose negatives as before"
+    assert not found["no teachers"].distils
     for name, changed in found.items():
         differing = {key for key in TrainingRecipe.model_fields if getattr(changed, key) != getattr(whole, key)}
         allowed = (
-            {"teachers", "negatives"}
+            {"distillation_scale"}
+            if name == "no teachers"
+            else {"teachers", "negatives"}
             if "teacher" in name
             # A single column of passages needs a larger weight for the same penalty.
             else {"negatives", "regulariser_weight"}
@@ -157,13 +153,57 @@ def test_numbers_must_be_finite(member: str) -> None:
         recipe(**{member: float("inf")})
 
 
-def test_teachers_can_be_taken_out_of_a_recipe_that_filters_by_them() -> None:
-    made = {
-        one.name: one.recipe
-        for one in ablation_variants(recipe(teachers=[{"kind": "bm25"}], consistency={"within": 3}))
-    }
-    assert made["no teachers"].consistency is None
-    assert made[FULL_RECIPE].consistency is not None
+def test_a_variant_without_teachers_has_the_same_pairs() -> None:
+    whole = recipe(teachers=[{"kind": "bm25"}], consistency={"within": 3}, contrastive_weight=0)
+    made = {one.name: one.recipe for one in ablation_variants(whole)}
+    assert made["no teachers"].consistency == whole.consistency
+    assert made["no teachers"].contrastive_weight == 1, "there must be something to learn from"
+
+
+def test_a_filter_goes_with_the_last_teacher_that_can_rank() -> None:
+    teachers = [{"kind": "bm25"}, {"kind": "cross-encoder", "name": "c"}]
+    whole = recipe(
+        teachers=teachers, consistency={"within": 3}, negatives={"sources": ["index"], "index": "i", "count": 2}
+    )
+    made = {one.name: one.recipe for one in ablation_variants(whole)}
+    assert made["no teacher bm25"].consistency is None
+    assert made["no teacher cross-encoder c"].consistency == whole.consistency
+    assert "no hard negatives" not in made, "the cross-encoder would score one passage a query"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teachers": [{"kind": "cross-encoder", "name": "c"}]}, "set negatives.sources"),
+        ({"teachers": [{"kind": "scores", "name": "s"}]}, "set negatives.sources"),
+        ({"teachers": [{"kind": "scores"}]}, "a scores teacher needs a name"),
+        (
+            {
+                "teachers": [{"kind": "scores", "name": "s"}],
+                "negatives": {"sources": ["scores"]},
+                "consistency": {"within": 3},
+            },
+            "consistency needs at least one teacher that",
+        ),
+        ({"negatives": {"sources": ["siamese"]}}, "there is no siamese teacher"),
+        (
+            {"teachers": [{"kind": "bm25"}], "distillation_scale": 0, "contrastive_weight": 0},
+            "there is nothing to learn from",
+        ),
+    ],
+)
+def test_contradicting_parts_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        recipe(**changes)
+    assert caught.value.code == "bad_recipe"
+
+
+def test_a_file_of_scores_lies_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(
+        'start = "x"\n[[pairs]]\npath = "p"\n[[teachers]]\nkind = "scores"\nname = "s.jsonl"\n'
+        '[negatives]\nsources = ["scores"]\n'
+    )
+    assert read_recipe(tmp_path / "one.toml").teachers[0].name == str(tmp_path / "s.jsonl")
 
 
 def test_a_recipe_of_binary_weights_has_variants_too() -> None:
