@@ -6,6 +6,7 @@ as in a search. NDCG@10 is that of `models.export.collection`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,3 +130,15 @@ def ndcg_by_query(judged: JudgedQueries, lists: Sequence[dict[str, float]]) -> N
 def mean_ndcg(judged: JudgedQueries, lists: Sequence[dict[str, float]]) -> float:
     """Return the mean NDCG@10 over the queries; 0 without queries."""
     return float(ndcg_by_query(judged, lists).mean()) if judged.queries else 0.0
+
+
+def expected_products(documents: Sequence[Mapping[int, float]], queries: Sequence[Mapping[int, float]]) -> float:
+    """Return the expected number of products of a query and a document, sum_j P(q_j) P(d_j) (arXiv 2004.05665).
+
+    It is the mean over the queries of the sum over their pieces of the share of documents that weigh them; 0 without
+    queries or documents.
+    """
+    if not documents or not queries:
+        return 0.0
+    holders = Counter(piece for document in documents for piece in document)
+    return sum(holders[piece] for query in queries for piece in query) / (len(documents) * len(queries))

@@ -21,7 +21,7 @@ import numpy as np
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from models.judged_queries import JudgedQueries, hybrid_rankings, mean_ndcg, sparse_rankings
+from models.judged_queries import JudgedQueries, expected_products, hybrid_rankings, mean_ndcg, sparse_rankings
 from models.training.trainer import is_out_of_memory
 from services.directories import replace_directory, restore_directory
 from services.errors import ConfigurationError
@@ -193,19 +193,14 @@ def encode_texts(encode: Callable[..., Any], texts: Sequence[str]) -> list[dict[
 def evaluation_figures(judged: JudgedQueries, documents: EncodeTexts, queries: EncodeTexts) -> dict[str, float]:
     """Return NDCG@10 of the encoder alone, of BM25 and of both, weights a document, and the cost of a query.
 
-    `flops` is the expected number of products of a query and a document, sum_j P(q_j) P(d_j): the mean over the queries
-    of the sum over their pieces of the share of documents that weigh them.
+    `flops` is the expected number of products, see `models.judged_queries.expected_products`.
     """
     vectors, query_vectors = documents(judged.documents), queries(judged.queries)
     sparse, lexical = sparse_rankings(vectors, query_vectors), judged.lexical
-    shares: dict[int, float] = {}
-    for vector in vectors:
-        for piece in vector:
-            shares[piece] = shares.get(piece, 0.0) + 1 / len(vectors)
     return {
         "sparse": round(mean_ndcg(judged, sparse), 4),
         "bm25": round(mean_ndcg(judged, lexical), 4),
         "hybrid": round(mean_ndcg(judged, hybrid_rankings(sparse, lexical)), 4),
         "weights_a_document": round(float(np.mean([len(vector) for vector in vectors])), 1),
-        "flops": round(float(np.mean([sum(shares.get(piece, 0.0) for piece in query) for query in query_vectors])), 2),
+        "flops": round(expected_products(vectors, query_vectors), 2),
     }

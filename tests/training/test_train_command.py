@@ -158,6 +158,13 @@ def test_own_needs_only_documents(run: Run, toy: tuple[Path, Path], tmp_path: Pa
     assert "points of NDCG@10 over the start" in found.stdout
     assert f"that of step {report['best_step']}" in found.stdout
     assert report["best_step"] in [entry["step"] for entry in report["curve"]]
+    text = (out / "report.md").read_text()
+    for entry in report["curve"]:
+        for name, figures in entry["collections"].items():
+            assert f"| {entry['step']} | {name} |" in text
+            assert f"| {figures['flops']:.2f} | {'yes' if entry['eligible'] else 'no'} |" in text
+    products = report["compared"]["toy"]["products"]
+    assert f"| toy | {products['start']:.2f} | {products['new']:.2f} |" in text
 
 
 def test_commands_that_take_one_device_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.dense import DenseModel
-from models.judged_queries import JudgedQueries, hybrid_rankings, ndcg_by_query, sparse_rankings
+from models.judged_queries import JudgedQueries, expected_products, hybrid_rankings, ndcg_by_query, sparse_rankings
 from models.progress import ProgressReporter
 from models.projection.encoder import ProjectedEncoder
 from models.registry import load_encoder
@@ -119,12 +119,16 @@ def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors
     """Return NDCG@10 of BM25 and of each encoder's searches, and the scores of each query.
 
     An encoder's searches are itself alone, fused with BM25, and reranked by its dense query table if it has one.
-    `encoders` hold the vectors of the collection's documents, in their order.
+    `encoders` hold the vectors of the collection's documents, in their order. `products` are the expected products of a
+    query and a document, see `expected_products`.
     """
     lexical = judged.lexical
     scores = {"bm25": ndcg_by_query(judged, lexical)}
+    products: dict[str, float] = {}
     for name, encoder in encoders.items():
-        sparse = sparse_rankings(encoder.documents, encoder.queries(judged.queries))
+        queries = encoder.queries(judged.queries)
+        products[name] = round(expected_products(encoder.documents, queries), 2)
+        sparse = sparse_rankings(encoder.documents, queries)
         hybrid = hybrid_rankings(sparse, lexical)
         scores[name] = ndcg_by_query(judged, sparse)
         scores[f"{name}{HYBRID}"] = ndcg_by_query(judged, hybrid)
@@ -138,6 +142,7 @@ def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors
         "documents": len(judged.documents),
         "queries": len(judged.queries),
         "ndcg_at_10": {name: round(float(by_query.mean()), 4) for name, by_query in scores.items()},
+        "products": products,
         "scores": scores,
     }
 

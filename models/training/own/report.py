@@ -61,7 +61,7 @@ def write_report(
     plot_quality(out / "quality.png", {name: comparison["ndcg_at_10"] for name, comparison in compared.items()})
     if curve:
         plot_learning_curve(out / "learning.png", curve)
-        method += "\n\n![learning curve](learning.png)"
+        method += f"\n\n![learning curve](learning.png)\n\n{curve_table(curve)}"
     lengths = {name: [len(vector) for vector in encoder.documents] for name, encoder in encoders.items()}
     plot_vector_lengths(out / "weights.png", lengths)
     (out / "report.md").write_text(_markdown(facts, method, shown, costs, tables), encoding="utf-8")
@@ -121,6 +121,8 @@ def _markdown(
 {head}
 {chr(10).join(rows)}
 
+{products_table(compared)}
+
 ![quality](quality.png)
 
 The queries of "held out" were made from texts that the new encoder did not see. They search among up to 5,000 passages.
@@ -146,6 +148,35 @@ sparsewell encoders show {facts["model"]}
 sparsewell reindex INDEX --encoder {facts["model"]} --judgements DIR
 ```
 """
+
+
+def products_table(compared: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format the expected products of a query and a document (FLOPS) by collection and encoder."""
+    encoders = list(next(iter(compared.values()))["products"])
+    lines = [
+        f"| products a query and document | {' | '.join(encoders)} |",
+        f"|---|{'--:|' * len(encoders)}",
+        *(
+            f"| {name} | {' | '.join(format(comparison['products'][encoder], '.2f') for encoder in encoders)} |"
+            for name, comparison in compared.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def curve_table(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Format each evaluation of a run: NDCG@10, weights a document and products, and whether it could be chosen."""
+    lines = [
+        "| step | collection | NDCG@10 | weights a document | products a query and document | could be chosen |",
+        "|--:|---|--:|--:|--:|---|",
+        *(
+            f"| {entry['step']:,} | {name} | {figures['sparse']:.4f} | {figures['weights_a_document']:.0f} "
+            f"| {figures['flops']:.2f} | {'yes' if entry.get('eligible', True) else 'no'} |"
+            for entry in curve
+            for name, figures in entry["collections"].items()
+        ),
+    ]
+    return "\n".join(lines)
 
 
 def summarise_comparison(compared: Mapping[str, Mapping[str, Any]]) -> str:
