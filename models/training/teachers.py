@@ -27,6 +27,7 @@ from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
 from services.errors import ConfigurationError, InvalidInput, require_extra
+from services.text_encoding import replace_surrogates
 
 # Enough texts to sort their windows by length, few enough to hold the vectors of their windows in memory.
 _BATCH_PASSAGES = 128
@@ -127,8 +128,7 @@ class SparseTeacher:
     def encode_queries(self, texts: Sequence[str]) -> SparseRows:
         lengths, ids, weights = [0], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for text in texts:
-            # the tokeniser rejects lone surrogates; they become question marks
-            encoded = self._table.encode(text.encode("utf-8", "replace").decode(), max_pieces=sys.maxsize)
+            encoded = self._table.encode(replace_surrogates(text), max_pieces=sys.maxsize)
             order = np.argsort(encoded.ids)
             lengths.append(len(encoded.ids))
             ids.append(np.array(encoded.ids, dtype=np.int32)[order])
@@ -258,8 +258,7 @@ class PieceIdTokeniser:
         return self(texts)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        # the tokeniser rejects lone surrogates; they become question marks
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        clean = [replace_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(clean, add_special_tokens=False)]
 
 

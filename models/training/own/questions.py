@@ -23,6 +23,7 @@ from models.training.mining import CandidateSource
 from models.training.pairs import Pair, PairSet, texts_fingerprint
 from services.encoders.manifest import describe_file
 from services.errors import ConfigurationError, InvalidInput, require_extra
+from services.text_encoding import replace_surrogates
 
 QUESTION_ORIGIN = "question"
 _LEAST_WORDS, _MOST_WORDS = 3, 32
@@ -95,7 +96,7 @@ def generate_pairs(
                     raise InvalidInput(
                         "bad_generator", f"{generator.name} answered {len(questions)} of {len(block)} passages."
                     )
-                questions = [[_drop_surrogates(line) for line in lines] for lines in questions]
+                questions = [[replace_surrogates(line) for line in lines] for lines in questions]
                 file.writelines(orjson.dumps(lines) + b"\n" for lines in questions)
                 file.flush()
                 os.fsync(file.fileno())
@@ -140,11 +141,6 @@ def _read_stored(path: Path) -> list[list[str]]:
             complete_bytes += len(line)
         file.truncate(complete_bytes)
     return answers
-
-
-def _drop_surrogates(line: str) -> str:
-    """Replace lone surrogates, which a model may write and JSON cannot hold."""
-    return line.encode("utf-8", "replace").decode()
 
 
 def check_round_trip(pairs: PairSet, candidates: CandidateSource, within: int, block: int = 256) -> Mask:
@@ -240,7 +236,7 @@ class CausalQuestionGenerator:
         return [lines[start : start + self._each] for start in range(0, len(lines), self._each)]
 
     def _prompt(self, passage: str) -> str:
-        clean = passage.encode("utf-8", "replace").decode()
+        clean = replace_surrogates(passage)
         ids = self._tokenizer(clean, add_special_tokens=False, truncation=True, max_length=self._passage_pieces)
         cut = self._tokenizer.decode(ids["input_ids"], skip_special_tokens=True)
         if not self._tokenizer.chat_template:
