@@ -57,11 +57,6 @@ class Distribution:
         """Return the name of the release's directory in the cache."""
         return f"{self.artifact}-{self.version}{'-security' if self.security else ''}"
 
-    @property
-    def minimum_java(self) -> int:
-        """Return the oldest Java feature release that runs this release."""
-        return minimum_java_release(self.version)
-
 
 def minimum_java_release(version: str) -> int:
     """Return the oldest Java feature release that runs a release: 21 for OpenSearch 3, 11 for 2.x."""

@@ -39,8 +39,6 @@ from services.encoders.vectors import merge_max
 from services.errors import ConfigurationError, InvalidInput
 from services.query.expansion import prune_query
 
-# 40,000 passages know the idf of a piece in one of ten thousand to a quarter.
-DEFAULT_PASSAGES = 40_000
 MIN_PASSAGES = 1000
 # The median of 50 texts is within a tenth of that of 600.
 MIN_SCALE_PASSAGES = 50

@@ -148,12 +148,6 @@ def _random_text(size: int) -> str:
     return base64.b32encode(secrets.token_bytes(size)).decode().rstrip("=").lower()
 
 
-def parse_key_id(key: str) -> str | None:
-    """Return the id in the text of a key, or None if the text is not of that form."""
-    match = KEY_PATTERN.fullmatch(key)
-    return match[1] if match else None
-
-
 def bearer_headers(key: str) -> dict[str, str]:
     """Return the headers that carry a key; empty for an empty key."""
     return {"authorization": f"Bearer {key}"} if key else {}
