@@ -13,12 +13,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from models.registry import load_encoder
 from models.training.pairs import texts_fingerprint
@@ -26,7 +24,7 @@ from models.training.teacher_vectors import Scores, SparseRows, TeacherVectors
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
-from services.errors import ConfigurationError, InvalidInput, require_extra
+from services.errors import InvalidInput, require_extra
 from services.text_encoding import replace_surrogates
 
 # Enough texts to sort their windows by length, few enough to hold the vectors of their windows in memory.
@@ -237,29 +235,6 @@ class WordTokeniser:
             texts, update_vocab=learn, show_progress=False, allow_empty=False
         )
         return ids
-
-
-class PieceIdTokeniser:
-    """Tokeniser of an encoder's pieces (tokenizer.json), so that the teacher has the student's vocabulary."""
-
-    def __init__(self, path: Path) -> None:
-        """Read the tokenizer.json. Raises ConfigurationError (`bad_tokenizer`)."""
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ConfigurationError("bad_tokenizer", f"{path} is no usable tokenizer.json: {error}") from None
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
-        self.name = "pieces"
-        self.fingerprint = f"pieces/{texts_fingerprint([self._tokenizer.to_str()])}"
-
-    def learn(self, texts: Sequence[str]) -> list[list[int]]:
-        return self(texts)
-
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        clean = [replace_surrogates(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean, add_special_tokens=False)]
 
 
 def _count_tokens(token_ids: Sequence[Sequence[int]]) -> SparseRows:
