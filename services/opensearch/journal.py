@@ -222,8 +222,8 @@ def overdue_indexes_call(names: IndexNames, before: int) -> Call:
     return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params)
 
 
-def read_overdue_indexes(answer: Mapping[str, Any]) -> set[str]:
-    """Read the physical names of the generations with overdue documents."""
+def read_counted_generations(answer: Mapping[str, Any]) -> set[str]:
+    """Read the physical names of the generations from the answer to a count by generation."""
     buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
     return {bucket["key"] for bucket in buckets}
 
