@@ -79,7 +79,7 @@ def read_report(path: Path) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InvalidInput(
-            "malformed_result", f"{path} is no result of `sparsewell eval collection --json` or `eval runs --json`."
+            "malformed_result", f"{path} is not a result of `sparsewell eval collection --json` or `eval runs --json`."
         ) from None
     details = ", ".join(filter(None, (stored.get("made_at"), str(stored.get("commit") or "")[:12] or None)))
     return {

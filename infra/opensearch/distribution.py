@@ -127,7 +127,7 @@ def _inspect_home(path: Path, modules: tuple[str, ...], account: Account | None)
     if not versions or not os.access(path / "bin" / "opensearch", os.X_OK):
         raise ConfigurationError(
             "no_distribution",
-            f"{path} is no unpacked OpenSearch: bin/opensearch or lib/opensearch-VERSION.jar is missing. Set "
+            f"{path} is not an unpacked OpenSearch: bin/opensearch or lib/opensearch-VERSION.jar is missing. Set "
             "OPENSEARCH_HOME to an unpacked OpenSearch, or unset it to fetch one.",
         )
     missing = [name for name in modules if not (path / "modules" / name).is_dir()]

@@ -98,7 +98,7 @@ def read_vocabulary(tokenizer: Path) -> dict[str, int]:
         if model["type"] == "WordPiece":
             return {str(piece): int(index) for piece, index in model["vocab"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError("bad_tokenizer", f"{tokenizer} is no usable tokenizer.json: {error!r}") from None
+        raise ConfigurationError("bad_tokenizer", f"{tokenizer} is not a usable tokenizer.json: {error!r}") from None
     raise ConfigurationError("checkpoint_unsupported", f"{tokenizer}: the exporter reads only WordPiece tokenisers.")
 
 

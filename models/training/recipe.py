@@ -248,7 +248,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
     except OSError as error:
         raise ConfigurationError("bad_recipe", f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError("bad_recipe", f"{path} is no TOML file: {error}.") from None
+        raise ConfigurationError("bad_recipe", f"{path} is not a TOML file: {error}.") from None
     recipe = parse_recipe(content, str(path))
     base = path.resolve().parent
     return recipe.model_copy(

@@ -86,7 +86,7 @@ def ensemble_targets(
 def scale_scores(scores: NDArray[np.floating], left_out: NDArray[np.bool_] | None = None) -> Scores:
     """Scale each row to [0, 1]: its lowest candidate to 0, its highest to 1; float32 [B, M].
 
-    Entries that are not finite or in `left_out` are no candidates: they set no bound and become 0. A row whose
+    Entries that are not finite or in `left_out` are not candidates: they set no bound and become 0. A row whose
     candidates all have the same score becomes 0, since a teacher that cannot distinguish them gives no information.
     """
     # in float64 the difference of two float32 cannot overflow

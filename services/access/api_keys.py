@@ -185,7 +185,7 @@ def resolve_access_mode(settings: Settings, host: str | None = None) -> AccessMo
 
 
 def is_loopback_host(host: str) -> bool:
-    """Return whether only this machine can reach a host. Of names, only `localhost` is known to be local."""
+    """Return whether only this machine can reach a host. The only name that is known to be local is `localhost`."""
     if host == "localhost":
         return True
     try:

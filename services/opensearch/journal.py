@@ -122,7 +122,7 @@ def attempt_write(
     """Return the transition to `attempts` attempts, with a new lease.
 
     A worker writes it before an attempt if an earlier worker may have died, and after a transient failure (`error`:
-    code and reason). Of two concurrent transitions, one is superseded.
+    code and reason). One of two concurrent transitions is superseded.
     """
     source = stored.source | {"attempts": attempts, "due_at": now_ms() + int(lease_seconds * 1000)}
     if error is not None:
@@ -131,7 +131,7 @@ def attempt_write(
 
 
 def requeue_write(generation: Generation, stored: StoredDocument, lease_seconds: float) -> Write:
-    """Return the transition of enqueueing again. It is no attempt: perhaps no worker took the message before."""
+    """Return the transition of enqueueing again. It is not an attempt: perhaps no worker took the message before."""
     source = stored.source | {"due_at": now_ms() + int(lease_seconds * 1000)}
     return _transition(generation, stored, source)
 

@@ -77,7 +77,7 @@ def generate_pairs(
     """Return the questions about every passage as pairs of origin `question`; ask once and keep them in `directory`.
 
     A stopped run resumes after the last saved block; another generator or other passages have another file. Lines that
-    are no question (too short, too long, repeated) are left out. `done` receives the number of finished passages.
+    are not questions (too short, too long, repeated) are left out. `done` receives the number of finished passages.
 
     Raises InvalidInput (`bad_generator`) for a generator that loses passages, ConfigurationError
     (`unwritable_directory`), and the errors of the generator.
@@ -118,7 +118,7 @@ def _make_pairs(passages: Sequence[str], answers: Sequence[Sequence[str]]) -> It
 
 
 def parse_question(line: str) -> str:
-    """Return the question in a line of a generator; empty when the line is no question."""
+    """Return the question in a line of a generator; empty when the line is not a question."""
     text = _LABEL.sub("", _NUMBERED.sub("", line.strip()).strip(_QUOTES)).strip(_QUOTES)
     return text if _LEAST_WORDS <= len(text.split()) <= _MOST_WORDS else ""
 
@@ -198,7 +198,7 @@ class CausalQuestionGenerator:
                 directory, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
             )
         except Exception as error:  # transformers passes on errors of several libraries
-            raise ConfigurationError("bad_model", f"{directory} is no causal language model: {error}") from None
+            raise ConfigurationError("bad_model", f"{directory} is not a causal language model: {error}") from None
         self._model.to(device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token

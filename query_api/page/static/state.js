@@ -193,7 +193,7 @@ export function writeRange({ gte, lte, lt }) {
   return `${gte ?? ""}..${lt === undefined ? "" : "<"}${lt ?? lte ?? ""}`;
 }
 
-/** @type {(value: string) => Range | null} null when the value is no range */
+/** @type {(value: string) => Range | null} null when the value is not a range */
 export function readRange(value) {
   const found = /^(.*?)\.\.(<?)(.*)$/s.exec(value);
   if (!found) return null;

@@ -92,7 +92,7 @@ class Facet(RequestModel):
 
 
 class SortKey(RequestModel):
-    """A sort key. Of several values, ascending order uses the least and descending order the greatest."""
+    """A sort key. Ascending order takes the least of several values of a field, descending order the greatest."""
 
     field: str = Field(description="a declared keyword, number, date or boolean field, or `_score`")
     order: Literal["asc", "desc"] | None = Field(None, description="ascending by default; `_score`: descending")
