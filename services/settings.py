@@ -182,7 +182,7 @@ class ConnectionSettings(EnvironmentSettings):
     redis_password_file: Path | None = Field(None, description="read when a process starts")
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _validate_connections(self) -> Self:
         for name, secure in (("opensearch", "https://"), ("redis", "rediss://")):
             self._check_user(name)
             self._check_tls(name, secure)

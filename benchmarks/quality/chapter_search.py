@@ -88,7 +88,7 @@ def measure_chapter_search(arguments: argparse.Namespace) -> Mapping[str, Any]:
     sets = [read_episode_set(arguments.data / "chapters" / f"{name}.jsonl.gz", limit) for name, limit in named]
     if arguments.meetings:
         sets.append(read_meeting_set(arguments.data / "collections" / "qmsum_meetings", arguments.meetings))
-    sets = [of.asking(arguments.queries) for of in sets]
+    sets = [of.limit_queries(arguments.queries) for of in sets]
     settings = Settings(encoder=arguments.encoder)
     maker = load_chapter_maker(settings, arguments.engine, encoder)
     chapters = [make_chapters(of.name, of.documents, maker, arguments.engine, arguments.cache) for of in sets]

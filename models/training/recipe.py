@@ -54,7 +54,7 @@ class EncoderRecipe(BaseModel):
     head: Literal["plain", "chunked"] = "chunked"
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _validate_combination(self) -> Self:
         if self.document_weighting == "binary":
             if self.expansion:
                 raise ValueError(
@@ -128,7 +128,7 @@ class TeacherChoice(_RecipePart):
     weight: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _require_name(self) -> Self:
         if self.kind != "bm25" and not self.name:
             raise ValueError(f"a {self.kind} teacher needs a name")
         return self
@@ -148,7 +148,7 @@ class NegativesRecipe(_RecipePart):
     index: str = ""
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _validate_ranks(self) -> Self:
         if self.depth <= self.skip:
             raise ValueError("depth must be greater than skip")
         if "index" in self.sources and not self.index:
@@ -208,7 +208,7 @@ class TrainingRecipe(_RecipePart):
     licence: str = Field("unstated", min_length=1, description="of the encoder that is made, for its manifest")
 
     @model_validator(mode="after")
-    def _learnable(self) -> Self:
+    def _validate_parts(self) -> Self:
         names = [directory.name for directory in (*self.collections, *self.reported)]
         if len(set(names)) < len(names):
             raise ValueError("two collections have one name, and the curve could not tell them apart")

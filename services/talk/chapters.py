@@ -70,7 +70,7 @@ class _SegmentTimes:
         self._end = talk.duration + (0 if ends else _TAIL) if talk.duration != UNKNOWN_TIME else None
         self._first_segments = sorted(set(talk.first_segments))
 
-    def beyond(self, moment: int) -> bool:
+    def has_ended(self, moment: int) -> bool:
         """Return whether the talk has ended by `moment`, as far as known."""
         return self._end is not None and moment >= self._end
 
@@ -134,7 +134,7 @@ def _parse_chapter(
                 repairs.count("chapter_times")
             else:
                 offset = inside
-    elif times.beyond(start):
+    elif times.has_ended(start):
         repairs.count("chapters_beyond_end")
         return None
     else:
