@@ -191,7 +191,7 @@ def make_registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     # `indexer.worker.share_metrics` sets the variable of prometheus_client.
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # the library has no type here
         ProcessCollector(registry=registry)
     else:
         registry.register(REGISTRY)
