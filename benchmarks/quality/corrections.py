@@ -63,7 +63,7 @@ def measure_corrections(arguments: argparse.Namespace) -> dict[str, Any]:
         for name in arguments.collections.split(","):
             collection = open_collection(arguments.data / name)
             generation = create_index(search, settings, name)
-            documents = [Document(one.id, one.text, one.title) for one in collection.documents()]
+            documents = [Document(document.id, document.text, document.title) for document in collection.documents()]
             journal_documents(search, settings, generation, documents)
             search.send(refresh_call(generation.physical))
             judged = sorted(collection.judged.values())

@@ -336,12 +336,12 @@ def has_mount_entry(
 
     This is the lookup of Java's file store.
     """
-    here = path.resolve()
-    while not here.exists():
-        here = here.parent
-    device = device_of(here)
-    while here != here.parent and device_of(here.parent) == device:
-        here = here.parent
+    folder = path.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    device = device_of(folder)
+    while folder != folder.parent and device_of(folder.parent) == device:
+        folder = folder.parent
     # The table has octal escapes for spaces and the like.
     points = {line.split()[1].encode().decode("unicode_escape") for line in table.splitlines() if line.strip()}
-    return str(here) in points
+    return str(folder) in points

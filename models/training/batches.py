@@ -33,6 +33,7 @@ def column_sides(negatives: int) -> dict[str, str]:
 
 
 def negative_column(number: int) -> str:
+    """Return the name of the column of a batch with the negatives of this number."""
     return f"negative_{number}"
 
 

@@ -210,6 +210,7 @@ def rejection_error(rejection: Rejection) -> SparsewellError:
 
 
 def nothing_stored(*, overloaded: bool) -> SparsewellError:
+    """Return the error for a request of which OpenSearch stored no document."""
     if overloaded:
         return Overloaded(OVERLOADED_CODE, "OpenSearch is overloaded and stored no document; send them again.")
     return BackendUnavailable(
