@@ -174,7 +174,7 @@ def write_query_weights(target: Path, weights: Mapping[str, float], vocabulary: 
 
 
 def sample_passages(files: Sequence[Path], most: int) -> Iterator[tuple[str, str]]:
-    """Yield at most `most` passages as (name of the file, passage): of each file the same number, drawn at random.
+    """Yield at most `most` passages as (name of the file, passage). Each file gives the same number, drawn at random.
 
     A file with fewer passages gives all of its own. Raises the errors of `read_pairs`.
     """

@@ -2,7 +2,7 @@
 
 When tracing is off, a span is the API's invalid span. The API's no-op tracer would attach a context for each span and
 cost ten times as much. When it is on, a span costs about 30 microseconds (docs/decisions/0212). No span contains a
-query, a document or a key; of an error it contains the code.
+query, a document or a key. A span of an error has its code.
 """
 
 import os
