@@ -291,7 +291,7 @@ def documents_per_second(sides: dict[str, EncodeSide], texts: list[str], rounds:
 
 
 def _ratios_to_base(rows: dict[str, Any], base: str) -> dict[str, Any]:
-    """Return ratios to the base side, of the medians: documents per second, and processor time."""
+    """Return ratios of the medians to the base side: documents per second, and processor time."""
     clock, worked = "documents_a_second", "processor_milliseconds"
     return {
         f"over {base}": {name: round(row[clock]["p50"] / rows[base][clock]["p50"], 2) for name, row in rows.items()},

@@ -278,7 +278,8 @@ def show_examples(console: "Console", rankings: Sequence["TalkQuestionRankings"]
 
 
 def _format_clock(seconds: float | None) -> str:
+    from services.talk.chapters import format_short_clock
+
     if seconds is None:
         return _UNTIMED
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    return format_short_clock(seconds)

@@ -112,7 +112,7 @@ def show(index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", h
             typer.echo(json.dumps({"index": index, "generations": rows, "reindex": step}, indent=1))
             return
         for generation, row in zip(work.every_generation(), rows, strict=True):
-            documents = ", ".join(f"{count:,} {state}" for state, count in row["documents"].items() if count)  # type: ignore[attr-defined]
+            documents = ", ".join(f"{count:,} {state}" for state, count in row["documents"].items() if count)  # type: ignore[attr-defined]  # the counts are a dictionary
             state = "searched" if row["searched"] else "kept" if record and record.step == "swapped" else "building"
             encoder = f"{generation.encoder.name} ({generation.encoder.fingerprint})"
             typer.echo(f"{generation.number:>4}  {state:<9}{encoder}  {documents or 'empty'}")

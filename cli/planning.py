@@ -184,24 +184,27 @@ class CapacityPlan:
         return next(figure.value for figure in self.figures if figure.name == name)
 
 
-def make_plan(need: CapacityNeed, machine: Machine, of: Coefficients, work: IngestCosts) -> CapacityPlan:
+def make_plan(need: CapacityNeed, machine: Machine, coefficients: Coefficients, work: IngestCosts) -> CapacityPlan:
     """Plan a deployment. Raises ConfigurationError (`bad_plan`) for a latency that no number of shards reaches."""
     plan = CapacityPlan()
     pieces = plan.add(
-        "pieces", need.words * of.pieces_a_word, "a document", f"{need.words:g} words x {of.pieces_a_word:g}"
+        "pieces",
+        need.words * coefficients.pieces_a_word,
+        "a document",
+        f"{need.words:g} words x {coefficients.pieces_a_word:g}",
     )
-    _plan_disk(plan, need, of, pieces)
-    _plan_shards(plan, need, of)
-    _plan_nodes(plan, need, machine, of, work)
-    _plan_api(plan, need, of, work)
+    _plan_disk(plan, need, coefficients, pieces)
+    _plan_shards(plan, need, coefficients)
+    _plan_nodes(plan, need, machine, coefficients, work)
+    _plan_api(plan, need, coefficients, work)
     _plan_workers(plan, need, work, pieces)
     _plan_price(plan, need, machine)
     return plan
 
 
-def _plan_disk(plan: CapacityPlan, need: CapacityNeed, of: Coefficients, pieces: float) -> None:
-    stored, searched = of.stored.at(pieces), of.searched.at(pieces)
-    line = f"{of.stored.floor:.0f} + {of.stored.slope:.2f} x {pieces:.0f} pieces"
+def _plan_disk(plan: CapacityPlan, need: CapacityNeed, coefficients: Coefficients, pieces: float) -> None:
+    stored, searched = coefficients.stored.at(pieces), coefficients.searched.at(pieces)
+    line = f"{coefficients.stored.floor:.0f} + {coefficients.stored.slope:.2f} x {pieces:.0f} pieces"
     plan.add("document", stored, "bytes", line)
     plan.add("index", need.docs * stored / GIB, "GiB a copy", f"{need.docs:,.0f} documents x {stored:,.0f} bytes")
     copies = 1 + need.replicas
@@ -211,19 +214,20 @@ def _plan_disk(plan: CapacityPlan, need: CapacityNeed, of: Coefficients, pieces:
         "GiB",
         f"index x {copies} copies / {MAX_DISK_SHARE:g} full",
     )
-    line = f"{need.docs:,.0f} x ({of.searched.floor:.0f} + {of.searched.slope:.2f} x {pieces:.0f} pieces)"
+    cost = coefficients.searched
+    line = f"{need.docs:,.0f} x ({cost.floor:.0f} + {cost.slope:.2f} x {pieces:.0f} pieces)"
     plan.add("searched", need.docs * searched / GIB, "GiB a copy", f"{line}: what searches read")
 
 
-def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> None:
+def _plan_shards(plan: CapacityPlan, need: CapacityNeed, coefficients: Coefficients) -> None:
     """Add the number of shards and the busy share of the cores that reach the latency with the fewest cores."""
-    cost, within = of.search[need.mode], need.p99 * 1000
+    cost, within = coefficients.search[need.mode], need.p99 * 1000
     by_size = max(1, ceil(plan["index"] / MAX_SHARD_GIB))
     options = []
     for busy in (need.busy * step for step in BUSY_SHARES):
 
         def in_time(shards: int, busy: float = busy) -> bool:
-            return of.p99(need.mode, need.docs, shards, busy) <= within
+            return coefficients.p99(need.mode, need.docs, shards, busy) <= within
 
         if in_time(MAX_SHARDS_PER_NODE):
             by_time = _smallest_count(in_time)
@@ -231,7 +235,7 @@ def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> No
             options.append((cost.node.of(need.docs, shards) / busy, shards, by_time, busy))
     if not options:
         lowest_busy = need.busy * BUSY_SHARES[-1]
-        best = of.p99(need.mode, need.docs, MAX_SHARDS_PER_NODE, lowest_busy)
+        best = coefficients.p99(need.mode, need.docs, MAX_SHARDS_PER_NODE, lowest_busy)
         raise ConfigurationError(
             "bad_plan",
             f"No number of shards has a p99 of {within:g} ms. With {MAX_SHARDS_PER_NODE} shards and {lowest_busy:.0%} "
@@ -248,10 +252,10 @@ def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> No
     plan.add("busy", busy, "of the cores", f"at most {need.busy:g}; reaches p99 with the fewest cores")
     clock = cost.clock
     line = (
-        f"{of.at_random:g} x {cost.tail:g} x ({clock.fixed:.2f} + {clock.by_shard:.2f} + "
+        f"{coefficients.at_random:g} x {cost.tail:g} x ({clock.fixed:.2f} + {clock.by_shard:.2f} + "
         f"{clock.by_million:.2f} x million documents of a shard)"
     )
-    p99 = of.p99(need.mode, need.docs, shards, busy)
+    p99 = coefficients.p99(need.mode, need.docs, shards, busy)
     plan.add("p99", p99, "ms", f"{line} / (1 - {busy:g} busy)")
 
 
@@ -263,8 +267,10 @@ def _smallest_count(holds: Callable[[int], bool]) -> int:
     return low
 
 
-def _plan_nodes(plan: CapacityPlan, need: CapacityNeed, machine: Machine, of: Coefficients, work: IngestCosts) -> None:
-    node, shards, busy = of.search[need.mode].node, int(plan["shards"]), plan["busy"]
+def _plan_nodes(
+    plan: CapacityPlan, need: CapacityNeed, machine: Machine, coefficients: Coefficients, work: IngestCosts
+) -> None:
+    node, shards, busy = coefficients.search[need.mode].node, int(plan["shards"]), plan["busy"]
     each = node.of(need.docs, shards)
     line = f"{node.fixed:.2f} + {node.by_shard:.2f} x {shards} shards + {node.by_million:.2f} x million documents"
     plan.add("search on data nodes", each, "ms of a core", line)
@@ -286,8 +292,8 @@ def _plan_nodes(plan: CapacityPlan, need: CapacityNeed, machine: Machine, of: Co
     )
 
 
-def _plan_api(plan: CapacityPlan, need: CapacityNeed, of: Coefficients, work: IngestCosts) -> None:
-    api, busy = of.search[need.mode].api, plan["busy"]
+def _plan_api(plan: CapacityPlan, need: CapacityNeed, coefficients: Coefficients, work: IngestCosts) -> None:
+    api, busy = coefficients.search[need.mode].api, plan["busy"]
     writes = need.docs * need.changed / 86_400
     cores = (need.qps * api + writes * work.journal_ms_a_document) / 1000 / busy
     line = f"({need.qps:g} searches x {api:.2f} ms + {writes:.1f} documents x {work.journal_ms_a_document:g} ms)"

@@ -99,7 +99,7 @@ def suggest(
     prefix: Annotated[str, typer.Argument(help="typed text; a space at the end completes the last word")],
     size: Annotated[int, typer.Option("--size", "-n", help="maximum number of suggestions")] = 8,
     fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="allow a wrong letter, or do not")] = True,
-    filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002
+    filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002 (the name of the option)
     json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
     api_url: ApiOption = None,
 ) -> None:
@@ -124,7 +124,7 @@ def suggest(
 def chapters(
     index: Annotated[str, typer.Argument(help="index of the talk")],
     document: Annotated[str, typer.Argument(metavar="ID", help="id of the talk")],
-    format: Annotated[  # noqa: A002
+    format: Annotated[  # noqa: A002 (the name of the option)
         ChapterFormat | None,
         typer.Option(
             help="Podcasting 2.0 chapters, WebVTT track, lines for YouTube, or JSON of the API; default: a list"

@@ -98,7 +98,7 @@ def create_celery(
     worker_process_init.connect(_start_tracing)
     worker_process_shutdown.connect(_stop_tracing)
 
-    @app.task(name=ENCODE_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
+    @app.task(name=ENCODE_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def encode(self: Any, *_: object, **body: Any) -> dict[str, int]:
         """Handle an EncodeMessage, given as keyword arguments."""
         with observe_task("encode", self.request, body) as observation:
@@ -118,7 +118,7 @@ def create_celery(
                 )
             )
 
-    @app.task(name=INGEST_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
+    @app.task(name=INGEST_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def ingest(self: Any, *_: object, **body: Any) -> dict[str, int]:
         """Handle an IngestMessage, given as keyword arguments."""
         with observe_task("ingest", self.request, body) as observation:
@@ -176,7 +176,7 @@ def _stop_tracing(**_: object) -> None:
     tracing.stop_tracing()
 
 
-class TolerantQoS(redis.QoS):  # type: ignore[misc]
+class TolerantQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
     """kombu's Redis QoS, which goes on while Redis refuses writes (`maxmemory`, noeviction): finished work makes room.
 
     Redis cannot record a message as taken then, so this process keeps the message until it is acknowledged. If the
@@ -241,7 +241,7 @@ class TolerantQoS(redis.QoS):  # type: ignore[misc]
                      dumps(payload))  # fmt: skip
 
 
-class TolerantChannel(redis.Channel):  # type: ignore[misc]
+class TolerantChannel(redis.Channel):  # type: ignore[misc]  # kombu has no types
     """kombu's Redis channel, which drops items that are not kombu messages. They would end the worker process."""
 
     QoS = TolerantQoS
@@ -254,7 +254,7 @@ class TolerantChannel(redis.Channel):  # type: ignore[misc]
             raise Empty from None
 
 
-class TolerantTransport(redis.Transport):  # type: ignore[misc]
+class TolerantTransport(redis.Transport):  # type: ignore[misc]  # kombu has no types
     """kombu's Redis transport with `TolerantChannel`. `celery_configuration` names it by its import path."""
 
     Channel = TolerantChannel

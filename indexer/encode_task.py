@@ -250,11 +250,11 @@ class EncodeRun:
         # A document whose part was lost would lose the next one as well, and begin anew in each task.
         is_lost = before is None and stored.id in self.continued
 
-        def go_on() -> bool:
+        def may_continue() -> bool:
             self.runs += 1
             return self.runs == 1 or is_lost or self.in_time
 
-        outcome = encode_long_document(encoder, document, jointly=jointly, before=before, go_on=go_on)
+        outcome = encode_long_document(encoder, document, jointly=jointly, before=before, may_continue=may_continue)
         if isinstance(outcome, EncodingFailure) or len(outcome.windows) == len(document.windows):
             return outcome
         if stored.source["due_at"] - now_ms() < self.runtime.settings.lease_seconds * 500:

@@ -38,17 +38,17 @@ def encode_long_document(
     *,
     jointly: bool = False,
     before: EncodedDocument | None = None,
-    go_on: Callable[[], bool] = lambda: True,
+    may_continue: Callable[[], bool] = lambda: True,
 ) -> EncodedDocument | EncodingFailure:
     """Encode a document that may have thousands of windows, in runs of at most `max_windows`.
 
-    `jointly`: see `encode_run`. `before`: the first windows, which are encoded already. `go_on` is asked before each
-    run; once it returns False, the result has only the windows so far.
+    `jointly`: see `encode_run`. `before`: the first windows, which are encoded already. `may_continue` is called before
+    each run; once it returns False, the result has only the windows so far.
     """
     encoded = [] if before is None else list(before.windows)
     dense = [] if before is None or before.dense is None else [before.dense]
     for at in range(len(encoded), len(document.windows), max_windows):
-        if not go_on():
+        if not may_continue():
             break
         part = replace(document, windows=document.windows[at : at + max_windows])
         (outcome,) = encode_run(encoder, [part], jointly=jointly)

@@ -18,7 +18,7 @@ from services.errors import NotFound
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import list_generations_call, read_writable_generations, refresh_call
-from services.opensearch.journal import DELETED
+from services.opensearch.journal import DELETED, read_counted_generations
 from services.settings import Settings
 
 # Records of one search and of one bulk request, about 100 bytes each.
@@ -68,13 +68,11 @@ class RetentionCleanup:
 
         A generation that is kept for a rollback stays as it was at the swap.
         """
-        expired = read_expired_generations(self.search.send(expired_generations_call(names, before)))
+        expired = read_counted_generations(self.search.send(expired_generations_call(names, before)))
         if not expired:
             return []
         writable = read_writable_generations(self.search.send(list_generations_call(names)))
-        ordered = sorted((g for g in writable if g.physical in expired), key=lambda generation: generation.physical)
-        later = [generation for generation in ordered if generation.physical > self._last]
-        return later + ordered[: len(ordered) - len(later)]
+        return order_in_turn([generation for generation in writable if generation.physical in expired], self._last)
 
     def _remove(self, index: str, search_call: Call, write_name: str, deadline: float) -> int:
         """Remove the records that `search_call` finds in `index`. Deletes go to the alias or index `write_name`."""
@@ -92,6 +90,13 @@ class RetentionCleanup:
                 # Without a refresh the next search finds the removed records again.
                 self.search.send(refresh_call(index))
         return removed
+
+
+def order_in_turn(generations: Sequence[Generation], last: str) -> list[Generation]:
+    """Return the generations by name, beginning with the one after `last`."""
+    ordered = sorted(generations, key=lambda generation: generation.physical)
+    later = [generation for generation in ordered if generation.physical > last]
+    return later + ordered[: len(ordered) - len(later)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +118,6 @@ def expired_generations_call(names: IndexNames, before: int) -> Call:
         "ignore_unavailable": "true",
     }
     return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params)
-
-
-def read_expired_generations(answer: Mapping[str, Any]) -> set[str]:
-    """Read the physical names of the generations from an answer to `expired_generations_call`."""
-    buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
-    return {bucket["key"] for bucket in buckets}
 
 
 def expired_tombstones_call(physical: str, before: int, limit: int) -> Call:

@@ -19,7 +19,7 @@ from types import FrameType
 from indexer.piece_frequencies import FrequencyUpdate
 from indexer.queue_metrics import ServiceStateCollector
 from indexer.reindex.run import finish_abandoned_swaps
-from indexer.retention import RetentionCleanup
+from indexer.retention import RetentionCleanup, order_in_turn
 from indexer.triage import exhaustion_reason
 from services.dates import now_ms
 from services.encoders.catalogue import load_known_encoders
@@ -39,7 +39,7 @@ from services.opensearch.journal import (
     get_documents_call,
     overdue_documents_call,
     overdue_indexes_call,
-    read_overdue_indexes,
+    read_counted_generations,
     read_stored_documents,
     read_stored_hits,
     requeue_write,
@@ -129,9 +129,10 @@ class Sweeper:
         # These raise while Redis is unavailable or another installation's, before the pass writes anything.
         self.claim.claim(self.search)
         self._record_heads({generation.encoder.name for generation in writable}, writable)
-        overdue = read_overdue_indexes(self.search.send(overdue_indexes_call(self._names, now_ms())))
+        overdue = read_counted_generations(self.search.send(overdue_indexes_call(self._names, now_ms())))
         ended = time.monotonic() + PASS_SECONDS
-        for generation in self._in_turn([generation for generation in writable if generation.physical in overdue]):
+        swept = [generation for generation in writable if generation.physical in overdue]
+        for generation in order_in_turn(swept, self._last):
             before = self._overdue_before(generation)
             if before is None:
                 continue
@@ -170,12 +171,6 @@ class Sweeper:
         heads = (self.heads[interactive_queue(encoder)], self.heads[load_queue(encoder, generation.index)])
         moments = [head.overdue_before(now) for head in heads]
         return None if None in moments else min(moment for moment in moments if moment is not None)
-
-    def _in_turn(self, generations: Sequence[Generation]) -> list[Generation]:
-        """Return the generations, beginning with the one after the last generation of the pass before."""
-        ordered = sorted(generations, key=lambda generation: generation.physical)
-        later = [generation for generation in ordered if generation.physical > self._last]
-        return later + ordered[: len(ordered) - len(later)]
 
     def _sweep(self, generation: Generation, before: int) -> Counter[str]:
         counts: Counter[str] = Counter()

@@ -46,7 +46,7 @@ _NO_LICENCE = ("", "UNKNOWN")
 
 
 def package_licences(package: Mapping[str, str]) -> set[str]:
-    """Return the licences of a package: of its expression, else of its classifiers, else of its metadata.
+    """Return the licences of a package from its expression, else from its classifiers, else from its metadata.
 
     All alternatives (`OR`) are returned and must be allowed, so no choice has to be recorded.
     """

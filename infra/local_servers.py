@@ -81,7 +81,7 @@ class LocalServer:
         if record is None or not record[0].alive():
             return None
         child, facts = record
-        return cls(child=child, root=root, **facts)  # type: ignore[arg-type]
+        return cls(child=child, root=root, **facts)  # type: ignore[arg-type]  # a record of `save`
 
     def save(self) -> None:
         """Write the record, from which `find` makes an equal server."""

@@ -49,7 +49,7 @@ def _first_connection_port() -> int:
 def is_port_taken(port: int) -> bool:
     """Return whether a server could not listen on the loopback port."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do, so TIME_WAIT is no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do, so TIME_WAIT does not matter
         try:
             probe.bind((LOOPBACK, port))
         except OSError:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -48,13 +47,14 @@ def service_processes(settings: Settings) -> tuple[ServiceProcess, ...]:
     """
     api = format_http_address(settings.api_host, settings.api_port)
     models = format_http_address(settings.model_host, settings.model_port)
-    ready = partial(_is_healthy, models)
-    runs_models = settings.model_url.rstrip("/") == models
+    models_process = ServiceProcess(
+        "models", _cli_command("models", "serve"), models, lambda child: _succeeds(f"{models}/healthz")
+    )
     return (
-        *((ServiceProcess("models", _cli_command("models", "serve"), models, ready),) if runs_models else ()),
+        *((models_process,) if settings.model_url.rstrip("/") == models else ()),
         ServiceProcess("worker", _cli_command("worker"), "", lambda child: _worker_answers(settings)),
         ServiceProcess("sweeper", _cli_command("sweeper"), "", _survives_startup),
-        ServiceProcess("api", _cli_command("api"), api, lambda child: _api_is_ready(api)),
+        ServiceProcess("api", _cli_command("api"), api, lambda child: _succeeds(f"{api}/readyz")),
     )
 
 
@@ -63,16 +63,10 @@ def _cli_command(*words: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "cli.main", *words)
 
 
-def _is_healthy(address: str, child: ChildProcess) -> bool:
+def _succeeds(url: str) -> bool:
+    """Tell whether a GET of the URL is answered with a status of success."""
     try:
-        return httpx.get(f"{address}/healthz", timeout=2, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _api_is_ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz", timeout=2, trust_env=False).is_success
+        return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 

@@ -38,7 +38,7 @@ SHORT_MODULES = frozenset(
         "models/progress.py",
         # The API and the workers share the list of workers in Redis.
         "services/queue/worker_registry.py",
-        # The API's bodies, documents and the files of `load` share it.
+        # The API's bodies, documents, the files of `load` and the encoders share it.
         "services/text_encoding.py",
     }
 )

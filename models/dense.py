@@ -34,6 +34,7 @@ from services.encoders.manifest import (
 )
 from services.encoders.vectors import DenseArray
 from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
+from services.text_encoding import replace_surrogates
 
 TOKENIZER_FILE = "tokenizer.json"
 # Padded pieces of one model run. The widest tensors are those of attention: heads x pieces squared x 4 bytes a row.
@@ -148,7 +149,7 @@ class DenseEncoder:
         return self._rows([[*self._before, *window.piece_ids, *self._after] for window in windows])
 
     def _texts(self, texts: Sequence[str]) -> HalfVectors:
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        clean = [replace_surrogates(text) for text in texts]
         return self._rows([encoding.ids for encoding in self._tokenizer.encode_batch(clean)])
 
     def _rows(self, rows: Sequence[Sequence[int]]) -> HalfVectors:

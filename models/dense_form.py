@@ -107,7 +107,7 @@ def _require_known_modules(directory: Path) -> None:
         return
     modules = _read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ConfigurationError("bad_dense_encoder", f"{path} cannot be used: it is no list of modules.")
+        raise ConfigurationError("bad_dense_encoder", f"{path} cannot be used: it is not a list of modules.")
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     if unknown := [kind for kind in kinds if kind not in _MODULES]:
         raise ConfigurationError(
@@ -119,7 +119,7 @@ def _require_known_modules(directory: Path) -> None:
 def _read_object(path: Path) -> dict[str, Any]:
     content = _read_json(path)
     if not isinstance(content, dict):
-        raise ConfigurationError("bad_dense_encoder", f"{path} cannot be used: it is no JSON object.")
+        raise ConfigurationError("bad_dense_encoder", f"{path} cannot be used: it is not a JSON object.")
     return content
 
 

@@ -20,6 +20,7 @@ from services.encoders.manifest import Manifest, verify_file
 from services.encoders.query_table import make_piece_formatter
 from services.encoders.vectors import DenseArray, SparseVector
 from services.errors import ConfigurationError, InvalidInput
+from services.text_encoding import replace_surrogates
 
 PieceOffsets = Sequence[tuple[int, int]]
 _SENTENCE_ENDS = frozenset(".!?…。！？؟।")
@@ -175,7 +176,7 @@ class PieceTokeniser:
 
     def windows(self, text: str, pieces: int, overlap: int) -> list[TextWindow]:
         """Cut a text into windows, see `cut_windows`. A surrogate half counts as one unknown character."""
-        clean = _replace_surrogates(text)
+        clean = replace_surrogates(text)
         encoding = self._tokenizer.encode(clean, add_special_tokens=False)
         offsets = trim_offsets(clean, encoding.offsets) if self._spaced else encoding.offsets
         return cut_windows(clean, encoding.ids, offsets, pieces, overlap)
@@ -183,7 +184,7 @@ class PieceTokeniser:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the piece ids of each whole text, without special pieces."""
         encodings = self._tokenizer.encode_batch_fast(
-            [_replace_surrogates(text) for text in texts], add_special_tokens=False
+            [replace_surrogates(text) for text in texts], add_special_tokens=False
         )
         return [encoding.ids for encoding in encodings]
 
@@ -202,11 +203,6 @@ class PieceTokeniser:
     def vocabulary(self) -> dict[str, int]:
         """Return all pieces with their ids."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
-
-
-def _replace_surrogates(text: str) -> str:
-    """Replace each surrogate half by one character, which keeps offsets valid."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 class WordPieceEncoder:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.export.collection import Collection, ndcg
 from models.training.pairs import PairSet
 from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
+from services.text_encoding import replace_surrogates
 
 _DEPTH = 100
 
@@ -58,8 +59,8 @@ class JudgedQueries:
         moved = {old: new for new, old in enumerate(chosen)}
         return cls(
             collection.name,
-            [_clean_text(collection.documents[i]) for i in chosen],
-            [_clean_text(query) for query in collection.queries.values()],
+            [replace_surrogates(collection.documents[i]) for i in chosen],
+            [replace_surrogates(query) for query in collection.queries.values()],
             [
                 {moved[positions[d]]: g for d, g in collection.grades[q].items() if d in positions}
                 for q in collection.queries
@@ -74,11 +75,6 @@ class JudgedQueries:
             grades[query][passage] = 1
         judged = [row for row, answers in enumerate(grades) if answers]
         return cls(name, list(pairs.passages), [pairs.queries[row] for row in judged], [grades[row] for row in judged])
-
-
-def _clean_text(text: str) -> str:
-    """Replace lone surrogates, which no tokeniser reads."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def sparse_rankings(

@@ -64,7 +64,7 @@ def load_projected_encoder(name_or_path: str, *, threads: int = 0) -> ProjectedE
 
     encoder = load_encoder(name_or_path, threads=threads)
     if not isinstance(encoder, ProjectedEncoder):
-        raise ConfigurationError("not_projected", f"{encoder.manifest.name} is no projected encoder.")
+        raise ConfigurationError("not_projected", f"{encoder.manifest.name} is not a projected encoder.")
     return encoder
 
 

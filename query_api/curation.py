@@ -39,6 +39,7 @@ from services.opensearch.curation_records import (
 from services.opensearch.system_indexes import (
     create_system_index,
 )
+from services.text_encoding import replace_surrogates
 
 ANY_VERSION = "*"
 _NO_VERSION = 0
@@ -213,8 +214,7 @@ async def compare_rules(
                 before = await search(app, index, request)
                 after = await search(app, index, request, proposed=proposed)
             except InvalidInput as error:
-                # JSON in UTF-8 cannot hold half a surrogate pair.
-                printable = query.encode(errors="replace").decode()
+                printable = replace_surrogates(query)
                 return {"query": printable, "changed": False, "error": {"code": error.code, "detail": error.detail}}
         old, new = ([hit["id"] for hit in answer["hits"]] for answer in (before, after))
         difference = compare_rankings(old, new)

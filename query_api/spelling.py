@@ -88,7 +88,7 @@ async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool
 def _known_words(context: SearchContext, text: str) -> Iterator[tuple[int, int]]:
     """Yield start and end of the encoder's pieces, alone and with an ending.
 
-    Some encoders put white space before a word; it is no part of it.
+    Some encoders put white space before a word, which does not belong to the word.
     """
     before = (0, 0)
     for _, start, end in context.table.spans(text):

@@ -182,7 +182,7 @@ class ConnectionSettings(EnvironmentSettings):
     redis_password_file: Path | None = Field(None, description="read when a process starts")
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _validate_connections(self) -> Self:
         for name, secure in (("opensearch", "https://"), ("redis", "rediss://")):
             self._check_user(name)
             self._check_tls(name, secure)
@@ -319,7 +319,7 @@ class Settings(ConnectionSettings):
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="a JSON array of documents, buffered")
     max_stream_bytes: int = Field(1024**3, gt=0, description="an NDJSON stream, never buffered whole")
     max_request_documents: int = Field(200_000, gt=0, description="documents of one request, accepted and rejected")
-    max_document_bytes: int = Field(1024**2, gt=0, description="one document as JSON; of a talk, its words")
+    max_document_bytes: int = Field(1024**2, gt=0, description="one document as JSON, or the words of a talk")
     max_talk_bytes: int = Field(8 * 1024**2, gt=0, description="one document that is talk, as JSON")
     max_query_characters: int = Field(4096, gt=0)
     # Lucene's default limit of 1,024 clauses also covers the lexical query, where repeated words count.

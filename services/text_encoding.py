@@ -1,4 +1,4 @@
-"""The encoding of a text that a user or a client sent: byte order marks, and names for bytes that are not UTF-8.
+"""The encoding of a text: byte order marks, halves of surrogate pairs, and names for bytes that are not UTF-8.
 
 All texts are UTF-8. A parser that meets another encoding reports a character at some place, which does not say that the
 file was saved as UTF-16 or compressed. `explain_bytes` finds such a reason for an error message.
@@ -50,6 +50,14 @@ def detect_wide_encoding(begin: bytes) -> str | None:
         return "UTF-32"
     # In UTF-16 nearly every second byte of a European text, and of JSON, is zero.
     return "UTF-16" if max(sample[::2].count(0), sample[1::2].count(0)) > len(sample) // 4 else None
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace each half of a surrogate pair by a question mark. UTF-8 and tokenisers have no such halves.
+
+    Each half is one character, so offsets stay valid.
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def explain_bytes(text: bytes) -> str | None:

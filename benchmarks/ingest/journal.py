@@ -200,7 +200,7 @@ def create_worker(settings: Settings, worker: WorkerSettings) -> Celery:
     app = create_celery(settings, worker)
     runtime = Runtime(settings, worker, load_configured_encoder)
 
-    @app.task(name=UNJOURNALLED_TASK, typing=False)  # type: ignore[untyped-decorator]
+    @app.task(name=UNJOURNALLED_TASK, typing=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def unjournalled(index: str, documents: list[dict[str, Any]]) -> None:
         generation = runtime.generation(index)
         runtime.check_encoder(generation)

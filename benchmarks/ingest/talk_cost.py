@@ -36,6 +36,7 @@ from models.encoder import Encoder
 from models.registry import load_encoder
 from services.documents.document import parse_document_bytes
 from services.index_spec import IndexSpec
+from services.talk.chapters import format_clock
 from services.talk.model import UNKNOWN_TIME, Chapter, Segments
 
 Result = TypeVar("Result")
@@ -232,7 +233,7 @@ def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
         (i * _SECONDS_PER_SEGMENT, i * _SECONDS_PER_SEGMENT + 0.7, f"S{i // 20 % 5}", f"w{i} and so")
         for i in range(segments)
     ]
-    cues = [(_format_clock(start), _format_clock(end), speaker, text) for start, end, speaker, text in rows]
+    cues = [(format_clock(start), format_clock(end), speaker, text) for start, end, speaker, text in rows]
     podcasting = {
         "version": "1.0.0",
         "segments": [{"startTime": s, "endTime": e, "speaker": who, "body": t} for s, e, who, t in rows],
@@ -250,11 +251,6 @@ def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
         "subrip": {"transcript": {"type": "application/x-subrip", "text": "\n".join(srt)}},
         "plain text": {"text": "so and then " * (segments * 5 // 3)},
     }
-
-
-def _format_clock(seconds: float) -> str:
-    ms = round(seconds * 1000)
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
 
 
 def _processor_seconds(read: Callable[[], object]) -> float:

@@ -96,9 +96,11 @@ def measure_suggestions(arguments: argparse.Namespace) -> dict[str, Any]:
     collections = [open_collection(arguments.data / name) for name in arguments.collections.split(",")]
     figures: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        figures["spelling"] = {one.name: measure_spelling(one, search, settings) for one in collections}
+        figures["spelling"] = {
+            collection.name: measure_spelling(collection, search, settings) for collection in collections
+        }
         if arguments.titles:
-            words = count_words([one.text for collection in collections for one in collection.documents()])
+            words = count_words([document.text for collection in collections for document in collection.documents()])
             titles = draw_titles(words, arguments.titles)
             generation = create_index(search, settings, "titles")
             for start in range(0, len(titles), 5000):
@@ -118,11 +120,11 @@ def measure_suggestions(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_spelling(collection: JudgedCollection, search: SyncSearchClient, settings: Settings) -> dict[str, Any]:
     """Return the shares of misspelt words without lexical hits that are corrected rightly, wrongly or not at all."""
-    documents = [Document(one.id, one.text, one.title) for one in collection.documents()]
+    documents = [Document(document.id, document.text, document.title) for document in collection.documents()]
     generation = create_index(search, settings, collection.name)
     journal_documents(search, settings, generation, documents)
     search.send(refresh_call(generation.physical))
-    known = count_words([f"{one.title} {one.text}" for one in documents])
+    known = count_words([f"{document.title} {document.text}" for document in documents])
     words = sorted(
         word
         for word in count_words(list(collection.judged.values()))
@@ -192,7 +194,7 @@ class WordCorrector:
             return None
         counts = term_counts_body(field, unknown, "", (), (), _TIMEOUT_SECONDS)
         typed, documents = read_term_counts(self._send(counts), unknown)
-        return next((one.suggested for one in find_corrections(word, unknown, typed, documents)), None)
+        return next((correction.suggested for correction in find_corrections(word, unknown, typed, documents)), None)
 
     def stem(self, word: str) -> str:
         """Return the stem that lexical search uses for a word."""

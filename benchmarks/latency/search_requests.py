@@ -102,7 +102,7 @@ async def compare_hybrid(
         }
         return [document for document, _ in fuse_lists(scores, weights)[:SIZE]], answer
 
-    async def two(query: str) -> None:
+    async def send_two(query: str) -> None:
         ids, answer = await search_lists(query, False)
         sources = (
             await search.send(fetch_fields_call([((physical, document), source) for document in ids], timeout))
@@ -112,12 +112,12 @@ async def compare_hybrid(
         if count_bytes:
             received["two requests"].append(len(orjson.dumps(answer)) + len(orjson.dumps(sources)))
 
-    async def one(query: str) -> None:
+    async def send_one(query: str) -> None:
         _, answer = await search_lists(query, source)
         if count_bytes:
             received["one request"].append(len(orjson.dumps(answer)))
 
-    sides = {"two requests": two, "one request": one}
+    sides = {"two requests": send_two, "one request": send_one}
     try:
         for query in queries:
             for side in sides.values():

@@ -83,27 +83,33 @@ def _parse_sizes(text: str) -> Iterator[tuple[str, int]]:
 
 
 def measure_chapter_search(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Index each set as documents and as chapters; return the figures of the searches by set."""
     encoder = load_encoder(arguments.encoder, threads=arguments.threads)
     named = _parse_sizes(arguments.episodes) if arguments.episodes else ()
     sets = [read_episode_set(arguments.data / "chapters" / f"{name}.jsonl.gz", limit) for name, limit in named]
     if arguments.meetings:
         sets.append(read_meeting_set(arguments.data / "collections" / "qmsum_meetings", arguments.meetings))
-    sets = [of.asking(arguments.queries) for of in sets]
+    sets = [talks.limit_queries(arguments.queries) for talks in sets]
     settings = Settings(encoder=arguments.encoder)
     maker = load_chapter_maker(settings, arguments.engine, encoder)
-    chapters = [make_chapters(of.name, of.documents, maker, arguments.engine, arguments.cache) for of in sets]
+    chapters = [make_chapters(talks.name, talks.documents, maker, arguments.engine, arguments.cache) for talks in sets]
     encoded = [
         {
             side.name: encode_talk_windows(
-                of.name, of.documents, _side_chapters(side, of, made), side.talk, encoder, arguments.cache
+                talks.name,
+                talks.documents,
+                _side_chapters(side, talks, chapters_by_id),
+                side.talk,
+                encoder,
+                arguments.cache,
             )
             for side in list_sides(arguments.engine, arguments.left_out)
         }
-        for of, made in zip(sets, chapters, strict=True)
+        for talks, chapters_by_id in zip(sets, chapters, strict=True)
     ]
     figures: dict[str, Any] = {"engine": {"name": arguments.engine, "fingerprint": maker.fingerprint}}
     with open_node() as node:
-        for number, (of, made, windows) in enumerate(zip(sets, chapters, encoded, strict=True)):
+        for number, (talks, chapters_by_id, windows) in enumerate(zip(sets, chapters, encoded, strict=True)):
             # A generous timeout, because latency is not measured.
             overrides = {
                 "encoder": arguments.encoder,
@@ -111,33 +117,44 @@ def measure_chapter_search(arguments: argparse.Namespace) -> Mapping[str, Any]:
                 "search_timeout": 60.0,
             }
             compared = list_sides(arguments.engine, arguments.left_out)
-            figures[of.name] = _measure_set(of, node.model_copy(update=overrides), made, windows, compared)
+            figures[talks.name] = _measure_set(
+                talks, node.model_copy(update=overrides), chapters_by_id, windows, compared
+            )
         figures["opensearch"] = read_opensearch_version(node)
     return figures
 
 
 def _measure_set(
-    of: TalkSet,
+    talks: TalkSet,
     settings: Settings,
-    made: ChapteringById,
+    chapters_by_id: ChapteringById,
     windows: Mapping[str, DocumentWindows],
     compared: Sequence[IndexingSide],
 ) -> dict[str, Any]:
     rows: dict[str, Any] = {
-        "documents": len(of.documents),
-        "queries": len(of.queries),
-        "chapters_of_a_document": round(fmean(len(chaptering.chapters) for chaptering in made.values()), 1),
+        "documents": len(talks.documents),
+        "queries": len(talks.queries),
+        "chapters_of_a_document": round(fmean(len(chaptering.chapters) for chaptering in chapters_by_id.values()), 1),
     }
     for side in compared:
         fill_talk_index(
-            side.index, of.documents, _side_chapters(side, of, made), windows[side.name], side.talk, settings
+            side.index,
+            talks.documents,
+            _side_chapters(side, talks, chapters_by_id),
+            windows[side.name],
+            side.talk,
+            settings,
         )
-        rows[side.name] = uvloop.run(measure_side(settings, of, side))
+        rows[side.name] = uvloop.run(measure_side(settings, talks, side))
     return rows
 
 
-def _side_chapters(side: IndexingSide, of: TalkSet, made: ChapteringById) -> ChapteringById:
-    return {document.id: Chaptering("none") for document in of.documents} if side.talk.chapters == "none" else made
+def _side_chapters(side: IndexingSide, talks: TalkSet, chapters_by_id: ChapteringById) -> ChapteringById:
+    return (
+        {document.id: Chaptering("none") for document in talks.documents}
+        if side.talk.chapters == "none"
+        else chapters_by_id
+    )
 
 
 def list_sides(engine: str, left_out: str = "") -> list[IndexingSide]:
@@ -160,7 +177,7 @@ def _iter_sides(engine: str) -> Iterator[IndexingSide]:
     yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))
 
 
-async def measure_side(settings: Settings, of: TalkSet, side: IndexingSide) -> dict[str, Any]:
+async def measure_side(settings: Settings, talks: TalkSet, side: IndexingSide) -> dict[str, Any]:
     """Return the figures of one side."""
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
@@ -169,20 +186,21 @@ async def measure_side(settings: Settings, of: TalkSet, side: IndexingSide) -> d
         for unit in side.units:
             for mode in side.modes:
                 results = {
-                    query: await search_hits(api, side.index, text, mode, unit) for query, text in of.queries.items()
+                    query: await search_hits(api, side.index, text, mode, unit) for query, text in talks.queries.items()
                 }
                 mean = measure_rankings(
-                    of.judgements, {query: rank_documents(hits) for query, hits in results.items()}
+                    talks.judgements, {query: rank_documents(hits) for query, hits in results.items()}
                 ).mean
                 row: dict[str, Any] = {name: round(mean[name], 4) for name in ("ndcg@10", "mrr@10")}
-                if of.targets:
-                    row |= score_positions(results, of.targets, unit)
+                if talks.targets:
+                    row |= score_positions(results, talks.targets, unit)
                 rows.setdefault(unit, {})[mode] = row
-                print(f"{of.name}  {side.name:24} {unit:9} {mode:8} {row}", flush=True)
+                print(f"{talks.name}  {side.name:24} {unit:9} {mode:8} {row}", flush=True)
     return rows
 
 
 async def search_hits(api: httpx.AsyncClient, index: str, query: str, mode: str, unit: str) -> list[HitMembers]:
+    """Search an index through the API and return its hits."""
     size = 10 if unit == "document" else MAX_UNITS
     body = {"query": query, "mode": mode, "unit": unit, "size": size, "fields": [], "candidates": 100}
     answer = await api.post(f"/v1/indexes/{index}/search", json=body)

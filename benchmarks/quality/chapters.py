@@ -228,7 +228,7 @@ class TalkSet:
     judgements: Judgements
     targets: dict[str, ChapterTarget] = field(default_factory=dict)
 
-    def asking(self, limit: int) -> "TalkSet":
+    def limit_queries(self, limit: int) -> "TalkSet":
         """Return the set with at most `limit` of its queries, in an order by hash."""
         kept = sorted(self.judgements, key=_hash_identifier)[:limit]
         targets = {query: self.targets[query] for query in kept if query in self.targets}

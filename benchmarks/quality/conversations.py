@@ -73,7 +73,7 @@ _FUNCTION_WORDS = frozenset(
         "than also any some each between during using used use other others more most so up out over very "
     )
 )
-# A word in more than this share of the queries, and in more than this number, is no content word.
+# A word in more than this share of the queries, and in more than this number, is not a content word.
 _MAX_SHARE, _MIN_COUNT = 0.1, 5
 
 

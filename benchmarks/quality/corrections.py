@@ -3,7 +3,7 @@
     python -m benchmarks corrections ../shared/data/collections --json benchmarks/results/corrections.json
 
 Judged queries of each collection are searched through the API in the mode `lexical`, as they are and with one error in
-one word of five letters or more. The first letter stays, and the error leaves a word that is no piece of the encoder.
+one word of five letters or more. The first letter stays, and the error leaves a word that the encoder has no piece for.
 `suggested` are the corrections of queries as they are, for a reader to judge. `cost` compares searches with and without
 `did_you_mean` in turn, by one client (docs/decisions/0255).
 """
@@ -40,7 +40,7 @@ from services.settings import Settings
 
 MAX_QUERIES = 400
 _WORD = re.compile(r"[a-z]{5,}")
-# Queries with fewer long words are no test of a word beside others.
+# Queries with fewer long words do not test a word beside others.
 _MIN_WORDS = 2
 SIDES = {"did you mean": True, "plain": False}
 
@@ -63,7 +63,7 @@ def measure_corrections(arguments: argparse.Namespace) -> dict[str, Any]:
         for name in arguments.collections.split(","):
             collection = open_collection(arguments.data / name)
             generation = create_index(search, settings, name)
-            documents = [Document(one.id, one.text, one.title) for one in collection.documents()]
+            documents = [Document(document.id, document.text, document.title) for document in collection.documents()]
             journal_documents(search, settings, generation, documents)
             search.send(refresh_call(generation.physical))
             judged = sorted(collection.judged.values())

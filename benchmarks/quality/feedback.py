@@ -167,10 +167,13 @@ def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> d
         }
 
     documents, rocchio = _DEFAULT_SETTING
-    unweighted: TableWeight = lambda piece: 1.0 if table.weight(piece) > 0 else 0.0  # noqa: E731
+
+    def unweighted(piece: int) -> float:
+        return 1.0 if table.weight(piece) > 0 else 0.0
+
     results: dict[str, Any] = {"without": {name: quality(rankings) for name, rankings in subject.lists.items()}}
     for name, (count, tried) in list_settings().items():
-        results[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]
+        results[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]  # mypy infers no types of defaults
     results["without query table weights"] = ways(
         lambda choose_by: subject.second_round(choose_by, documents, rocchio, unweighted)
     )

@@ -112,7 +112,7 @@ def run_form(recipe: TrainingRecipe, out: Path, name: str, judged: Sequence[Judg
     for collection in judged:
         vectors = encode_texts(encoder.encode_document, collection.documents)
         queries = encode_texts(encoder.encode_query, collection.queries)
-        by_collection[collection.name] = evaluation_figures(collection, lambda _: vectors, lambda _: queries)  # noqa: B023
+        by_collection[collection.name] = evaluation_figures(collection, lambda _: vectors, lambda _: queries)  # noqa: B023 (called in this pass of the loop)
         values = ndcg_by_query(collection, sparse_rankings(vectors, queries))
         by_query |= {f"{collection.name}/{at}": round(float(value), 6) for at, value in enumerate(values)}
     checkpoint = directory / CHECKPOINTS / f"checkpoint-{recipe.steps}"

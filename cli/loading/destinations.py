@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, Self
 from urllib.parse import quote
 
@@ -269,7 +270,7 @@ class QueueDestination:
                 documents=tuple(document for _, document in group),
             )
             retry(self._wait_for_room, self._retry_seconds, self._report)
-            retry(lambda message=message: self._publisher.ingest(message), self._retry_seconds, self._report)  # type: ignore[misc]
+            retry(partial(self._publisher.ingest, message), self._retry_seconds, self._report)
             sent.accepted += len(group)
         return sent
 

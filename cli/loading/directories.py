@@ -32,7 +32,7 @@ class FileEntry:
 def walk_files(root: Path, skipped: Counter[str], wanted: Callable[[Path], bool]) -> Iterator[FileEntry]:
     """Yield the `wanted` files below `root`, sorted by name within each directory. Count the others by reason.
 
-    A link is followed only to a file inside the root that is not hidden: a repository of somebody else may have a link
+    A link is followed only to a file inside the root that is not hidden: a foreign repository may have a link
     to /etc/passwd. A directory inside the root is read without links, so no circle is possible. Raises OSError if the
     root cannot be listed.
     """

@@ -49,7 +49,7 @@ def export(
     ] = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="include ids, pieces and weights of each window")] = False,
     state: Annotated[list[ExportState] | None, typer.Option(help="only documents in this state; repeatable")] = None,
-    format: Annotated[ExportFormat | None, typer.Option(help="format; default: by the file name")] = None,  # noqa: A002
+    format: Annotated[ExportFormat | None, typer.Option(help="format; default: by the file name")] = None,  # noqa: A002 (the name of the option)
     page: Annotated[int, typer.Option(min=1, max=10_000, help="maximum number of documents per request")] = 1000,
     api: ApiOption = None,
     retry_seconds: RetrySecondsOption = 300.0,

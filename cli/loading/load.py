@@ -47,7 +47,7 @@ def load(  # noqa: PLR0913, PLR0915, PLR0917 (each is an option of the command)
     via: Annotated[
         DestinationName, typer.Option(help="send to the API, or to the bulk queue at REDIS_URL")
     ] = DestinationName.api,
-    format: Annotated[FileFormat | None, typer.Option(help="format of files without a known suffix")] = None,  # noqa: A002
+    format: Annotated[FileFormat | None, typer.Option(help="format of files without a known suffix")] = None,  # noqa: A002 (the name of the option)
     kind: Annotated[
         DocumentKind | None,
         typer.Option(
@@ -56,7 +56,7 @@ def load(  # noqa: PLR0913, PLR0915, PLR0917 (each is an option of the command)
         ),
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="delimiter of a CSV file, one character")] = None,
-    map: Annotated[  # noqa: A002
+    map: Annotated[  # noqa: A002 (the name of the option)
         list[str] | None,
         typer.Option(
             help="TARGET=COLUMN or TARGET=COLUMN,COLUMN; targets: id, title, text, version, metadata.NAME; repeatable"

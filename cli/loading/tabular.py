@@ -105,7 +105,7 @@ class ParquetSource:
     def __init__(self, path: Path) -> None:
         """Check for pyarrow. Raises ConfigurationError (`missing_library`)."""
         with require_extra("pyarrow", "read or write Parquet"):
-            import pyarrow.parquet  # noqa: F401
+            import pyarrow.parquet  # noqa: F401 (checks that it is installed)
         self.path = path
         self.name = str(path)
         self.size = path.stat().st_size

@@ -61,7 +61,7 @@ TRANSCRIPT_MEDIA_TYPES = {
 }
 CHAPTERS = ".chapters.json"
 META = ".meta.json"
-# Keys of the front matter that are no member of the document.
+# Keys of the front matter that are not members of the document.
 _MEMBER_KEYS = ("id", "text", "version", "kind", "metadata")
 _META_MEMBERS = ("title", "description", "duration", "url", "metadata", "version")
 

@@ -161,8 +161,8 @@ def _contributions(hit: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     return summed
 
 
-def _is_better(one: Mapping[str, int], other: Mapping[str, int], document: str) -> bool:
-    return _discount(one.get(document)) > _discount(other.get(document))
+def _is_better(ranks: Mapping[str, int], other_ranks: Mapping[str, int], document: str) -> bool:
+    return _discount(ranks.get(document)) > _discount(other_ranks.get(document))
 
 
 def _discount(rank: int | None) -> float:

@@ -79,7 +79,7 @@ def read_report(path: Path) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InvalidInput(
-            "malformed_result", f"{path} is no result of `sparsewell eval collection --json` or `eval runs --json`."
+            "malformed_result", f"{path} is not a result of `sparsewell eval collection --json` or `eval runs --json`."
         ) from None
     details = ", ".join(filter(None, (stored.get("made_at"), str(stored.get("commit") or "")[:12] or None)))
     return {
@@ -103,14 +103,14 @@ def _page(collections: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) 
         yield "<table><tr><th>search"
         yield from (f"<th class=n>{MEASURE_TITLES[name]}" for name in MEASURES)
         yield "<th>result"
-        for name, figures, one in rows:
+        for name, figures, result in rows:
             yield f"<tr><td>{escape(name)}"
             yield from (f"<td class=n>{figures[key]:.4f}" if key in figures else "<td>" for key in MEASURES)
-            yield f"<td>{escape(one['source'])} <small>{escape(one['details'])}</small>"
+            yield f"<td>{escape(result['source'])} <small>{escape(result['details'])}</small>"
         yield "</table>"
         if reports[0]["published"] is not None:
             yield from _published(reports[0]["published"])
-        yield from (one["comparisons"] for one in reports)
+        yield from (result["comparisons"] for result in reports)
 
 
 def _published(collection: PublishedCollection) -> Iterator[str]:

@@ -87,6 +87,7 @@ def iter_submodule_names(package: str, path: list[str]) -> Iterator[str]:
 
 
 def is_public(name: str) -> bool:
+    """Tell whether a name belongs to the public interface of a module or class."""
     return not name.startswith("_") or name == "__future__"
 
 
@@ -116,6 +117,7 @@ def is_defined_in(value: object, module: str) -> bool:
 
 
 def object_kind(value: object) -> str | None:
+    """Return "class" or "function", or None for other objects."""
     if inspect.isclass(value):
         return "class"
     if inspect.isroutine(value) or isinstance(value, functools._lru_cache_wrapper):

@@ -1,7 +1,7 @@
 """Temporary nodes for tests and benchmarks: one node, a node with the security plugin, a cluster.
 
-The cluster has data nodes and a small voter. With two voting nodes, one node alone is no majority, so the loss of the
-wrong node would stop every write (docs/decisions/0094). The secured node has TLS, users and the roles of
+The cluster has data nodes and a small voter. With two voting nodes, one node alone is not a majority, so the loss of
+the wrong node would stop every write (docs/decisions/0094). The secured node has TLS, users and the roles of
 infra/opensearch/security (docs/decisions/0206); Maven Central has the plugin for some releases only: for 2.19.4, not
 for 3.6.0.
 """

@@ -57,11 +57,6 @@ class Distribution:
         """Return the name of the release's directory in the cache."""
         return f"{self.artifact}-{self.version}{'-security' if self.security else ''}"
 
-    @property
-    def minimum_java(self) -> int:
-        """Return the oldest Java feature release that runs this release."""
-        return minimum_java_release(self.version)
-
 
 def minimum_java_release(version: str) -> int:
     """Return the oldest Java feature release that runs a release: 21 for OpenSearch 3, 11 for 2.x."""
@@ -132,7 +127,7 @@ def _inspect_home(path: Path, modules: tuple[str, ...], account: Account | None)
     if not versions or not os.access(path / "bin" / "opensearch", os.X_OK):
         raise ConfigurationError(
             "no_distribution",
-            f"{path} is no unpacked OpenSearch: bin/opensearch or lib/opensearch-VERSION.jar is missing. Set "
+            f"{path} is not an unpacked OpenSearch: bin/opensearch or lib/opensearch-VERSION.jar is missing. Set "
             "OPENSEARCH_HOME to an unpacked OpenSearch, or unset it to fetch one.",
         )
     missing = [name for name in modules if not (path / "modules" / name).is_dir()]

@@ -4,7 +4,7 @@ A node is ready when its cluster is green. An error has the end of the node's lo
 with a record on disk, from which later commands find it (docs/decisions/0010, 0011).
 
 Java looks up a directory's file system in the mount table and fails without an entry ("Mount point not found"). In a
-chroot whose root is no mount point, directories outside its mounts have none; the data then lie in memory.
+chroot whose root is not a mount point, directories outside its mounts have none; the data then lie in memory.
 """
 
 import os
@@ -163,8 +163,8 @@ def _launch(
     data = resolve_data_directory(wanted)
     if data != wanted:
         report(
-            f"This is a chroot whose root is no mount point, so Java cannot use {wanted}. The data are in memory, in "
-            f"{data}, and are lost at a restart of the machine."
+            f"This is a chroot whose root is not a mount point, so Java cannot use {wanted}. The data are in memory, "
+            f"in {data}, and are lost at a restart of the machine."
         )
     make_directory(data, account)
     for directory in (layout.config, layout.logs, layout.tmp):
@@ -336,12 +336,12 @@ def has_mount_entry(
 
     This is the lookup of Java's file store.
     """
-    here = path.resolve()
-    while not here.exists():
-        here = here.parent
-    device = device_of(here)
-    while here != here.parent and device_of(here.parent) == device:
-        here = here.parent
+    folder = path.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    device = device_of(folder)
+    while folder != folder.parent and device_of(folder.parent) == device:
+        folder = folder.parent
     # The table has octal escapes for spaces and the like.
     points = {line.split()[1].encode().decode("unicode_escape") for line in table.splitlines() if line.strip()}
-    return str(here) in points
+    return str(folder) in points

@@ -32,7 +32,7 @@ REPAIR_SENTENCES = {
     "chapters_out_of_text": "Proposed chapters that begin outside the text were removed.",
     "chapters_unordered": "Proposed chapters were not in order and were sorted.",
     "chapters_snapped": "Proposed chapters that begin within a segment were moved to the nearest segment's start.",
-    "chapters_at_one_place": "Of several proposed chapters at one segment, the first with a title was kept.",
+    "chapters_at_one_place": "Several proposed chapters began at one segment; the first with a title was kept.",
     "chapters_too_many": "There were more proposed chapters than a talk may have; the shortest were merged into the "
     "previous one.",
     "chapters_too_short": "Proposed chapters of fewer than 12 words were merged into a neighbour.",

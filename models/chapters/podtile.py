@@ -354,7 +354,7 @@ def merge_adapters(checkpoint: GeneratorCheckpoint, directory: Path, manifest: C
     if missing := [name for name in ADAPTER_FILES if name not in manifest.files]:
         raise ConfigurationError("bad_manifest", f"{directory} names a base model and lists no {missing[0]}.")
     with require_extra("peft", "make chapters with an adapted generator", "train"):
-        import peft  # noqa: F401
+        import peft  # noqa: F401 (checks that it is installed)
     try:
         merged = load_with_adapters(checkpoint.model, directory)
     except Exception as error:  # peft, safetensors and torch have no common base

@@ -80,7 +80,7 @@ class ChapterRecipe(BaseModel):
     save_every: int = Field(default=20, ge=1)
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _validate_sizes(self) -> Self:
         if self.batch % self.mini_batch:
             raise ValueError("batch must be a multiple of mini_batch")
         if self.answer_pieces * 2 > self.part_pieces:

@@ -71,7 +71,7 @@ class DecoderRecipe(BaseModel):
     overlap: int = Field(default=24, ge=0)
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _validate_sizes(self) -> Self:
         if self.overlap * 2 > self.window:
             raise ValueError("overlap may be at most half of window")
         if self.mini_batch is not None and self.mini_batch > self.batch:

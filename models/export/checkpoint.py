@@ -159,7 +159,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_integer(config: dict[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or value < 1:
-        raise ConfigurationError("checkpoint_unsupported", f"config.json has {key} = {value!r}, which is no count.")
+        raise ConfigurationError("checkpoint_unsupported", f"config.json has {key} = {value!r}, which is not a count.")
     return value
 
 

@@ -209,7 +209,7 @@ def _require_measurable(order: ExportOptions) -> None:
         find_judgements(directory)
     if order.parity:
         try:
-            import torch  # noqa: F401
+            import torch  # noqa: F401 (checks that it is installed)
         except ModuleNotFoundError:
             raise ConfigurationError(
                 "missing_extra", "--parity compares with PyTorch: pip install -e '.[train]', or leave it out."

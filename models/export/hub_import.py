@@ -138,7 +138,7 @@ def read_layout(directory: Path) -> HubLayout:
     if not tables:
         raise ConfigurationError(
             "bad_hub_layout",
-            f"{directory} holds neither {MODULES} nor {' or '.join(PLAIN_TABLES)}: it is no published sparse encoder.",
+            f"{directory} holds neither {MODULES} nor {' or '.join(PLAIN_TABLES)}: it is not a published encoder.",
         )
     pooling = directory / "document_1_SpladePooling"
     activation = _read_activation(pooling) if pooling.is_dir() else None
@@ -154,7 +154,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError("bad_hub_layout", f"{path} cannot be read ({error}): fetch it again.") from None
     if not isinstance(content, dict):
-        raise ConfigurationError("bad_hub_layout", f"{path} is no JSON object.")
+        raise ConfigurationError("bad_hub_layout", f"{path} is not a JSON object.")
     return content
 
 
@@ -354,7 +354,7 @@ def _read_line_table(path: Path) -> dict[str, float]:
                 piece, weight = line.rstrip("\r").rsplit("\t", 1)
                 table[piece] = float(weight)
     except (OSError, ValueError) as error:
-        raise ConfigurationError("bad_query_table", f"{path} is no table of pieces and weights: {error}.") from None
+        raise ConfigurationError("bad_query_table", f"{path} is not a table of pieces and weights: {error}.") from None
     if not all(0 <= weight < math.inf for weight in table.values()):
         raise ConfigurationError("bad_query_table", f"{path} holds weights that are negative, NaN or infinite.")
     return table

@@ -93,7 +93,7 @@ class _EncoderGraph(TransformerGraph):
             weights = g.op("Log", g.op("Add", weights, g.const("unit", np.float32(1))))
         return weights
 
-    def present(self) -> str:
+    def occurring_pieces(self) -> str:
         """Return [batch, vocabulary]: 1 for each piece of the document, 0 for all others."""
         return self.scatter_positions(self.g.op("Cast", "attention_mask", to=TensorProto.FLOAT), "max")
 
@@ -101,7 +101,7 @@ class _EncoderGraph(TransformerGraph):
         g = self.g
         weights = self.activated(self.pooled_logits(self.states(), excluded), activation)
         if not expansion:
-            weights = g.op("Mul", weights, self.present())
+            weights = g.op("Mul", weights, self.occurring_pieces())
         return self.finish_sparse("sparse_encoder", weights, top_k)
 
 

@@ -39,8 +39,6 @@ from services.encoders.vectors import merge_max
 from services.errors import ConfigurationError, InvalidInput
 from services.query.expansion import prune_query
 
-# 40,000 passages know the idf of a piece in one of ten thousand to a quarter.
-DEFAULT_PASSAGES = 40_000
 MIN_PASSAGES = 1000
 # The median of 50 texts is within a tenth of that of 600.
 MIN_SCALE_PASSAGES = 50
@@ -100,7 +98,7 @@ def read_vocabulary(tokenizer: Path) -> dict[str, int]:
         if model["type"] == "WordPiece":
             return {str(piece): int(index) for piece, index in model["vocab"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError("bad_tokenizer", f"{tokenizer} is no usable tokenizer.json: {error!r}") from None
+        raise ConfigurationError("bad_tokenizer", f"{tokenizer} is not a usable tokenizer.json: {error!r}") from None
     raise ConfigurationError("checkpoint_unsupported", f"{tokenizer}: the exporter reads only WordPiece tokenisers.")
 
 
@@ -176,7 +174,7 @@ def write_query_weights(target: Path, weights: Mapping[str, float], vocabulary: 
 
 
 def sample_passages(files: Sequence[Path], most: int) -> Iterator[tuple[str, str]]:
-    """Yield at most `most` passages as (name of the file, passage): of each file the same number, drawn at random.
+    """Yield at most `most` passages as (name of the file, passage). Each file gives the same number, drawn at random.
 
     A file with fewer passages gives all of its own. Raises the errors of `read_pairs`.
     """

@@ -33,14 +33,14 @@ _LEAST_COSINE = 0.9999
 def read_dense_checkpoint(directory: Path) -> Transformer:
     """Read the transformer of DIRECTORY/model.onnx, a float32 or float16 graph of BERT's architecture.
 
-    Raises ConfigurationError: `bad_model` for a file that is no ONNX graph, and `checkpoint_unsupported` for another
-    architecture, for quantised weights, and for states that differ from the graph's.
+    Raises ConfigurationError: `bad_model` for a file that is not an ONNX graph, and `checkpoint_unsupported` for
+    another architecture, for quantised weights, and for states that differ from the graph's.
     """
     path = directory / "model.onnx"
     try:
         model = onnx.load(str(path))
     except Exception as error:  # onnx and protobuf have no common error class
-        raise ConfigurationError("bad_model", f"{path} is no ONNX graph: {error}") from None
+        raise ConfigurationError("bad_model", f"{path} is not an ONNX graph: {error}") from None
     tensors = _Tensors(path, model.graph)
     words = tensors.get("embeddings.word_embeddings.weight")
     positions = tensors.get("embeddings.position_embeddings.weight")

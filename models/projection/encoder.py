@@ -86,8 +86,7 @@ class ProjectedEncoder(OnnxSparseEncoder):
 
     def _texts(self, texts: Sequence[str]) -> DenseArray:
         longest = min(self.form.max_pieces, self.manifest.max_pieces) - 2
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return self.encode_windows([TextWindow(0, 0, tuple(ids[:longest])) for ids in self._pieces.ids(clean)])
+        return self.encode_windows([TextWindow(0, 0, tuple(ids[:longest])) for ids in self._pieces.ids(texts)])
 
     def _finite(self, dense: DenseArray) -> DenseArray:
         if not np.isfinite(dense).all():

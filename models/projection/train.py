@@ -79,6 +79,7 @@ class ProjectionOptions:
 
     queries: int = 100_000
     passages: int = 10_000
+    # 40,000 passages tell the IDF of a piece in one of ten thousand passages to a quarter.
     reference: int = 40_000
     window: WindowSettings = DEFAULT_WINDOW
     scale: float = 0.4

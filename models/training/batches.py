@@ -2,7 +2,7 @@
 
 `read_mixture` joins pair files with weights and caps, and `epoch_order` draws the links of an epoch from its arguments
 alone, so a run can resume. The dataset holds rows only; `PairCollator` (train.py) looks up texts and teachers' scores
-for a batch. `mask_false_negatives` says which columns of a batch are no negatives of a query.
+for a batch. `mask_false_negatives` says which columns of a batch are not negatives of a query.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def column_sides(negatives: int) -> dict[str, str]:
 
 
 def negative_column(number: int) -> str:
+    """Return the name of the column of a batch with the negatives of this number."""
     return f"negative_{number}"
 
 
@@ -79,7 +80,7 @@ def mask_false_negatives(
     first[np.unique(passages, return_index=True)[1]] = True
     mask |= ~first | (passages < 0)
     # A query whose own column is a later copy must not see the first copy. Links that `positives` knows are masked
-    # above; this covers queries whose own passage is no known link.
+    # above; this covers queries whose own passage is not a known link.
     mask |= passages[None, :] == passages[columns][:, None]
     mask[np.arange(queries.size), columns] = False
     return mask

@@ -1,4 +1,4 @@
-"""Mining of hard negatives: passages that rank high for a query and are no known answer.
+"""Mining of hard negatives: passages that rank high for a query and are not a known answer.
 
 `VectorCandidates` ranks all passages of a collection by a teacher's vectors, exactly and in blocks.
 `IndexCandidates` are the hits of a sparsewell index, in any mode. `load_candidate_lists` keeps the lists of a source
@@ -119,7 +119,7 @@ class _NegativeMiner:
         return negatives
 
     def _usable(self, links: NDArray[np.int64], rows: Rows, *, counted: bool = False) -> Rows:
-        """Replace rows that are no negatives of their link with -1; if `counted`, add them to the counts."""
+        """Replace rows that are not negatives of their link with -1; if `counted`, add them to the counts."""
         answers = self.positives.holds(self.pairs.query_rows[links][:, None], rows)
         rows = np.where(answers, NO_PASSAGE, rows)
         above = self._above(links, rows)

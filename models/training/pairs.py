@@ -293,12 +293,6 @@ def read_scored_documents(record: Mapping[str, Any]) -> ScoredDocuments:
     return ScoredDocuments(tuple(docs[place] for place in order), tuple(float(scores[place]) for place in order))
 
 
-def read_pair_set(path: Path, origin: str | None = None) -> tuple[PairSet, ReadReport]:
-    """Read a whole file. Raises the errors of `read_pairs`."""
-    report = ReadReport(str(path))
-    return PairSet.of(read_pairs(path, report, origin)), report
-
-
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
     """Write a file that `read_pairs` reads, origins included, compressed when it ends in .gz. Return the number of
     pairs.

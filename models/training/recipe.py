@@ -51,7 +51,7 @@ class EncoderRecipe(BaseModel):
     head: Literal["plain", "chunked"] = "chunked"
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _validate_combination(self) -> Self:
         if self.document_weighting == "binary":
             if self.expansion:
                 raise ValueError(
@@ -137,7 +137,7 @@ class TeacherChoice(_RecipePart):
         return self.kind not in ("cross-encoder", "scores")
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _require_name(self) -> Self:
         if self.kind != "bm25" and not self.name:
             raise ValueError(f"a {self.kind} teacher needs a name")
         return self
@@ -158,7 +158,7 @@ class NegativesRecipe(_RecipePart):
     index: str = ""
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _validate_ranks(self) -> Self:
         if self.depth <= self.skip:
             raise ValueError("depth must be greater than skip")
         if "index" in self.sources and not self.index:
@@ -223,7 +223,7 @@ class TrainingRecipe(_RecipePart):
     licence: str = Field("unstated", min_length=1, description="of the encoder that is made, for its manifest")
 
     @model_validator(mode="after")
-    def _learnable(self) -> Self:
+    def _validate_parts(self) -> Self:
         names = [directory.name for directory in (*self.collections, *self.reported)]
         if len(set(names)) < len(names):
             raise ValueError("two collections have one name, and the curve could not tell them apart")
@@ -278,7 +278,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
     except OSError as error:
         raise ConfigurationError("bad_recipe", f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError("bad_recipe", f"{path} is no TOML file: {error}.") from None
+        raise ConfigurationError("bad_recipe", f"{path} is not a TOML file: {error}.") from None
     recipe = parse_recipe(content, str(path))
     base = path.resolve().parent
     return recipe.model_copy(

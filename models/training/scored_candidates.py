@@ -7,7 +7,7 @@ arXiv 2411.04403's authors). `score_with_cross_encoder` scores the passage and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -29,6 +29,7 @@ from models.training.storage import ReadReport, load_or_make_rows, read_objects,
 from models.training.teacher_vectors import Scores
 from models.training.teachers import hash_parameters
 from services.errors import InvalidInput
+from services.text_encoding import replace_surrogates
 
 # Pairs between two saves: a small cross-encoder takes some minutes on a core.
 _BLOCK_PAIRS = 512
@@ -170,9 +171,9 @@ def _score_block(
     """Return float32 [links, candidates]; 0 in place of a missing candidate."""
     scores = np.zeros(candidates.shape, dtype=np.float32)
     asked: list[tuple[str, str]] = []
-    places: Sequence[tuple[int, int]] = [(int(row), int(column)) for row, column in np.argwhere(candidates >= 0)]
-    for row, column in places:
-        asked.append((pairs.queries[pairs.query_rows[links[row]]], pairs.passages[candidates[row, column]]))
+    for row, column in np.argwhere(candidates >= 0).tolist():
+        query, passage = pairs.queries[pairs.query_rows[links[row]]], pairs.passages[candidates[row, column]]
+        asked.append((replace_surrogates(query), replace_surrogates(passage)))
     if asked:
         scores[candidates >= 0] = scorer.score_pairs(asked)
     if not np.isfinite(scores).all():

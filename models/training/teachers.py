@@ -23,7 +23,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from models.registry import load_encoder
 from models.training.pairs import texts_fingerprint
@@ -32,6 +31,7 @@ from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
 from services.errors import ConfigurationError, InvalidInput, require_extra
+from services.text_encoding import replace_surrogates
 
 # Enough texts to sort their windows by length, few enough to hold the vectors of their windows in memory.
 _BATCH_PASSAGES = 128
@@ -100,7 +100,7 @@ def ensemble_targets(
 def scale_scores(scores: NDArray[np.floating], left_out: NDArray[np.bool_] | None = None) -> Scores:
     """Scale each row to [0, 1]: its lowest candidate to 0, its highest to 1; float32 [B, M].
 
-    Entries that are not finite or in `left_out` are no candidates: they set no bound and become 0. A row whose
+    Entries that are not finite or in `left_out` are not candidates: they set no bound and become 0. A row whose
     candidates all have the same score becomes 0, since a teacher that cannot distinguish them gives no information.
     """
     # in float64 the difference of two float32 cannot overflow
@@ -140,8 +140,7 @@ class SparseTeacher:
     def encode_queries(self, texts: Sequence[str]) -> SparseRows:
         lengths, ids, weights = [0], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for text in texts:
-            # the tokeniser rejects lone surrogates; they become question marks
-            encoded = self._table.encode(text.encode("utf-8", "replace").decode(), max_pieces=sys.maxsize)
+            encoded = self._table.encode(replace_surrogates(text), max_pieces=sys.maxsize)
             order = np.argsort(encoded.ids)
             lengths.append(len(encoded.ids))
             ids.append(np.array(encoded.ids, dtype=np.int32)[order])
@@ -189,10 +188,10 @@ class SiameseTeacher:
         self.fingerprint = texts_fingerprint([form, hash_parameters(self._model)])
 
     def encode_queries(self, texts: Sequence[str]) -> EncodedTexts:
-        return self._rows(self._model.encode_query(list(texts), **self._options()))
+        return self._rows(self._model.encode_query([replace_surrogates(text) for text in texts], **self._options()))
 
     def encode_passages(self, texts: Sequence[str]) -> EncodedTexts:
-        return self._rows(self._model.encode_document(list(texts), **self._options()))
+        return self._rows(self._model.encode_document([replace_surrogates(text) for text in texts], **self._options()))
 
     def _options(self) -> dict[str, Any]:
         options = {"batch_size": _MODEL_TEXTS, "show_progress_bar": False, "convert_to_tensor": True}
@@ -319,30 +318,6 @@ class WordTokeniser:
             texts, update_vocab=learn, show_progress=False, allow_empty=False
         )
         return ids
-
-
-class PieceIdTokeniser:
-    """Tokeniser of an encoder's pieces (tokenizer.json), so that the teacher has the student's vocabulary."""
-
-    def __init__(self, path: Path) -> None:
-        """Read the tokenizer.json. Raises ConfigurationError (`bad_tokenizer`)."""
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ConfigurationError("bad_tokenizer", f"{path} is no usable tokenizer.json: {error}") from None
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
-        self.name = "pieces"
-        self.fingerprint = f"pieces/{texts_fingerprint([self._tokenizer.to_str()])}"
-
-    def learn(self, texts: Sequence[str]) -> list[list[int]]:
-        return self(texts)
-
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        # the tokeniser rejects lone surrogates; they become question marks
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean, add_special_tokens=False)]
 
 
 def _count_tokens(token_ids: Sequence[Sequence[int]]) -> SparseRows:

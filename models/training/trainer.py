@@ -146,7 +146,7 @@ class DensityControl(SpladeRegularizerWeightSchedulerCallback):
     PROPORTIONAL: Final = 1.0
     # A density twice the target doubles lambda in 50 steps. The density follows lambda within some 20 steps.
     INTEGRAL: Final = 0.02
-    # Of the moving average of the density: single batches differ by a fifth.
+    # The density is a moving average, because single batches differ by a fifth.
     SMOOTHING: Final = 0.1
     FILE: Final = "density.json"
 

@@ -34,7 +34,7 @@ ADMIN_PRINCIPAL: Final = Principal("admin", frozenset({"admin"}), fingerprint="a
 # Failed authentications from one address: a burst of 20, then one a second. Further failures are counted, not logged.
 MAX_FAILURES_PER_SECOND: Final = 1.0
 MAX_FAILURE_BURST: Final = 20
-# Verified signatures a second, of all callers of a process; a token that was verified before costs none. A signature
+# Verified signatures a second, for all callers of a process; a token that was verified before costs none. A signature
 # takes 43 us (RS256) to 70 us (ES256), so a flood of tokens takes 7 % of a core. Addresses with too many failures share
 # half of them, because behind a proxy everybody has such an address.
 MAX_VERIFICATIONS_PER_SECOND: Final = 1000.0

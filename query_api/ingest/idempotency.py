@@ -1,7 +1,7 @@
 """Idempotency keys: one job per `Idempotency-Key`, however often and however concurrently the request arrives.
 
 `claim_key` claims a key before anything is journalled. A key has a record beside the jobs, created with
-`op_type=create`: of several requests with the same key one creates it and the others read it. The record holds the job
+`op_type=create`: one of several requests with the same key creates it, and the others read it. The record holds the job
 and one version for documents without a version, so a second execution writes the same. `store_job_outcome` stores the
 outcome that repetitions get (docs/decisions/0091). Semantics as in draft-ietf-httpapi-idempotency-key-header.
 """

@@ -86,7 +86,7 @@ def _limit_facets(facets: Any) -> Any:
 
 
 class SortKey(BaseModel):
-    """A sort key. Of several values of a field, ascending order takes the least and descending order the greatest."""
+    """A sort key. Ascending order takes the least of several values of a field, descending order the greatest."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -21,7 +21,7 @@ ListName = Literal["sparse", "lexical"]
 # Characters of titles and passages that one search marks, best hits first: a hundred windows of ordinary length, which
 # take the tokeniser about 0.1 s.
 MAX_CHARACTERS: Final = 200_000
-# A piece is widened to a word by at most this many characters on each side: a megabyte of letters is no word.
+# A piece is widened to a word by at most this many characters on each side: a megabyte of letters is not a word.
 _MAX_WORD_CHARACTERS = 100
 # A match begins with the first character of a run of white space, so no run is read twice.
 _SENTENCE = re.compile(r"(?<!\s)(?:(?<=[.!?])\s++|[^\S\n]*+\n\s*+)")

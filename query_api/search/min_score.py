@@ -8,8 +8,8 @@ A fused score compares hits of one search only: the best hit of each list gets 1
 * lexical: the share of the query's words that the document has. BM25 scores depend on the number and the lengths of the
   documents of an index, so they have no common scale.
 
-A hit of a hybrid search matches well enough in one of the lists. For example, of the query `sharpen mower blade` a
-document with `mower` and `blade` has the lexical match 2/3, in an index of ten documents as in one of a million.
+A hit of a hybrid search matches well enough in one of the lists. For example, a document with `mower` and `blade` has
+the lexical match 2/3 for the query `sharpen mower blade`, in an index of ten documents as in one of a million.
 
 `min_score` costs time: OpenSearch computes the score of every match instead of the best hundred alone, and a sparse
 list has one phase. So it is off by default.

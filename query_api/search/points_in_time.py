@@ -51,7 +51,7 @@ async def open_point_in_time(
 
 
 async def close_point_in_time(search: AsyncSearchClient, point_in_time: str) -> None:
-    """Close a point in time. A failure is no error: the point in time also expires by itself."""
+    """Close a point in time. A failure is not an error: the point in time also expires by itself."""
     with suppress(SparsewellError):
         await search.send(close_point_in_time_call(point_in_time))
 

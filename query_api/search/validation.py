@@ -86,7 +86,7 @@ def check_text(text: str, settings: Settings, kind: str = "query") -> None:
     if not text.strip():
         raise InvalidInput(f"empty_{kind}", f"The {kind} is empty.")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidInput(f"bad_{kind}", f"The {kind} contains half of a surrogate pair, which is no character.")
+        raise InvalidInput(f"bad_{kind}", f"The {kind} contains half of a surrogate pair, which is not a character.")
     if len(text) > settings.max_query_characters:
         raise InvalidInput(
             f"{kind}_too_long",
@@ -127,7 +127,7 @@ def check_feedback(request: SearchRequest, settings: Settings) -> None:
         if isinstance(example, Example):
             check_text(example.text, settings, "example")
         elif not example.isascii() and any("\ud800" <= character <= "\udfff" for character in example):
-            raise InvalidInput("bad_id", "An id contains half of a surrogate pair, which is no character.")
+            raise InvalidInput("bad_id", "An id contains half of a surrogate pair, which is not a character.")
         else:
             validate_document_id(example)
     if both := {example for example in request.like if isinstance(example, str)}.intersection(

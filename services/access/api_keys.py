@@ -148,12 +148,6 @@ def _random_text(size: int) -> str:
     return base64.b32encode(secrets.token_bytes(size)).decode().rstrip("=").lower()
 
 
-def parse_key_id(key: str) -> str | None:
-    """Return the id in the text of a key, or None if the text is not of that form."""
-    match = KEY_PATTERN.fullmatch(key)
-    return match[1] if match else None
-
-
 def bearer_headers(key: str) -> dict[str, str]:
     """Return the headers that carry a key; empty for an empty key."""
     return {"authorization": f"Bearer {key}"} if key else {}
@@ -191,7 +185,7 @@ def resolve_access_mode(settings: Settings, host: str | None = None) -> AccessMo
 
 
 def is_loopback_host(host: str) -> bool:
-    """Return whether only this machine can reach a host. Of names, only `localhost` is known to be local."""
+    """Return whether only this machine can reach a host. The only name that is known to be local is `localhost`."""
     if host == "localhost":
         return True
     try:

@@ -104,7 +104,7 @@ def curate_query_vector(
 ) -> tuple[QueryBlend, MatchedRules]:
     """Return the query vector with the weights of term rules and the pieces of synonyms, and the rules.
 
-    A piece of the query keeps its weight when a synonym has it too; of two synonyms the heavier weight counts. A
+    A piece of the query keeps its weight when a synonym has it too. The heavier weight of two synonyms counts. A
     synonym that would make the vector longer than `max_pieces` is skipped, and the returned rules report it.
     """
     if not matched.spans:

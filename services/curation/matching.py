@@ -123,7 +123,7 @@ class CompiledRules:
         for match in self._spans.longest(text):
             start, end = words[match.start].start, words[match.end - 1].end
             matched.spans.append(_span(matched, budget, match.values, query[start:end], start))
-        contained = {number for phrase in self._contained.everywhere(text) for number in phrase.values}
+        contained = {number for phrase in self._contained.find_all(text) for number in phrase.values}
         for number in sorted({*self._exact.at(text), *contained, *self._every}):
             _apply_results_rule(matched, number, self.rules.results[number])
         for hidden in matched.hidden:

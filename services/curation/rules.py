@@ -74,7 +74,7 @@ class Synonym(_Rule):
     )
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "Synonym":
+    def _validate_direction(self) -> "Synonym":
         two_way, one_way = len(self.words) > 1, bool(self.from_ and self.to)
         if two_way == one_way or (self.words and (self.from_ or self.to)):
             raise ValueError("a synonym needs either two or more `words`, or `from` and `to`")
@@ -103,7 +103,7 @@ class Results(_Rule):
     hide: tuple[DocumentId, ...] = Field((), max_length=500, fail_fast=True)
 
     @model_validator(mode="after")
-    def _whole(self) -> "Results":
+    def _validate_results(self) -> "Results":
         if (self.match == "every") == bool(self.query):
             raise ValueError("`query` is required unless `match` is `every`")
         if self.query:
@@ -183,7 +183,7 @@ class Rules(_Rule):
     fields: Fields = Fields()
 
     @model_validator(mode="after")
-    def _few(self) -> "Rules":
+    def _validate_rules(self) -> "Rules":
         if sum(len(rule.hide) for rule in self.results) > MAX_HIDDEN_DOCUMENTS:
             raise ValueError(f"all rules together may hide at most {MAX_HIDDEN_DOCUMENTS:,} documents")
         seen: set[tuple[str, ...]] = set()
@@ -262,7 +262,7 @@ class PhraseIndex(Generic[_T]):
                 at = match.end
         return matches
 
-    def everywhere(self, text: Sequence[str]) -> list[PhraseMatch[_T]]:
+    def find_all(self, text: Sequence[str]) -> list[PhraseMatch[_T]]:
         """Return every phrase that the words contain, including overlapping ones."""
         return [match for at in range(len(text)) for match in self._from(text, at)]
 

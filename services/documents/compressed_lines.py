@@ -144,7 +144,7 @@ class _DecompressingReader(io.RawIOBase):
             pass
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the base class takes any buffer
         data = self._read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -37,10 +37,10 @@ class Received:
 class Intake:
     """An ingestion: documents by position, their raw writes, and the decision to accept or reject each document.
 
-    Of two documents with one id, the higher version wins, as it would in two requests. Without a version in both, the
+    The higher version of two documents with one id wins, as it would in two requests. Without a version in both, the
     second one is rejected, because the order of the two writes would be undefined.
     `rejections` holds the first 1,000 of `rejected`, because a rejection takes a hundred times the memory of two bytes
-    that are no document. `not_stored` of them are temporary failures.
+    that are not a document. `not_stored` of them are temporary failures.
     """
 
     generation: Generation
@@ -210,6 +210,7 @@ def rejection_error(rejection: Rejection) -> SparsewellError:
 
 
 def nothing_stored(*, overloaded: bool) -> SparsewellError:
+    """Return the error for a request of which OpenSearch stored no document."""
     if overloaded:
         return Overloaded(OVERLOADED_CODE, "OpenSearch is overloaded and stored no document; send them again.")
     return BackendUnavailable(

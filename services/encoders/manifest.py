@@ -193,13 +193,13 @@ def resolve_model_directory(name_or_path: str) -> Path:
     Raises ConfigurationError: `unknown_encoder`, and `ambiguous_encoder` if a shipped encoder and a different encoder
     in the working directory have that name.
     """
-    here = expand_path(name_or_path)
-    candidates = [here] if is_path(name_or_path) else [WEIGHTS_ROOT / name_or_path, here]
+    path = expand_path(name_or_path)
+    candidates = [path] if is_path(name_or_path) else [WEIGHTS_ROOT / name_or_path, path]
     matches = [directory for directory in candidates if has_manifest(directory)]
     if len(matches) > 1 and (matches[0] / MANIFEST_FILE).read_bytes() != (matches[1] / MANIFEST_FILE).read_bytes():
         raise ConfigurationError(
             "ambiguous_encoder",
-            f"{name_or_path!r} is the shipped encoder in {matches[0]} and another encoder in {here.absolute()}: "
+            f"{name_or_path!r} is the shipped encoder in {matches[0]} and another encoder in {path.absolute()}: "
             f"write ./{name_or_path} for the latter, or rename it.",
         )
     if matches:

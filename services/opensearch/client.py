@@ -21,7 +21,7 @@ import urllib3
 from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
 from opensearchpy.exceptions import (
     ConflictError,
-    ConnectionError,  # noqa: A004
+    ConnectionError,  # noqa: A004 (the library's name)
     ConnectionTimeout,
     NotFoundError,
     OpenSearchException,

@@ -122,7 +122,7 @@ def attempt_write(
     """Return the transition to `attempts` attempts, with a new lease.
 
     A worker writes it before an attempt if an earlier worker may have died, and after a transient failure (`error`:
-    code and reason). Of two concurrent transitions, one is superseded.
+    code and reason). One of two concurrent transitions is superseded.
     """
     source = stored.source | {"attempts": attempts, "due_at": now_ms() + int(lease_seconds * 1000)}
     if error is not None:
@@ -131,7 +131,7 @@ def attempt_write(
 
 
 def requeue_write(generation: Generation, stored: StoredDocument, lease_seconds: float) -> Write:
-    """Return the transition of enqueueing again. It is no attempt: perhaps no worker took the message before."""
+    """Return the transition of enqueueing again. It is not an attempt: perhaps no worker took the message before."""
     source = stored.source | {"due_at": now_ms() + int(lease_seconds * 1000)}
     return _transition(generation, stored, source)
 
@@ -222,8 +222,8 @@ def overdue_indexes_call(names: IndexNames, before: int) -> Call:
     return Call("POST", f"/{names.every_write_alias}/_search", orjson.dumps(body), params)
 
 
-def read_overdue_indexes(answer: Mapping[str, Any]) -> set[str]:
-    """Read the physical names of the generations with overdue documents."""
+def read_counted_generations(answer: Mapping[str, Any]) -> set[str]:
+    """Read the physical names of the generations from the answer to a count by generation."""
     buckets = answer.get("aggregations", {}).get("generations", {}).get("buckets", [])
     return {bucket["key"] for bucket in buckets}
 

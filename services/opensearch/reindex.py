@@ -4,8 +4,8 @@ A reindex copies each document to the target generation; `services.opensearch.ve
 are copied or encoded again. Changes of the source are read in the order of `_seq_no`: operations up to the
 global checkpoint are on every in-sync copy, and a refresh makes them visible. A document that is written again gets a
 new number, so a pass between two checkpoints sees the latest state of every changed document, and the next pass sees
-later changes. The record of an index is saved by compare-and-swap: of two processes the slower one stops at its next
-save, and its copies are harmless, because copying is idempotent. See docs/decisions/0095.
+later changes. The record of an index is saved by compare-and-swap: the slower of two processes stops at its next save,
+and its copies are harmless, because copying is idempotent. See docs/decisions/0095.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,7 @@ import urllib3
 from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from opensearchpy import AIOHttpConnection, Connection, ConnectionPool, Urllib3HttpConnection
 from opensearchpy._async.http_aiohttp import OpenSearchClientResponse
-from opensearchpy.exceptions import ConnectionError, ConnectionTimeout  # noqa: A004
+from opensearchpy.exceptions import ConnectionError, ConnectionTimeout  # noqa: A004 (the library's name)
 
 from services.errors import BackendUnavailable, ConfigurationError, require_extra
 from services.settings import ConnectionSettings
@@ -116,7 +116,7 @@ class AsyncNode(AIOHttpConnection):
 class _QuickConnector(aiohttp.TCPConnector):
     """aiohttp connector with `CONNECT_SECONDS` as the timeout for connecting."""
 
-    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:  # noqa: ASYNC109
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:  # noqa: ASYNC109 (the library's name)
         limits = aiohttp.ClientTimeout(total=timeout.total, sock_connect=CONNECT_SECONDS)
         return await super().connect(req, traces, limits)
 
@@ -145,7 +145,7 @@ class SyncNode(Urllib3HttpConnection):
         limits = urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout or self.timeout)
         try:
             # the library passes the timeout on to urllib3
-            return super().perform_request(method, url, params, body, limits, ignore, headers)  # type: ignore[arg-type]
+            return super().perform_request(method, url, params, body, limits, ignore, headers)  # type: ignore[arg-type]  # urllib3 takes both limits
         except ConnectionTimeout:
             self.hung = True
             raise

@@ -110,7 +110,7 @@ def _encoded_write(generation: Generation, write: Write, stored: StoredDocument)
 
 
 def _earlier_vectors(generation: Generation, stored: StoredDocument) -> dict[str, Any] | None:
-    """Return the sparse vectors to keep: of the encoded version, or those that a version without vectors kept."""
+    """Return the sparse vectors to keep: those of the encoded version, or those that a version without vectors kept."""
     if stored.state == ENCODED:
         if stored.source.get("encoder") != generation.encoder.fingerprint:
             return None

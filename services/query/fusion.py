@@ -22,7 +22,7 @@ K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}
 # The usual constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
 DEFAULT_RANK_CONSTANT: Final = 60
-# Default share of the reranker's scores: of a model that reads the query (docs/decisions/0143), and of the dense query
+# Default share of the scores of a model that reads the query (docs/decisions/0143), and of those of the dense query
 # table (docs/decisions/0243).
 DEFAULT_MODEL_WEIGHT: Final = 0.7
 DEFAULT_TABLE_WEIGHT: Final = 0.4

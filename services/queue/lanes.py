@@ -68,7 +68,7 @@ def is_interactive(documents: int, size: int, pending: int) -> bool:
     return documents <= INTERACTIVE_DOCUMENTS and size <= INTERACTIVE_BYTES and pending <= INTERACTIVE_PENDING
 
 
-class LaneOrder(round_robin_cycle):  # type: ignore[misc]
+class LaneOrder(round_robin_cycle):  # type: ignore[misc]  # kombu has no types
     """The order in which a worker asks its queues: the interactive lane first, then the others in turn.
 
     The others go first after `INTERACTIVE_TURNS` interactive messages in a row. kombu's own order would give the

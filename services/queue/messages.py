@@ -60,7 +60,7 @@ class EncodeMessage(_Message):
 
     @field_validator("ids")
     @classmethod
-    def _are_text(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_ids(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
         "".join(ids).encode()  # half a surrogate pair raises a ValueError
         return ids
 

@@ -70,7 +70,7 @@ class _SegmentTimes:
         self._end = talk.duration + (0 if ends else _TAIL) if talk.duration != UNKNOWN_TIME else None
         self._first_segments = sorted(set(talk.first_segments))
 
-    def beyond(self, moment: int) -> bool:
+    def has_ended(self, moment: int) -> bool:
         """Return whether the talk has ended by `moment`, as far as known."""
         return self._end is not None and moment >= self._end
 
@@ -134,7 +134,7 @@ def _parse_chapter(
                 repairs.count("chapter_times")
             else:
                 offset = inside
-    elif times.beyond(start):
+    elif times.has_ended(start):
         repairs.count("chapters_beyond_end")
         return None
     else:
@@ -251,7 +251,7 @@ def format_webvtt(chapters: Sequence[Chapter]) -> str:
     for number, (chapter, start) in enumerate(_require_start_times(chapters), 1):
         end = chapter.end_time if chapter.end_time is not None and chapter.end_time > start else start + 1
         cues.append(
-            f"{number}\n{_format_clock(start)} --> {_format_clock(end)}\n{html.escape(chapter.title, quote=False)}\n"
+            f"{number}\n{format_clock(start)} --> {format_clock(end)}\n{html.escape(chapter.title, quote=False)}\n"
         )
     return "\n".join(cues)
 
@@ -271,13 +271,13 @@ def format_youtube(chapters: Sequence[Chapter]) -> str:
         reason = (
             f"there are {len(timed)}"
             if short is None
-            else f"{chapters[short].title[:100]!r} at {_format_short_clock(starts[short])} is shorter"
+            else f"{chapters[short].title[:100]!r} at {format_short_clock(starts[short])} is shorter"
         )
         raise InvalidInput(
             "not_for_youtube", f"YouTube needs three or more chapters of ten seconds or more each; {reason}."
         )
     lines = [
-        f"{_format_short_clock(start)} {chapter.title.translate(_BRACKETS)}"
+        f"{format_short_clock(start)} {chapter.title.translate(_BRACKETS)}"
         for (chapter, _), start in zip(timed, starts, strict=True)
     ]
     return "\n".join(lines) + "\n"
@@ -293,12 +293,14 @@ def _require_start_times(chapters: Sequence[Chapter]) -> list[tuple[Chapter, flo
     return timed
 
 
-def _format_clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
+    """Format a time of a WebVTT cue: `HH:MM:SS.mmm`."""
     ms = round(seconds * 1000)
     return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
 
 
-def _format_short_clock(seconds: float) -> str:
+def format_short_clock(seconds: float) -> str:
+    """Format a time as people write it: `M:SS`, from an hour on `H:MM:SS`."""
     whole = int(seconds)
     minutes = f"{whole // 60 % 60}:{whole % 60:02d}"
     return minutes if whole < 3600 else f"{whole // 3600}:{minutes:0>5}"

@@ -165,7 +165,7 @@ def expose_metrics(settings: Settings, process: str, *collectors: Collector) -> 
     if settings.metrics_port is None:
         yield None
         return
-    registry = _registry()
+    registry = make_registry()
     for collector in (_Build(settings, process), *collectors):
         registry.register(collector)
     server = _listen(settings, registry)
@@ -186,12 +186,12 @@ class _Build(Collector):
         yield InfoMetricFamily("sparsewell_build", "The build that runs.", self._labels)
 
 
-def _registry() -> CollectorRegistry:
+def make_registry() -> CollectorRegistry:
     """Return a registry of all metrics of this process, and of its children if they share values."""
     registry = CollectorRegistry()
     # `indexer.worker.share_metrics` sets the variable of prometheus_client.
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # the library has no type here
         ProcessCollector(registry=registry)
     else:
         registry.register(REGISTRY)

@@ -2,7 +2,7 @@
 
 When tracing is off, a span is the API's invalid span. The API's no-op tracer would attach a context for each span and
 cost ten times as much. When it is on, a span costs about 30 microseconds (docs/decisions/0212). No span contains a
-query, a document or a key; of an error it contains the code.
+query, a document or a key. A span of an error has its code.
 """
 
 import os
@@ -72,8 +72,8 @@ def check_tracing() -> None:
     if not is_tracing_wanted():
         return
     try:
-        import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
-        import opentelemetry.sdk.trace  # noqa: F401
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401 (checks that it is installed)
+        import opentelemetry.sdk.trace  # noqa: F401 (checks that it is installed)
     except ImportError:
         raise ConfigurationError(
             "tracing_not_installed",
@@ -98,7 +98,7 @@ def _new_provider(process: str) -> "TracerProvider":
 
 def stop_tracing() -> None:
     """Send the waiting spans; takes a few seconds at most."""
-    global _provider, _tracer  # noqa: PLW0603
+    global _provider, _tracer  # noqa: PLW0603 (one per process)
     if _provider is not None:
         _provider.shutdown()
     _provider = _tracer = None

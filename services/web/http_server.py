@@ -103,7 +103,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_spare = False
         self._head_seconds = limits.head_seconds
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's is narrower than asyncio's
         super().connection_made(transport)
         beyond = len(self.connections) - self._limits.connections
         if beyond > 0:
@@ -315,4 +315,4 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 def print_port(listener: socket.socket) -> None:
     """Print the address with the actual port. Tools that start the process read this line."""
-    print(f"listening on {format_http_address(*listener.getsockname()[:2])}", flush=True)  # noqa: T201
+    print(f"listening on {format_http_address(*listener.getsockname()[:2])}", flush=True)  # noqa: T201 (its purpose)

@@ -1,7 +1,7 @@
 """ASGI middleware: metrics, traces and logs of each request, and a limit on small bodies.
 
 `ObservabilityMiddleware` wraps everything else. Requests are counted by route template, because clients choose the
-path; of a request it reads only the method, the id and the index in the path. `BodyLimitMiddleware` refuses large
+path. It reads only the method, the id and the index in the path of a request. `BodyLimitMiddleware` refuses large
 bodies before the framework buffers them.
 """
 

@@ -134,7 +134,7 @@ def _choose_branches(errors: Sequence[_PlacedError]) -> list[_PlacedError]:
 def _choose_branch(place: Location, branches: Mapping[str, list[_PlacedError]]) -> list[_PlacedError]:
     """Return the errors of the branch whose JSON type the value has; if it has none of them, an error that lists all.
 
-    Of several such branches, the one with the fewest errors is taken.
+    The branch with the fewest errors is taken if there are several.
     """
     fitting = [
         errors for errors in branches.values() if not any(error.where == place and error.expected for error in errors)

@@ -1,4 +1,4 @@
-"""Collect the rows of the table from the fault tests. `python -m faults.rows FILE` prints it as Markdown."""
+"""Collect the rows of the table from the fault tests. `python -m tests.faults.rows FILE` prints it as Markdown."""
 
 import json
 import sys

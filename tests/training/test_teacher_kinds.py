@@ -23,6 +23,7 @@ from tests.training.test_rerankers import make_cross_encoder
 from tests.training.toy_pairs import toy_files, toy_start
 
 TEXTS = ["ask a cat", "the house of a dog", "tell so and so", "x"]
+BROKEN = "ask \ud800 a dog"  # half of a surrogate pair, which tokenisers refuse
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,7 @@ def test_a_sparse_model_scores_as_in_its_library(symmetric: Path, start: Path, t
     bare = SiameseTeacher(str(start)).encode_queries(TEXTS)
     assert isinstance(bare, SparseRows)
     assert np.array_equal(bare.ids, teacher.encode_queries(TEXTS).ids)
+    assert len(teacher.encode_queries([BROKEN, ""])) == 2
     assert SiameseTeacher(str(start)).fingerprint == SiameseTeacher(str(start)).fingerprint
 
 

@@ -37,7 +37,7 @@ _CORPUS_FILES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.bz2", "corpus.
 # In a smaller corpus a batch holds most passages, and held-out figures are noise.
 MIN_CORPUS_PASSAGES = 64
 _LEAST_QUERY, _MOST_QUERY = 3, 32  # words of a sentence that becomes a query
-_COMMON_TITLE = 3  # a title or heading of more documents or sections is no query: "Introduction"
+_COMMON_TITLE = 3  # a title or heading of more documents or sections is not a query: "Introduction"
 # In fewer passages the share of a word is not reliable.
 _MIN_PASSAGES = 200
 _MAX_PASSAGE_SHARE = 0.4

@@ -23,6 +23,7 @@ from models.training.mining import CandidateSource
 from models.training.pairs import Pair, PairSet, texts_fingerprint
 from services.encoders.manifest import describe_file
 from services.errors import ConfigurationError, InvalidInput, require_extra
+from services.text_encoding import replace_surrogates
 
 QUESTION_ORIGIN = "question"
 _LEAST_WORDS, _MOST_WORDS = 3, 32
@@ -76,7 +77,7 @@ def generate_pairs(
     """Return the questions about every passage as pairs of origin `question`; ask once and keep them in `directory`.
 
     A stopped run resumes after the last saved block; another generator or other passages have another file. Lines that
-    are no question (too short, too long, repeated) are left out. `done` receives the number of finished passages.
+    are not questions (too short, too long, repeated) are left out. `done` receives the number of finished passages.
 
     Raises InvalidInput (`bad_generator`) for a generator that loses passages, ConfigurationError
     (`unwritable_directory`), and the errors of the generator.
@@ -95,7 +96,7 @@ def generate_pairs(
                     raise InvalidInput(
                         "bad_generator", f"{generator.name} answered {len(questions)} of {len(block)} passages."
                     )
-                questions = [[_drop_surrogates(line) for line in lines] for lines in questions]
+                questions = [[replace_surrogates(line) for line in lines] for lines in questions]
                 file.writelines(orjson.dumps(lines) + b"\n" for lines in questions)
                 file.flush()
                 os.fsync(file.fileno())
@@ -117,7 +118,7 @@ def _make_pairs(passages: Sequence[str], answers: Sequence[Sequence[str]]) -> It
 
 
 def parse_question(line: str) -> str:
-    """Return the question in a line of a generator; empty when the line is no question."""
+    """Return the question in a line of a generator; empty when the line is not a question."""
     text = _LABEL.sub("", _NUMBERED.sub("", line.strip()).strip(_QUOTES)).strip(_QUOTES)
     return text if _LEAST_WORDS <= len(text.split()) <= _MOST_WORDS else ""
 
@@ -140,11 +141,6 @@ def _read_stored(path: Path) -> list[list[str]]:
             complete_bytes += len(line)
         file.truncate(complete_bytes)
     return answers
-
-
-def _drop_surrogates(line: str) -> str:
-    """Replace lone surrogates, which a model may write and JSON cannot hold."""
-    return line.encode("utf-8", "replace").decode()
 
 
 def check_round_trip(pairs: PairSet, candidates: CandidateSource, within: int, block: int = 256) -> Mask:
@@ -202,7 +198,7 @@ class CausalQuestionGenerator:
                 directory, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
             )
         except Exception as error:  # transformers passes on errors of several libraries
-            raise ConfigurationError("bad_model", f"{directory} is no causal language model: {error}") from None
+            raise ConfigurationError("bad_model", f"{directory} is not a causal language model: {error}") from None
         self._model.to(device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -240,7 +236,7 @@ class CausalQuestionGenerator:
         return [lines[start : start + self._each] for start in range(0, len(lines), self._each)]
 
     def _prompt(self, passage: str) -> str:
-        clean = passage.encode("utf-8", "replace").decode()
+        clean = replace_surrogates(passage)
         ids = self._tokenizer(clean, add_special_tokens=False, truncation=True, max_length=self._passage_pieces)
         cut = self._tokenizer.decode(ids["input_ids"], skip_special_tokens=True)
         if not self._tokenizer.chat_template:

@@ -30,7 +30,7 @@ _NUMBERED = re.compile(r"^\s*(?:\d{1,2}(?:\.\d{1,2}){0,3}\.?|[IVX]{1,5}\.)\s+([^
 _HEADING_WORDS = 12
 _WORD = re.compile(r"\S+")
 _EMPTY_LINE = re.compile(r"\n[^\S\n]*\n\s*")
-# A shorter paragraph is no passage by itself: it says less than a heading.
+# A shorter paragraph is not a passage by itself: it says less than a heading.
 MIN_PASSAGE_WORDS = 20
 
 
@@ -93,7 +93,7 @@ def _iter_lines(text: str) -> Iterator[tuple[str, str | None]]:
         if _FENCE.match(line):
             fenced = not fenced
         name = None if fenced else _read_heading(line, following, alone=number == 0 or not lines[number - 1].strip())
-        # the line that underlines a heading is no text
+        # the line that underlines a heading is not text
         skip = name is not None and bool(_UNDERLINE.match(following))
         yield line, name
 

@@ -184,7 +184,7 @@ function showAnswers(requests, answers) {
 }
 
 /**
- * Show a further page: of the point in time that the cursor keeps open, else search again with a point in time.
+ * Show a further page of the point in time that the cursor keeps open, else search again with a point in time.
  * @param {number} size
  * @param {import("./requests.js").Body} body
  * @param {Answer} latest

@@ -79,7 +79,7 @@ function renderValues(control) {
   const selected = valuesOf(filters, field);
   const buckets = (counts?.buckets ?? []).map((bucket) => ({ value: bucketValue(bucket), count: bucket.count }));
   if (type === "date") buckets.reverse(); // the latest year first
-  // Selected values stay visible when no document has them; of a boolean, both values do.
+  // Selected values, and both values of a boolean, stay visible when no document has them.
   const kept = { keyword: selected, boolean: counts ? ["true", "false"] : selected }[type] ?? [];
   const missing = kept.filter((value) => !buckets.some((bucket) => bucket.value === value));
   const all = [...buckets, ...missing.map((value) => ({ value, count: 0 }))];

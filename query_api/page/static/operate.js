@@ -71,7 +71,7 @@ function showStatus(status) {
 /** @param {string} name */
 const indexNamed = (name) => indexes?.find((index) => index.name === name);
 
-/** @type {(indexes: readonly Index[]) => Index} the index with most dead letters, of several such the largest */
+/** @type {(indexes: readonly Index[]) => Index} the index with most dead letters; the largest if there are several */
 const worstOf = (indexes) =>
   indexes.reduce((worst, next) =>
     next.dead > worst.dead || (next.dead === worst.dead && next.total > worst.total) ? next : worst,

@@ -11,8 +11,8 @@
 //   &like=ID&unlike=ID                 more like these documents, less like those
 //   &doc=ID&start=&end=                the open document, and the passage that is marked in it
 
-export const MODES = /** @type {const} */ (["hybrid", "sparse", "lexical", "compare"]);
-export const UNITS = /** @type {const} */ (["chapter", "passage"]);
+const MODES = /** @type {const} */ (["hybrid", "sparse", "lexical", "compare"]);
+const UNITS = /** @type {const} */ (["chapter", "passage"]);
 export const FUSIONS = /** @type {const} */ (["min_max", "z_score", "rrf"]);
 export const PAGE_SIZE = 10;
 export const MAX_SIZE = 200;
@@ -193,7 +193,7 @@ export function writeRange({ gte, lte, lt }) {
   return `${gte ?? ""}..${lt === undefined ? "" : "<"}${lt ?? lte ?? ""}`;
 }
 
-/** @type {(value: string) => Range | null} null when the value is no range */
+/** @type {(value: string) => Range | null} null when the value is not a range */
 export function readRange(value) {
   const found = /^(.*?)\.\.(<?)(.*)$/s.exec(value);
   if (!found) return null;

@@ -8,24 +8,17 @@ The environment variable LIMIT_MIB limits the memory for data of the process (RL
 import os
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import indexer.sweeper
 from cli.serve import sweeper
-from indexer.sweeper import Sweeper
-from services.index_spec import Generation
-from services.opensearch.journal import get_documents_call, read_stored_documents
-from services.opensearch.stored_document import StoredDocument
+from services.opensearch.stored_document import WholeDocumentPages
 
 
 def paging() -> None:
-    def read_whole(
-        self: Sweeper, generation: Generation, found: Sequence[StoredDocument]
-    ) -> Iterator[list[StoredDocument]]:
-        if found:
-            call = get_documents_call(generation.physical, [stored.id for stored in found])
-            yield read_stored_documents(self.search.send(call))
+    def take_all(self: WholeDocumentPages, ids: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+        return ids, ()
 
     def write_at_once(client: Any, writes: Sequence[Any], *limits: Any) -> Any:
         lines = [write.lines() for write in writes]
@@ -34,7 +27,7 @@ def paging() -> None:
 
     write_in_parts = indexer.sweeper.write_bulk
     indexer.sweeper.write_bulk = write_at_once
-    Sweeper._read = read_whole  # type: ignore[method-assign]  # noqa: SLF001
+    WholeDocumentPages.take = take_all  # type: ignore[method-assign]
 
 
 PROTECTIONS = {one.__name__: one for one in (paging,)}

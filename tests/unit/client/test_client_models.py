@@ -30,13 +30,6 @@ WITHOUT_MODEL = {
     "BatchRequest", "BatchSearch", "CurationRequest", "DryRunRequest", "KeyList", "KeyModel", "KeyRequest", "KeyRights",
     "MultiIndexRequest", "NewKey", "QueriesRequest", "QueryCount", "RetryRequest", "RotateRequest", "SecretModel",
 }  # fmt: skip
-# Client classes by the name of the API's model, where the names differ.
-OTHER_NAMES = {
-    "AcrossAnswer": "MultiIndexAnswer", "AcrossHit": "MultiIndexHit", "Cause": "DeadLetterError",
-    "Context": "Conversation", "Earlier": "EarlierAttempts", "Entered": "AddedHit", "FedBack": "FeedbackDocuments",
-    "Left": "RemovedHit", "Moved": "MovedHit", "Stopped": "StreamStop", "TypedPart": "TypedRange",
-    "Why": "ScoreContribution",
-}  # fmt: skip
 
 
 def models() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -46,8 +39,8 @@ def models() -> Iterator[tuple[str, type[BaseModel]]]:
             if inspect.isclass(kind) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__:
                 if kind is RequestModel:
                     continue
-                if (api_name := OTHER_NAMES.get(name, name)) in SCHEMAS:
-                    yield api_name, kind
+                if name in SCHEMAS:
+                    yield name, kind
                 else:
                     yield name + (RECEIVED if module is search_answer else SENT), kind
 
@@ -63,7 +56,7 @@ def simplified(schema: Any, *, members: bool = False) -> Any:
         return schema
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2].removesuffix(SENT).removesuffix(RECEIVED)
-        return {"type": "object"} if name in OBJECTS else {"model": OTHER_NAMES.get(name, name)}
+        return {"type": "object"} if name in OBJECTS else {"model": name}
     if members:
         # The client has no deprecated members.
         return {name: simplified(value) for name, value in schema.items() if not value.get("deprecated")}

@@ -86,7 +86,7 @@ def test_our_own_file_goes_before_those_of_sentence_transformers(tmp_path: Path)
     [
         ({}, "no_dense_form", "1_Pooling/config.json"),
         ({"pooling": "{"}, "bad_dense_encoder", "cannot be used"),
-        ({"pooling": [1]}, "bad_dense_encoder", "no JSON object"),
+        ({"pooling": [1]}, "bad_dense_encoder", "not a JSON object"),
         ({"pooling": {}}, "bad_dense_encoder", "no mode"),
         ({"pooling": {"pooling_mode": "lasttoken"}}, "bad_dense_encoder", "lasttoken"),
         ({"pooling": FORMER | {"pooling_mode_cls_token": True}}, "bad_dense_encoder", r"cls \+ mean"),
@@ -101,7 +101,7 @@ def test_our_own_file_goes_before_those_of_sentence_transformers(tmp_path: Path)
             "bad_dense_encoder",
             "Dense",
         ),
-        ({"pooling": FORMER, "modules": {"type": "Transformer"}}, "bad_dense_encoder", "no list of modules"),
+        ({"pooling": FORMER, "modules": {"type": "Transformer"}}, "bad_dense_encoder", "not a list of modules"),
         ({"pooling": "[" * 100_000}, "bad_dense_encoder", "cannot be used"),
         ({"dense": {"format": "other"}}, "bad_dense_encoder", "format"),
     ],

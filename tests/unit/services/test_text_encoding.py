@@ -7,7 +7,13 @@ import lzma
 
 import pytest
 
-from services.text_encoding import detect_compression, detect_wide_encoding, explain_bytes, strip_byte_order_mark
+from services.text_encoding import (
+    detect_compression,
+    detect_wide_encoding,
+    explain_bytes,
+    replace_surrogates,
+    strip_byte_order_mark,
+)
 
 JSON = '{"id": "a", "text": "Café – 5 €"}'
 
@@ -35,3 +41,8 @@ def test_utf_8_needs_no_explanation(raw: bytes) -> None:
 def test_the_mark_of_utf_8_is_removed_once() -> None:
     assert strip_byte_order_mark(codecs.BOM_UTF8 * 2 + b"{}") == codecs.BOM_UTF8 + b"{}"
     assert strip_byte_order_mark(b"{}") == b"{}"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("a", "a"), ("é 𝄞", "é 𝄞"), ("a\ud834b\udd1e", "a?b?")])
+def test_a_half_of_a_surrogate_pair_becomes_one_character(text: str, expected: str) -> None:
+    assert replace_surrogates(text) == expected

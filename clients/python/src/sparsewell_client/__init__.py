@@ -38,11 +38,11 @@ from sparsewell_client.errors import (
 )
 from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
 from sparsewell_client.search_answer import (
-    AcrossAnswer,
     AddedQueries,
     FrequentQueries,
     FrequentQuery,
     Hit,
+    MultiIndexAnswer,
     RemovedQueries,
     SearchAnswer,
     SuggestAnswer,
@@ -51,7 +51,6 @@ from sparsewell_client.search_answer import (
 from sparsewell_client.search_request import SearchRequest
 
 __all__ = [
-    "AcrossAnswer",
     "AddedQueries",
     "AsyncClient",
     "BackendUnavailable",
@@ -75,6 +74,7 @@ __all__ = [
     "IngestAnswer",
     "InvalidInput",
     "JobAnswer",
+    "MultiIndexAnswer",
     "NotFound",
     "Overloaded",
     "RemovedQueries",

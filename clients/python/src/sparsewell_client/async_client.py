@@ -23,10 +23,10 @@ from sparsewell_client.errors import SparsewellError, unreachable
 from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
 from sparsewell_client.operations import ChapterFile, Document, Operation, Retry, checked_address, key_headers
 from sparsewell_client.search_answer import (
-    AcrossAnswer,
     AddedQueries,
     BatchedAnswer,
     FrequentQueries,
+    MultiIndexAnswer,
     RemovedQueries,
     SearchAnswer,
     SuggestAnswer,
@@ -87,13 +87,15 @@ class AsyncClient:
             yield answer
             cursor = answer.cursor
 
-    async def search_across(self, indexes: Iterable[str], query: str | SearchRequest, **options: Any) -> AcrossAnswer:
+    async def search_across(
+        self, indexes: Iterable[str], query: str | SearchRequest, **options: Any
+    ) -> MultiIndexAnswer:
         """Search several indexes as one. `options`: as for `search`."""
         return await self.run(operations.search_across(indexes, query, options))
 
     async def pages_across(
         self, indexes: Sequence[str], query: str | SearchRequest, **options: Any
-    ) -> AsyncIterator[AcrossAnswer]:
+    ) -> AsyncIterator[MultiIndexAnswer]:
         """Yield all pages of a search over several indexes, as `pages`."""
         cursor: str | None = "*"
         while cursor is not None:

@@ -22,10 +22,10 @@ from sparsewell_client.errors import SparsewellError, unreachable
 from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
 from sparsewell_client.operations import ChapterFile, Document, Operation, Retry, checked_address, key_headers
 from sparsewell_client.search_answer import (
-    AcrossAnswer,
     AddedQueries,
     BatchedAnswer,
     FrequentQueries,
+    MultiIndexAnswer,
     RemovedQueries,
     SearchAnswer,
     SuggestAnswer,
@@ -86,13 +86,13 @@ class Client:
             yield answer
             cursor = answer.cursor
 
-    def search_across(self, indexes: Iterable[str], query: str | SearchRequest, **options: Any) -> AcrossAnswer:
+    def search_across(self, indexes: Iterable[str], query: str | SearchRequest, **options: Any) -> MultiIndexAnswer:
         """Search several indexes as one. `options`: as for `search`."""
         return self.run(operations.search_across(indexes, query, options))
 
     def pages_across(
         self, indexes: Sequence[str], query: str | SearchRequest, **options: Any
-    ) -> Iterator[AcrossAnswer]:
+    ) -> Iterator[MultiIndexAnswer]:
         """Yield all pages of a search over several indexes, as `pages`."""
         cursor: str | None = "*"
         while cursor is not None:

@@ -96,21 +96,21 @@ class CurationVersions(BaseModel):
     versions: list[CurationVersion]
 
 
-class Entered(BaseModel):
+class AddedHit(BaseModel):
     """A document that only the new rules show."""
 
     id: str
     place: int
 
 
-class Left(BaseModel):
+class RemovedHit(BaseModel):
     """A document that only the stored rules show."""
 
     id: str
     was: int
 
 
-class Moved(BaseModel):
+class MovedHit(BaseModel):
     """A document that changes its place."""
 
     id: str
@@ -133,9 +133,9 @@ class DryRunQuery(BaseModel):
     overlap: float | None = Field(None, description="rank-biased overlap (p = 0.9): 1: same list, 0: no common hit")
     before: list[str] | None = None
     after: list[str] | None = None
-    entered: list[Entered] | None = None
-    left: list[Left] | None = None
-    moved: list[Moved] | None = None
+    entered: list[AddedHit] | None = None
+    left: list[RemovedHit] | None = None
+    moved: list[MovedHit] | None = None
     curation: CurationApplied | None = None
     error: QueryError | None = None
 

@@ -77,7 +77,7 @@ class RejectionModel(BaseModel):
     reason: str
 
 
-class Stopped(BaseModel):
+class StreamStop(BaseModel):
     """Why a stream ended early. Lines up to `after` are in `accepted` or `rejected`; send the rest again."""
 
     code: str
@@ -105,7 +105,7 @@ class IngestAnswer(BaseModel):
     rejected: list[RejectionModel]
     rejected_count: int = 0
     queued: bool
-    stopped: Stopped | None = None
+    stopped: StreamStop | None = None
     waited: Waited | None = Field(None, description="with the parameter `wait` only")
 
 
@@ -122,19 +122,19 @@ class JobAnswer(BaseModel):
     rejections: list[RejectionModel]
 
 
-class Cause(BaseModel):
+class DeadLetterError(BaseModel):
     """Why a document is dead. `code` is stable; `reason` is for people."""
 
     code: str
     reason: str
 
 
-class Earlier(BaseModel):
+class EarlierAttempts(BaseModel):
     """The failures of a document before its last retry."""
 
     retries: int
     attempts: int = Field(description="sum over all rounds before the last retry")
-    error: Cause | None
+    error: DeadLetterError | None
     dead_at: str | None
 
 
@@ -152,7 +152,7 @@ class DocumentAnswer(BaseModel):
     encoder: str | None = None
     attempts: int = 0
     error: dict[str, str] | None = None
-    earlier: Earlier | None = None
+    earlier: EarlierAttempts | None = None
     kind: str | None = Field(None, description="`talk`, or null")
     description: str | None = None
     duration: float | None = Field(None, description="in seconds")
@@ -170,11 +170,11 @@ class DeadLetter(BaseModel):
     title: str | None
     version: int = Field(description="the client's")
     attempts: int
-    error: Cause
+    error: DeadLetterError
     job: str | None
     ingested_at: str | None
     dead_at: str | None = Field(description="null for documents of older versions")
-    earlier: Earlier | None = Field(description="null: never retried")
+    earlier: EarlierAttempts | None = Field(description="null: never retried")
 
 
 class DeadLetterList(BaseModel):

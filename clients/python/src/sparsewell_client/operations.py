@@ -35,11 +35,11 @@ from sparsewell_client.errors import (
 )
 from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexList, IndexSpec
 from sparsewell_client.search_answer import (
-    AcrossAnswer,
     AddedQueries,
     BatchAnswer,
     BatchedAnswer,
     FrequentQueries,
+    MultiIndexAnswer,
     RemovedQueries,
     SearchAnswer,
     SuggestAnswer,
@@ -190,10 +190,10 @@ def search(index: str, query: str | SearchRequest, options: Mapping[str, Any]) -
 
 def search_across(
     indexes: Iterable[str], query: str | SearchRequest, options: Mapping[str, Any]
-) -> Operation[AcrossAnswer]:
+) -> Operation[MultiIndexAnswer]:
     """Search several indexes as one. `options` are members of a SearchRequest."""
     body = {"indexes": list(indexes)} | search_body(query, options)
-    return Operation("POST", "/v1/search", _model(AcrossAnswer), body=body)
+    return Operation("POST", "/v1/search", _model(MultiIndexAnswer), body=body)
 
 
 def batch(searches: Iterable[Mapping[str, Any]]) -> Operation[list[BatchedAnswer]]:

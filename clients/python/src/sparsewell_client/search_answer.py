@@ -40,7 +40,7 @@ class Chapter(BaseModel):
     end_time: float | None = None
 
 
-class Why(BaseModel):
+class ScoreContribution(BaseModel):
     """A contribution to the score of a list. Sparse matches also have weights and their origins."""
 
     list: Literal["sparse", "lexical"]
@@ -113,7 +113,7 @@ class Hit(BaseModel):
     passage: Passage | None = None
     link: str | None = Field(None, description="talk only: plays the passage, or the chapter when chapters are found")
     highlight: Highlight | None = None
-    why: list[Why] | None = None
+    why: list[ScoreContribution] | None = None
     fusion: dict[str, ScorePart] | None = Field(
         None, description="hybrid with `explain`: contributions by list; they add up to `score`"
     )
@@ -134,7 +134,7 @@ class QueryPiece(BaseModel):
     factor: float | None = Field(None, description="factor that adapts the encoder's weight to the index")
 
 
-class FedBack(BaseModel):
+class FeedbackDocuments(BaseModel):
     """Documents that relevance feedback used."""
 
     documents: list[str]
@@ -256,26 +256,26 @@ class SearchAnswer(BaseModel):
     pieces: list[QueryPiece] | None = None
     curation: CurationApplied | None = None
     rerank: Reranked | None = None
-    feedback: FedBack | None = None
+    feedback: FeedbackDocuments | None = None
     did_you_mean: DidYouMean | None = Field(None, description="only when a word is misspelt")
     facets: dict[str, FacetCounts] | None = None
     counted: CountedDocuments | None = None
 
 
-class AcrossHit(Hit):
+class MultiIndexHit(Hit):
     """A hit of a search over several indexes. `index` and `id` together identify the document."""
 
     index: str
 
 
-class AcrossAnswer(BaseModel):
+class MultiIndexAnswer(BaseModel):
     """Hits of a search over several indexes, best first or in the requested order."""
 
     indexes: list[str]
     mode: Mode
     query: str
     encoders: dict[str, str] = Field(description="fingerprint of the encoder of each index")
-    hits: list[AcrossHit]
+    hits: list[MultiIndexHit]
     cursor: str | None = Field(None, description="of the next page, for a search with a cursor")
     end: End | None = Field(None, description="with `offset` or `cursor`: why no page follows")
     total: TotalHits | None = Field(None, description="over all indexes, for a search with `total`")
@@ -302,7 +302,7 @@ class BatchedAnswer(BaseModel):
     """The answer to one search of a batch: `answer` with status 200, else `problem`."""
 
     status: int
-    answer: SearchAnswer | AcrossAnswer | None = None
+    answer: SearchAnswer | MultiIndexAnswer | None = None
     problem: Problem | None = None
 
 
@@ -312,7 +312,7 @@ class BatchAnswer(BaseModel):
     answers: list[BatchedAnswer]
 
 
-class TypedPart(BaseModel):
+class TypedRange(BaseModel):
     """A part of a suggestion that the user typed. `start` and `end` are offsets in `text`."""
 
     start: int
@@ -325,7 +325,7 @@ class Suggestion(BaseModel):
     text: str
     kind: Literal["title", "query"]
     id: str | None = Field(None, description="title only: a document that has it")
-    typed: list[TypedPart] = Field(description="parts that were typed; misspelt words have none")
+    typed: list[TypedRange] = Field(description="parts that were typed; misspelt words have none")
 
 
 class SuggestAnswer(BaseModel):

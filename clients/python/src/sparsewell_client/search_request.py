@@ -27,7 +27,7 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
 
-class Context(RequestModel):
+class Conversation(RequestModel):
     """Earlier turns of a conversation. Their words are added if the query lacks them."""
 
     turns: list[str] = Field(description="what the user said before, oldest first")
@@ -92,7 +92,7 @@ class Facet(RequestModel):
 
 
 class SortKey(RequestModel):
-    """A sort key. Of several values, ascending order uses the least and descending order the greatest."""
+    """A sort key. Ascending order takes the least of several values of a field, descending order the greatest."""
 
     field: str = Field(description="a declared keyword, number, date or boolean field, or `_score`")
     order: Literal["asc", "desc"] | None = Field(None, description="ascending by default; `_score`: descending")
@@ -156,7 +156,7 @@ class SearchRequest(RequestModel):
         None, description="drop query pieces below this share of the heaviest weight; 0: none, null: the API's default"
     )
     two_phase: bool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for lexical")
-    context: Context | None = Field(None, description="earlier turns of the conversation")
+    context: Conversation | None = Field(None, description="earlier turns of the conversation")
     feedback: Feedback | None = Field(None, description="not for lexical")
     like: list[str | Example] = Field(default=[], description="find more like these: ids of documents, or texts")
     unlike: list[str | Example] = Field(

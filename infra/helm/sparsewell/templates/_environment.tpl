@@ -51,7 +51,7 @@ SPARSEWELL_{{ $name }}: {{ ternary $value (toJson $value) (kindIs "string" $valu
 {{- fail (printf "%s.url names a user or a password: put the address into a Secret and name that in %s.urlSecret." .name .name) }}
 {{- end }}
 {{- if not (regexMatch (printf "^(%s)://[^\\s]+$" .schemes) .url) }}
-{{- fail (printf "%s.url is no address that begins with %s://." .name (.schemes | replace "|" ":// or ")) }}
+{{- fail (printf "%s.url is not an address that begins with %s://." .name (.schemes | replace "|" ":// or ")) }}
 {{- end }}
 {{- .url | quote -}}
 {{- end -}}

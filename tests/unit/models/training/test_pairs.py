@@ -14,7 +14,6 @@ from models.training.pairs import (
     PairSet,
     join_pair_sets,
     pair_set_name,
-    read_pair_set,
     read_pairs,
     split_pairs,
     write_pairs,
@@ -226,7 +225,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_whole_file_and_its_report(tmp_path: Path) -> None:
     path = tmp_path / "wiki.jsonl.gz"
     path.write_bytes(gzip.compress(GOOD + GOOD + b"{}\n"))
-    pairs, report = read_pair_set(path)
+    report = ReadReport(str(path))
+    pairs = PairSet.of(read_pairs(path, report))
     assert pairs.counts() == {"wiki": 1}
     assert pairs.repeated == 1
     assert report.as_json()["refused"] == {"missing_member": 1}

@@ -34,8 +34,8 @@ def test_a_start_that_is_not_a_directory_stays_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"start = ", "is no TOML file"),
-        (b"\xff\xfe", "is no TOML file"),
+        (b"start = ", "is not a TOML file"),
+        (b"\xff\xfe", "is not a TOML file"),
         (b'start = "x"\n', "pairs: Field required"),
         (b'start = "x"\npairs = []\n', "pairs: Tuple should have at least 1 item"),
         (b'start = "x"\npiars = 1\n[[pairs]]\npath = "p"\n', "piars: Extra inputs"),

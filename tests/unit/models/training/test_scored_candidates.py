@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from models.training.mining import MiningRule, mine_negatives
-from models.training.pairs import Pair, PairSet, read_pair_set
+from models.training.pairs import Pair, PairSet, read_pairs
 from models.training.scored_candidates import ScoredCandidates, join_score_files
+from models.training.storage import ReadReport
 from models.training.teacher_vectors import DenseTeacherVectors
 from models.training.teachers import TeacherEnsemble
 from services.errors import InvalidInput
@@ -85,7 +86,8 @@ def test_a_line_of_scores_is_a_pair_too(tmp_path: Path) -> None:
         {"query": "red fruit", "docs": ["a cherry", "an apple"], "scores": [1, 4]},
         {"query": "blue", "docs": ["x"], "scores": [1]},
     )
-    found, report = read_pair_set(path)
+    report = ReadReport(str(path))
+    found = PairSet.of(read_pairs(path, report))
     assert [found.pair(0).query, found.pair(0).passage] == ["red fruit", "an apple"]
     assert report.refused == {"bad_scores": 1}
 

@@ -16,7 +16,6 @@ from models.training.teachers import (
     K1,
     B,
     Bm25Teacher,
-    PieceIdTokeniser,
     SparseTeacher,
     TeacherEnsemble,
     ensemble_targets,
@@ -26,6 +25,7 @@ from services.encoders.manifest import WEIGHTS_ROOT, resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import merge_max
 from services.errors import ConfigurationError, InvalidInput
+from tests.unit.models.training.piece_tokens import PieceTokens
 
 NAN, INF = float("nan"), float("inf")
 
@@ -126,11 +126,11 @@ PASSAGES = [
 
 
 @pytest.fixture(scope="module")
-def tokens() -> PieceIdTokeniser:
-    return PieceIdTokeniser(TOKENIZER)
+def tokens() -> PieceTokens:
+    return PieceTokens(TOKENIZER)
 
 
-def by_the_book(tokens: PieceIdTokeniser, query: str, passage: str, k1: float, b: float) -> float:
+def by_the_book(tokens: PieceTokens, query: str, passage: str, k1: float, b: float) -> float:
     """Compute BM25 by its formula, term by term."""
     collection = tokens(PASSAGES)
     average = sum(map(len, collection)) / len(collection)
@@ -147,7 +147,7 @@ def by_the_book(tokens: PieceIdTokeniser, query: str, passage: str, k1: float, b
 
 
 @pytest.mark.parametrize(("k1", "b"), [(K1, B), (0.9, 0.4), (0.0, 0.0), (2.0, 1.0)])
-def test_bm25_scores_are_dot_products(tokens: PieceIdTokeniser, k1: float, b: float) -> None:
+def test_bm25_scores_are_dot_products(tokens: PieceTokens, k1: float, b: float) -> None:
     teacher = Bm25Teacher(PASSAGES, tokens, k1=k1, b=b)
     queries = ["the wing", "wing wing flow", "quantum", "", "body of air"]
     passages = [*PASSAGES, "a passage that is new, with a wing"]
@@ -157,14 +157,14 @@ def test_bm25_scores_are_dot_products(tokens: PieceIdTokeniser, k1: float, b: fl
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_bm25_query_weights_are_ones(tokens: PieceIdTokeniser) -> None:
+def test_bm25_query_weights_are_ones(tokens: PieceTokens) -> None:
     found = Bm25Teacher(PASSAGES, tokens).encode_queries(["wing wing the"])
     assert isinstance(found, SparseRows)
     assert found.weights.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("passages", [[], ["", " "]])
-def test_bm25_of_an_empty_collection_scores_zero(tokens: PieceIdTokeniser, passages: list[str]) -> None:
+def test_bm25_of_an_empty_collection_scores_zero(tokens: PieceTokens, passages: list[str]) -> None:
     teacher = Bm25Teacher(passages, tokens)
     vectors = SparseTeacherVectors("bm25", teacher.encode_queries(["wing"]), teacher.encode_passages(["wing", ""]))
     found = vectors.scores(np.arange(1), np.arange(2))
@@ -172,7 +172,7 @@ def test_bm25_of_an_empty_collection_scores_zero(tokens: PieceIdTokeniser, passa
     assert not found.any()
 
 
-def test_bm25_fingerprint_depends_on_collection_and_parameters(tokens: PieceIdTokeniser) -> None:
+def test_bm25_fingerprint_depends_on_collection_and_parameters(tokens: PieceTokens) -> None:
     prints = {
         Bm25Teacher(PASSAGES, tokens).fingerprint,
         Bm25Teacher(PASSAGES[:4], tokens).fingerprint,
@@ -183,7 +183,7 @@ def test_bm25_fingerprint_depends_on_collection_and_parameters(tokens: PieceIdTo
     assert Bm25Teacher(PASSAGES, tokens).fingerprint in prints
 
 
-def test_bm25_vectors_are_stored_and_found_again(tokens: PieceIdTokeniser, tmp_path: Path) -> None:
+def test_bm25_vectors_are_stored_and_found_again(tokens: PieceTokens, tmp_path: Path) -> None:
     pairs = PairSet.of(Pair(f"wing {passage[:9]}", passage) for passage in PASSAGES if passage)
     teacher = Bm25Teacher(pairs.passages, tokens)
     made, loaded = (load_teacher_vectors(teacher, pairs, tmp_path, block=2) for _ in range(2))
@@ -192,22 +192,11 @@ def test_bm25_vectors_are_stored_and_found_again(tokens: PieceIdTokeniser, tmp_p
     assert made.scores(rows, rows).any()
 
 
-def test_lone_surrogates_are_accepted(tokens: PieceIdTokeniser) -> None:
-    assert len(Bm25Teacher(PASSAGES, tokens).encode_passages(["wing \ud800", "b"])) == 2
-
-
 @pytest.mark.parametrize(("k1", "b"), [(-1.0, 0.5), (float("nan"), 0.5), (1.0, 1.5), (1.0, -0.1)])
-def test_invalid_bm25_parameters_are_refused(tokens: PieceIdTokeniser, k1: float, b: float) -> None:
+def test_invalid_bm25_parameters_are_refused(tokens: PieceTokens, k1: float, b: float) -> None:
     with pytest.raises(InvalidInput) as caught:
         Bm25Teacher(PASSAGES, tokens, k1=k1, b=b)
     assert caught.value.code == "bad_bm25"
-
-
-def test_invalid_tokeniser_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigurationError) as caught:
-        PieceIdTokeniser(tmp_path / "tokenizer.json")
-    assert caught.value.code == "bad_tokenizer"
 
 
 LONG_PASSAGES = ["The lift of a wing.", "", "heat " * 900 + "at the very end a shock wave"]

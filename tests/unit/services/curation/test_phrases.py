@@ -34,7 +34,7 @@ def test_the_longest_phrase_wins_from_left_to_right() -> None:
         (1, 2, ["york"]),
         (4, 7, ["new york times"]),
     ]
-    everywhere = {one for here in held.everywhere(phrase_key("the new york times square")) for one in here.values}
+    everywhere = {one for here in held.find_all(phrase_key("the new york times square")) for one in here.values}
     assert everywhere == {"new york", "new york times", "york", "times square"}
     assert list(held.at(phrase_key("New York"))) == ["new york"]
     assert not held.at(())

@@ -51,14 +51,13 @@ def test_children_share_their_counts(tmp_path: Path) -> None:
 import os
 from indexer.worker import share_metrics
 with share_metrics():
-    from services.telemetry.metrics import TASKS
-    from services.telemetry.metrics import _registry
+    from services.telemetry.metrics import TASKS, make_registry
     for _ in range(3):
         if (child := os.fork()) == 0:
             TASKS.labels("encode", "done").inc()
             os.kill(os.getpid(), 9)
         os.waitpid(child, 0)
-    print(_registry().get_sample_value("sparsewell_tasks_total", {"task": "encode", "outcome": "done"}))
+    print(make_registry().get_sample_value("sparsewell_tasks_total", {"task": "encode", "outcome": "done"}))
 """
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run(

@@ -11,9 +11,10 @@ from models.training.own import questions
 from models.training.own.questions import check_round_trip, generate_pairs, parse_question
 from models.training.pairs import Pair, PairSet, Rows
 from models.training.teacher_vectors import load_teacher_vectors
-from models.training.teachers import Bm25Teacher, PieceIdTokeniser
+from models.training.teachers import Bm25Teacher
 from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError, InvalidInput
+from tests.unit.models.training.piece_tokens import PieceTokens
 
 PASSAGES = [f"passage number {number} about wings" for number in range(10)]
 
@@ -125,7 +126,7 @@ def test_the_round_trip_keeps_questions_that_find_their_passage(tmp_path: Path) 
             Pair("wing lift", "Bread is baked in an oven."),
         ]
     )
-    teacher = Bm25Teacher(pairs.passages, PieceIdTokeniser(WEIGHTS_ROOT / "standin" / "tokenizer.json"))
+    teacher = Bm25Teacher(pairs.passages, PieceTokens(WEIGHTS_ROOT / "standin" / "tokenizer.json"))
     found = VectorCandidates(load_teacher_vectors(teacher, pairs, tmp_path), teacher.fingerprint)
     assert check_round_trip(pairs, found, 1).tolist() == [True, True, False, False]
     with pytest.raises(InvalidInput):
