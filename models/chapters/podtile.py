@@ -29,6 +29,9 @@ from models.chapters.podtile_checkpoint import (
 from models.chapters.podtile_prompt import (
     PROMPT_FORMAT_VERSION,
     PROMPT_SUFFIX,
+    AnswerGrammar,
+    ContextLimits,
+    GrammarLogits,
     PromptLine,
     format_answer_prefix,
     format_context,
@@ -43,6 +46,8 @@ from services.errors import ConfigurationError, Overloaded, require_extra
 
 _WEIGHT_FILES = "*.safetensors"
 _COUNT_BATCH = 1024  # lines that are tokenised together
+# Part of the fingerprint of an engine: 1 is decoding by `AnswerGrammar`.
+_DECODING_VERSION = 1
 MIN_PROMPT_PIECES = 64  # of the transcript, however long title and description are
 
 
@@ -71,10 +76,10 @@ class TextGenerator(Protocol):
         """Return the number of pieces of each text."""
         ...
 
-    def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
-        """Return the greedy answer to a prompt, with its given beginning `prefix`.
+    def write(self, prompt: str, lines: int, prefix: str = "", seconds: float | None = None) -> str:
+        """Return the greedy answer to a prompt of `lines` numbered lines, with its given beginning `prefix`.
 
-        The answer is cut off after `answer_pieces`, and after `seconds`.
+        The answer follows `AnswerGrammar`, is cut off after `answer_pieces`, and after `seconds`.
         """
         ...
 
@@ -108,7 +113,8 @@ class PodtileEngine:
     """The engine `podtile`.
 
     `boundaries`: an engine that chooses the boundaries; the generator then only writes titles. `ahead`: share of a
-    chunk's pieces that the next chunk reads again. `trained`: the generator was trained on people's titles.
+    chunk's pieces that the next chunk reads again. `trained`: the generator was trained on people's titles. `context`:
+    the most pieces of the description and of earlier titles; None: the limits in characters of older models.
     """
 
     name = "podtile"
@@ -120,13 +126,15 @@ class PodtileEngine:
         boundaries: BoundaryEngine | None = None,
         ahead: float = 0.125,
         trained: bool = False,
+        context: tuple[int, int] | None = None,
     ) -> None:
         self.trained_titles = trained
         self._generator, self._boundaries, self._ahead = generator, boundaries, ahead
+        self._limits = None if context is None else ContextLimits(*context, generator.pieces)
 
     @property
     def fingerprint(self) -> str:
-        fingerprint = f"{self._generator.fingerprint}-{self._ahead:g}"
+        fingerprint = f"{self._generator.fingerprint}-{self._ahead:g}-{_DECODING_VERSION}"
         return fingerprint if self._boundaries is None else f"{fingerprint}-{self._boundaries.fingerprint}"
 
     def propose(self, episode: Episode, seconds: float | None = None) -> list[ProposedChapter]:
@@ -149,7 +157,7 @@ class PodtileEngine:
         chapters: list[ProposedChapter] = []
         for i, (start, first) in enumerate(zip(starts, firsts, strict=True)):
             end = max(first + 1, firsts[i + 1] if i + 1 < len(starts) else len(lines))
-            context = _format_context(episode, chapters)
+            context = self._context(episode, chapters)
             chunk = next_chunk(counts[:end], first, self._room(context, self._generator.title_pieces), 0)
             answer = self._write(context, episode, lines[first : chunk.end], clock, format_answer_prefix())
             titles = parse_answer(answer, 1)
@@ -163,7 +171,7 @@ class PodtileEngine:
         used: set[str] = set()
         first = 0
         while first < len(lines):
-            context = _format_context(episode, chapters)
+            context = self._context(episode, chapters)
             chunk = next_chunk(counts, first, self._room(context, self._generator.part_pieces), self._ahead)
             shown = lines[first : chunk.end]
             # A chapter begins with the first chunk, so its answer has a given beginning.
@@ -182,9 +190,14 @@ class PodtileEngine:
         shown = [format_numbered_line(i, episode.text[line.start : line.end]) for i, line in enumerate(lines, 1)]
         if len(shown) == 1:
             shown = [_fit_line(shown[0], self._generator, self._room(context, self._generator.part_pieces))]
-        answer = self._generator.write("".join([context, *shown, PROMPT_SUFFIX]), beginning, clock.left())
+        prompt = "".join([context, *shown, PROMPT_SUFFIX])
+        answer = self._generator.write(prompt, len(shown), beginning, clock.left())
         clock.left()
         return answer
+
+    def _context(self, episode: Episode, chapters: Sequence[ProposedChapter]) -> str:
+        titles = [chapter.title for chapter in chapters if chapter.title]
+        return format_context(episode.title, episode.description, titles, self._limits)
 
     def _counts(self, episode: Episode, lines: Sequence[PromptLine]) -> list[int]:
         # 999 has as many pieces as any number in a chunk.
@@ -195,11 +208,6 @@ class PodtileEngine:
     def _room(self, context: str, pieces: int) -> int:
         used = sum(self._generator.pieces([context, PROMPT_SUFFIX])) + self._generator.answer_pieces
         return max(MIN_PROMPT_PIECES, pieces - used)
-
-
-def _format_context(episode: Episode, chapters: Sequence[ProposedChapter]) -> str:
-    titles = [chapter.title for chapter in chapters if chapter.title]
-    return format_context(episode.title, episode.description, titles)
 
 
 def _fit_line(line: str, generator: TextGenerator, room: int) -> str:
@@ -226,13 +234,14 @@ def open_podtile(source: str, *, tiling: BoundaryEngine | None = None, threads: 
     generator, manifest = open_generator(source, threads)
     if manifest is None:
         return PodtileEngine(generator)
+    context = manifest.context_pieces
     if manifest.boundaries == "own":
-        return PodtileEngine(generator, ahead=manifest.ahead, trained=True)
+        return PodtileEngine(generator, ahead=manifest.ahead, trained=True, context=context)
     if tiling is None:
         raise ConfigurationError(
             "no_boundaries", f"{source} only titles the chapters of the engine tiling, and this engine is missing."
         )
-    return PodtileEngine(generator, boundaries=tiling, ahead=manifest.ahead, trained=True)
+    return PodtileEngine(generator, boundaries=tiling, ahead=manifest.ahead, trained=True, context=context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +258,10 @@ class TransformersGenerator:
 
     def __init__(self, checkpoint: GeneratorCheckpoint, limits: GeneratorLimits, fingerprint: str) -> None:
         self._checkpoint, self._limits, self.fingerprint = checkpoint, limits, fingerprint
+        tokenizer = checkpoint.tokenizer
+        pieces = range(tokenizer.get_vocab_size(with_added_tokens=True))
+        texts = tokenizer.decode_batch([[piece] for piece in pieces], skip_special_tokens=True)
+        self._grammar = AnswerGrammar(texts, checkpoint.ends)
 
     @property
     def part_pieces(self) -> int:
@@ -271,9 +284,9 @@ class TransformersGenerator:
             counts += (len(row) for row in rows)
         return counts
 
-    def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
+    def write(self, prompt: str, lines: int, prefix: str = "", seconds: float | None = None) -> str:
         import torch
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, LogitsProcessorList
 
         checkpoint = self._checkpoint
         config = GenerationConfig(
@@ -293,11 +306,17 @@ class TransformersGenerator:
                     torch.tensor([prompt_ids]),
                     decoder_input_ids=torch.tensor([[*start, *prefix_ids]]),
                     generation_config=config,
+                    logits_processor=LogitsProcessorList([GrammarLogits(self._grammar, prefix, lines)]),
                 )
                 new = out[0, len(start) + len(prefix_ids) :]
             else:
                 ids = torch.tensor([[*prompt_ids, *prefix_ids]])
-                out = checkpoint.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+                out = checkpoint.model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([GrammarLogits(self._grammar, prefix, lines)]),
+                )
                 new = out[0, ids.shape[1] :]
         return prefix + str(checkpoint.tokenizer.decode(new.tolist(), skip_special_tokens=True))
 

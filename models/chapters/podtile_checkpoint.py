@@ -180,8 +180,9 @@ class BaseModelReference(BaseModel):
 class ChapterManifest(BaseModel):
     """The manifest.json of a chapter model, format `sparsewell-chapters/1`. Unknown members are kept.
 
-    `base`: base model, when the files are only adapters. `boundaries`: `own`, or `tiling` when the model only titles
-    the chapters of that engine.
+    `base`: base model, when the files are only adapters. `description_pieces`, `earlier_titles_pieces`: the most pieces
+    of the description and of earlier titles in a prompt; without them 400 and 480 characters. `boundaries`: `own`, or
+    `tiling` when the model only titles the chapters of that engine.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -192,12 +193,21 @@ class ChapterManifest(BaseModel):
     part_pieces: int = Field(ge=128)
     answer_pieces: int = Field(ge=16)
     title_pieces: int = Field(ge=64)
+    description_pieces: int | None = Field(None, ge=0)
+    earlier_titles_pieces: int | None = Field(None, ge=0)
     ahead: float = Field(ge=0, le=0.5)
     boundaries: Literal["own", "tiling"] = "own"
     base: BaseModelReference | None = None
     licence: str = "unstated"
     files: dict[str, FileRecord] = {}
     fingerprint: str = Field(pattern=r"^[0-9a-f]{16}$")
+
+    @property
+    def context_pieces(self) -> tuple[int, int] | None:
+        """Return the limits of description and earlier titles; None for a model of before they were in pieces."""
+        if self.description_pieces is None or self.earlier_titles_pieces is None:
+            return None
+        return self.description_pieces, self.earlier_titles_pieces
 
 
 def write_chapter_manifest(directory: Path, description: dict[str, Any], names: Collection[str]) -> ChapterManifest:

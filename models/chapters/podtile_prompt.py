@@ -3,14 +3,19 @@
 A prompt has the talk's title, description and latest chapter titles, then numbered lines of the transcript
 (`split_into_lines`), as many as fit (`next_chunk`). The answer is a list of line numbers and titles: `[1] Title [12]
 Title`. Training and inference use the same format; another format needs another `PROMPT_FORMAT_VERSION`
-(docs/decisions/0197).
+(docs/decisions/0197). `AnswerGrammar` says which pieces may follow in an answer, so that a generator writes nothing
+else (docs/decisions/0266).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.chapters.engine import Episode
 
@@ -22,7 +27,9 @@ NO_ANSWER = "none"
 TARGET_LINE_CHARACTERS = 240
 # Longer lines are cut, for talks without full stops. Few paragraphs are longer.
 MAX_LINE_CHARACTERS = 1200
-_TITLE_CHARACTERS, _DESCRIPTION_CHARACTERS, _LATEST_TITLES_CHARACTERS = 120, 400, 480
+_TITLE_CHARACTERS = 120
+# Limits of models that were trained before recipes had them in pieces.
+_DESCRIPTION_CHARACTERS, _LATEST_TITLES_CHARACTERS = 400, 480
 _SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)]*\s+")
 _SPACES = re.compile(r"\s+")
 # `[12] Title`, or a line `12: Title`, the form of models that were trained on other lists.
@@ -113,27 +120,54 @@ def next_chunk(pieces: Sequence[int], first: int, room: int, ahead: float) -> Li
     return LineChunk(first, end, settled)
 
 
-def format_context(title: str, description: str, chapter_titles: Sequence[str]) -> str:
-    """Format the context of a chunk: title and description of the talk, and its latest chapter titles."""
+PieceCounter = Callable[[Sequence[str]], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextLimits:
+    """The most pieces of the description and of the earlier chapter titles in a prompt; `count` counts pieces."""
+
+    description: int
+    titles: int
+    count: PieceCounter
+
+
+def format_context(
+    title: str, description: str, chapter_titles: Sequence[str], limits: ContextLimits | None = None
+) -> str:
+    """Format the context of a chunk: title and description of the talk, and its latest chapter titles.
+
+    Without `limits` the description has 400 characters, and the titles 480.
+    """
     lines = [f"Title: {clean_title(title)[:_TITLE_CHARACTERS]}"]
-    if about := clean_title(description)[:_DESCRIPTION_CHARACTERS]:
+    about = clean_title(description)
+    if about := about[:_DESCRIPTION_CHARACTERS] if limits is None else _fit_words(about, limits):
         lines.append(f"About: {about}")
-    if titles := _latest_titles(chapter_titles):
+    shown = [clean_title(chapter)[:_TITLE_CHARACTERS] for chapter in chapter_titles]
+    sizes = [len(chapter) + 2 for chapter in shown] if limits is None else limits.count([f"; {c}" for c in shown])
+    if titles := _latest_titles(shown, sizes, _LATEST_TITLES_CHARACTERS if limits is None else limits.titles):
         lines.append(f"Chapters so far: {'; '.join(titles)}")
     return "\n".join(lines) + "\nTranscript:"
 
 
-def _latest_titles(titles: Sequence[str]) -> list[str]:
-    """Return the latest titles that fit `_LATEST_TITLES_CHARACTERS`."""
-    kept: list[str] = []
-    room = _LATEST_TITLES_CHARACTERS
-    for title in reversed(titles):
-        shown = clean_title(title)[:_TITLE_CHARACTERS]
-        room -= len(shown) + 2
-        if room < 0:
-            break
-        kept.append(shown)
-    return kept[::-1]
+def _fit_words(text: str, limits: ContextLimits) -> str:
+    """Return as many of the first words as fit the description's pieces."""
+    words = text.split(" ")
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high + 1) // 2
+        (count,) = limits.count([" ".join(words[:middle])])
+        low, high = (middle, high) if count <= limits.description else (low, middle - 1)
+    return " ".join(words[:low])
+
+
+def _latest_titles(titles: Sequence[str], sizes: Sequence[int], room: int) -> list[str]:
+    """Return the latest titles whose sizes fit `room`."""
+    first = len(titles)
+    while first and sizes[first - 1] <= room:
+        first -= 1
+        room -= sizes[first]
+    return list(titles[first:])
 
 
 def format_numbered_line(number: int, text: str) -> str:
@@ -166,6 +200,122 @@ def parse_answer(text: str, lines: int) -> list[tuple[int, str]]:
         if 1 <= number <= lines and number not in titles:
             titles[number] = clean_title(title)
     return sorted(titles.items())
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerState:
+    """Place in an answer: the latest complete line number, and whether its title has begun.
+
+    `digits`: those of a number in brackets that is being written, None outside of brackets. `word`: the beginning of
+    `none`.
+    """
+
+    latest: int = 0
+    digits: str | None = None
+    word: str = ""
+    titled: bool = False
+
+    @property
+    def may_end(self) -> bool:
+        return self.word == NO_ANSWER or (self.digits is None and self.titled)
+
+    def follow(self, text: str, lines: int) -> AnswerState | None:
+        """Return the state after more text of an answer about `lines` lines; None if the text may not follow."""
+        state: AnswerState | None = self
+        for character in text:
+            if state is None:
+                return None
+            state = state._next(character, lines)
+        return state
+
+    def _next(self, character: str, lines: int) -> AnswerState | None:
+        if self.digits is not None:
+            return self._next_in_brackets(character, lines)
+        if character == "[":
+            begins = self.titled or not (self.latest or self.word)
+            return replace(self, digits="") if begins and self.latest < lines else None
+        if self.latest:
+            # A colon after the brackets is no title for `parse_answer`.
+            begins = not (character.isspace() or character == ":")
+            return None if character == "]" else replace(self, titled=self.titled or begins)
+        if character.isspace():
+            return self if self.word in ("", NO_ANSWER) else None
+        word = self.word + character
+        return replace(self, word=word) if NO_ANSWER.startswith(word) else None
+
+    def _next_in_brackets(self, character: str, lines: int) -> AnswerState | None:
+        digits = self.digits or ""
+        if character == "]":
+            number = int(digits or 0)
+            return AnswerState(latest=number) if self.latest < number <= lines else None
+        if not (character.isascii() and character.isdigit()):
+            return None
+        # The digits may still become a number above the latest one, up to that of the last line.
+        low = high = int(digits + character)
+        while 0 < low <= lines:
+            if high > self.latest:
+                return replace(self, digits=digits + character)
+            low, high = 10 * low, 10 * high + 9
+        return None
+
+
+class AnswerGrammar:
+    """The pieces of a vocabulary that may follow in an answer: rising line numbers, each with a title, or `none`.
+
+    `texts`: the text of each piece, empty for a special one. `ends`: the pieces that end an answer.
+    """
+
+    def __init__(self, texts: Sequence[str], ends: Sequence[int]) -> None:
+        self._texts, self._ends = texts, list(ends)
+        marked = np.array(["[" in text or "]" in text for text in texts], dtype=np.bool_)
+        filled = np.array([bool(text) for text in texts], dtype=np.bool_)
+        self._words = filled & ~marked
+        self._words[self._ends] = False
+        self._marks = np.flatnonzero(marked).tolist()
+        # Outside of titles only these can follow: a vocabulary has tens of thousands of others.
+        self._short = [piece for piece in np.flatnonzero(self._words).tolist() if _may_be_structure(texts[piece])]
+
+    def follow(self, state: AnswerState, piece: int, lines: int) -> AnswerState | None:
+        """Return the state after a piece; None if it may not follow."""
+        return state.follow(self._texts[piece], lines)
+
+    def allowed(self, state: AnswerState, lines: int) -> NDArray[np.bool_]:
+        """Return whether each piece may follow, bool [vocabulary]."""
+        in_title = bool(state.latest) and state.digits is None
+        allowed = self._words.copy() if in_title else np.zeros(len(self._texts), dtype=np.bool_)
+        for piece in self._marks if in_title else [*self._marks, *self._short]:
+            allowed[piece] = state.follow(self._texts[piece], lines) is not None
+        allowed[self._ends] = state.may_end
+        return allowed
+
+
+class GrammarLogits:
+    """A logits processor of transformers for one answer: pieces that may not follow get the logit -inf."""
+
+    def __init__(self, grammar: AnswerGrammar, prefix: str, lines: int) -> None:
+        self._grammar, self._lines = grammar, lines
+        self._state = AnswerState().follow(prefix, lines)
+        self._began = False
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Return the scores, float [1, vocabulary of the model], after the last piece of `input_ids`."""
+        import torch
+
+        if self._began and self._state is not None:
+            self._state = self._grammar.follow(self._state, int(input_ids[0, -1]), self._lines)
+        self._began = True
+        if self._state is None:
+            return scores
+        # A model may have more outputs than its tokeniser has pieces.
+        refused = torch.ones(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        allowed = torch.from_numpy(self._grammar.allowed(self._state, self._lines))
+        refused[: len(allowed)] = ~allowed.to(scores.device)[: len(refused)]
+        return scores if refused.all() else scores.masked_fill(refused, -torch.inf)
+
+
+def _may_be_structure(text: str) -> bool:
+    shown = text.strip()
+    return not shown or (shown.isascii() and shown.isdigit()) or shown in NO_ANSWER
 
 
 def clean_title(text: str) -> str:

@@ -198,6 +198,8 @@ def _write_model(
         "part_pieces": recipe.part_pieces,
         "answer_pieces": recipe.answer_pieces,
         "title_pieces": recipe.title_pieces,
+        "description_pieces": recipe.description_pieces,
+        "earlier_titles_pieces": recipe.earlier_titles_pieces,
         "ahead": recipe.ahead,
         "boundaries": facts["boundaries"],
         "licence": facts["licence"],

@@ -8,7 +8,7 @@ on the left for a decoder, so that the answers end together, and on the right fo
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -19,6 +19,8 @@ from models.chapters.podtile import MIN_PROMPT_PIECES
 from models.chapters.podtile_checkpoint import GeneratorCheckpoint
 from models.chapters.podtile_prompt import (
     PROMPT_SUFFIX,
+    ContextLimits,
+    PieceCounter,
     PromptLine,
     format_answer,
     format_answer_prefix,
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 IGNORED_LABEL = -100  # label of pieces that the loss ignores
 # Title of a chapter without one.
 _FIRST_TITLE = "Introduction"
-PieceCounter = Callable[[Sequence[str]], list[int]]
 
 
 class ChapterRecipe(BaseModel):
@@ -44,6 +45,8 @@ class ChapterRecipe(BaseModel):
     Input:
     - `part_pieces`: pieces that the model reads and writes at once; `answer_pieces`: its share for the answer; `ahead`:
       the share of a part that the next part reads again.
+    - `description_pieces`, `earlier_titles_pieces`: the most pieces of the description and of earlier titles in a
+      prompt.
     - `titles_share`: share of title examples: one chapter whose beginning is given, to be completed by its title. A
       title example has up to `title_pieces`: it teaches a title for a fraction of a part's work.
     - `none_share`: largest share of parts without a chapter among the parts.
@@ -58,6 +61,8 @@ class ChapterRecipe(BaseModel):
 
     part_pieces: int = Field(default=1024, ge=128, le=131_072)
     answer_pieces: int = Field(default=96, ge=16, le=4096)
+    description_pieces: int = Field(default=96, ge=0)
+    earlier_titles_pieces: int = Field(default=112, ge=0)
     ahead: float = Field(default=0.125, ge=0, le=0.5)
     title_pieces: int = Field(default=448, ge=64)
     titles_share: float = Field(default=0.6, ge=0, le=1)
@@ -87,6 +92,8 @@ class ChapterRecipe(BaseModel):
             raise ValueError("answer_pieces may be at most half of part_pieces")
         if self.title_pieces > self.part_pieces:
             raise ValueError("title_pieces may be at most part_pieces")
+        if (self.description_pieces + self.earlier_titles_pieces) * 2 > self.part_pieces:
+            raise ValueError("description_pieces and earlier_titles_pieces together may be at most half of part_pieces")
         return self
 
 
@@ -184,7 +191,8 @@ class _EpisodeLines:
 
     def _head(self, first: int) -> str:
         so_far = [title or _FIRST_TITLE for line, title in self._chapters.items() if line < first]
-        return format_context(self._episode.title, self._episode.description, so_far)
+        limits = ContextLimits(self._recipe.description_pieces, self._recipe.earlier_titles_pieces, self._count)
+        return format_context(self._episode.title, self._episode.description, so_far, limits)
 
     def _room(self, context: str, pieces: int) -> int:
         return max(MIN_PROMPT_PIECES, pieces - sum(self._count([context, PROMPT_SUFFIX])) - self._recipe.answer_pieces)

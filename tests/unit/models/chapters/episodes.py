@@ -19,7 +19,7 @@ class Written:
     def pieces(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
+    def write(self, prompt: str, lines: int, prefix: str = "", seconds: float | None = None) -> str:
         self.prompts.append((prompt, prefix))
         return prefix + self._answer(prompt, prefix)
 
