@@ -289,6 +289,8 @@ class Settings(ConnectionSettings):
     cross_encoder_weight: float = Field(0.7, ge=0, le=1, description="default share of the cross-encoder's scores")
     listwise_timeout: float = Field(2.5, gt=0, description="longest wait of a search for the listwise reranker")
     listwise_weight: float = Field(0.7, ge=0, le=1, description="default share of the listwise reranker's scores")
+    # A decoder reads 20 passages in one prompt (RankGPT, arXiv 2304.09542); 100 are nine prompts, one after the other.
+    listwise_top: int = Field(20, ge=1, description="default number of documents for the listwise reranker")
     model_host: str = "127.0.0.1"
     model_port: int = Field(8020, ge=0, le=65535)
     model_encoders: str = Field(

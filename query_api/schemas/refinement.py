@@ -13,6 +13,7 @@ from services.query.fusion import DEFAULT_MODEL_WEIGHT, DEFAULT_TABLE_WEIGHT
 
 _MEMORY, _ROCCHIO = ConversationMemory(), RocchioParameters()
 _RERANK_MODEL = "`table` needs no model process, others do. Default: `table` if the dense encoder has one, else `dense`"
+_RERANK_TOP = "documents to score, from the first; default: 100, LISTWISE_TOP for `listwise`"
 _RERANK_WEIGHT = (
     f"the second score's share; default: {DEFAULT_TABLE_WEIGHT} (`table`), {DEFAULT_MODEL_WEIGHT} (`dense`), "
     "a setting (others)"
@@ -75,7 +76,7 @@ class Rerank(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: Reranker | None = Field(None, description=_RERANK_MODEL)
-    top: int = Field(100, ge=1, description="documents to score, from the first")
+    top: int | None = Field(None, ge=1, description=_RERANK_TOP)
     weight: float | None = Field(None, ge=0, le=1, description=_RERANK_WEIGHT)
     feedback: DenseFeedback | None = Field(None, description="`table` and `dense` only; off by default")
 

@@ -23,6 +23,7 @@ from services.opensearch.queries import SearchPlan, stored_vectors_body
 from services.opensearch.stored_document import read_packed_windows
 from services.query.fusion import (
     DEFAULT_MODEL_WEIGHT,
+    DEFAULT_RERANK_DEPTH,
     DEFAULT_TABLE_WEIGHT,
     interpolate_scores,
     interpolation_shares,
@@ -70,9 +71,10 @@ async def retrieve_reranked(
             f"The index {context.generation.index!r} declares no dense encoder, so there is nothing to rerank with: "
             "create it with `dense`, or give it one by `sparsewell reindex --dense`.",
         )
+    top = rerank.top or _default_top(context, model)
     room, page = context.list_size, context.page
     # Every page cuts the same list, deep enough for the reranker; only hits of the page are read.
-    depth = max(rerank.top, room if page is None else page.depth)
+    depth = max(top, room if page is None else page.depth)
     request = context.request.model_copy(update={"size": depth})
     deep = replace(context, page=None, pinned=0, request=request)
     embedding = asyncio.create_task(_embed_query(context, model))
@@ -81,9 +83,9 @@ async def retrieve_reranked(
     try:
         retrieved = await retrieve([deep])
         hits = retrieved.hits
-        reranking = await _rerank(context, rerank, model, hits[: rerank.top], embedding)
+        reranking = await _rerank(context, rerank, model, hits[:top], embedding)
         if reranking.scores is not None:
-            hits = _interpolate(context, hits, rerank.top, reranking, reranking.scores)
+            hits = _interpolate(context, hits, top, reranking, reranking.scores)
     finally:
         embedding.cancel()
         context.stopwatch.lap("rerank")
@@ -97,6 +99,12 @@ def _default_model(context: SearchContext) -> Reranker:
     dense, manifest = context.generation.dense, context.table.manifest
     own = dense is not None and dense.fingerprint == manifest.fingerprint and manifest.dense is not None
     return "table" if own or context.dense is not None else "dense"
+
+
+def _default_top(context: SearchContext, model: Reranker) -> int:
+    """Return the number of documents to score. A listwise model takes seconds for a hundred."""
+    settings = context.settings
+    return min(settings.listwise_top if model == "listwise" else DEFAULT_RERANK_DEPTH, settings.max_rerank)
 
 
 def _default_weight(context: SearchContext, model: Reranker) -> float:

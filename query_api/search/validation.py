@@ -67,7 +67,7 @@ def check_request(request: SearchRequest, settings: Settings) -> None:
         raise InvalidInput("window_too_large", f"`window` may be {settings.max_two_phase_window:,} at most.")
     if request.rerank is not None and request.sort:
         raise InvalidInput("bad_sort", "`sort` and `rerank` are two orders: use one of them.")
-    if request.rerank is not None and request.rerank.top > settings.max_rerank:
+    if request.rerank is not None and (request.rerank.top or 0) > settings.max_rerank:
         raise InvalidInput("rerank_too_many", f"`rerank.top` may be {settings.max_rerank} at most.")
 
 

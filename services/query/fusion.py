@@ -26,6 +26,7 @@ DEFAULT_RANK_CONSTANT: Final = 60
 # table (docs/decisions/0243).
 DEFAULT_MODEL_WEIGHT: Final = 0.7
 DEFAULT_TABLE_WEIGHT: Final = 0.4
+DEFAULT_RERANK_DEPTH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from services.encoders.piece_frequencies import PieceCounter
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import DenseArray, StoredDenseVectors, merge_max
 from services.query.expansion import prune_query
-from services.query.fusion import DEFAULT_TABLE_WEIGHT, interpolate_scores
+from services.query.fusion import DEFAULT_RERANK_DEPTH, DEFAULT_TABLE_WEIGHT, interpolate_scores
 from services.settings import Settings
 
 _BATCH_DOCUMENTS = 64
@@ -36,8 +36,6 @@ OLD, NEW = "start", "new"
 HYBRID, RERANKED = " with bm25", " reranked"
 # Titles of an encoder's searches, and what follows its name in the names of systems.
 SEARCHES = {"sparse": "", "hybrid": HYBRID, "hybrid, reranked by the table": RERANKED}
-# Candidates of a rerank, the default of a search.
-RERANK_DEPTH = 100
 ProgressCallback = Callable[[int, int], None]
 
 
@@ -134,7 +132,7 @@ def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors
         scores[f"{name}{HYBRID}"] = ndcg_by_query(judged, hybrid)
         if encoder.dense_table is not None:
             reranked = [
-                encoder.rerank(text, dict(islice(ranking.items(), RERANK_DEPTH)))
+                encoder.rerank(text, dict(islice(ranking.items(), DEFAULT_RERANK_DEPTH)))
                 for text, ranking in zip(judged.queries, hybrid, strict=True)
             ]
             scores[f"{name}{RERANKED}"] = ndcg_by_query(judged, reranked)

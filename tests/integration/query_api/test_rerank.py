@@ -50,14 +50,21 @@ def settings(settings: Settings, model_socket: socket.socket) -> Settings:
             "model_timeout": 15.0,
             "cross_encoder_timeout": 15.0,
             "cross_encoder_weight": 1.0,
+            "listwise_timeout": 15.0,
+            "listwise_top": 2,
         }
     )
 
 
 @pytest.fixture
-def model_process(model_socket: socket.socket, eventually: Eventually) -> Iterator[uvicorn.Server]:
-    held = ModelPool({STANDIN_NAME: load_dense_encoder(KNOWN, Path("unused"))}, {"cross-encoder": shortest})
-    server = uvicorn.Server(uvicorn.Config(create_model_app(held), log_config=None, ws="none"))
+def pool() -> ModelPool:
+    dense = load_dense_encoder(KNOWN, Path("unused"))
+    return ModelPool({STANDIN_NAME: dense}, {"cross-encoder": shortest, "listwise": shortest})
+
+
+@pytest.fixture
+def model_process(model_socket: socket.socket, pool: ModelPool, eventually: Eventually) -> Iterator[uvicorn.Server]:
+    server = uvicorn.Server(uvicorn.Config(create_model_app(pool), log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [model_socket]}, name="models")
     thread.start()
     try:
@@ -164,6 +171,20 @@ def test_a_model_that_reads_query_and_passage(notes: httpx.Client, model_process
     lengths = [len(TEXTS[hit["id"]]) for hit in found["hits"]]
     assert lengths == sorted(lengths)
     assert search(notes, rerank={"model": "cross-encoder"})["hits"] == found["hits"], "the setting is the default"
+
+
+def test_a_listwise_model_reads_fewer_documents_by_default(notes: httpx.Client, model_process: uvicorn.Server) -> None:
+    """Nine prompts for a hundred documents exceed every deadline of a search."""
+    few = search(notes, rerank={"model": "listwise"})
+    assert few["rerank"] == {"applied": True, "model": "listwise", "scored": 2, "reason": None}
+    plain = list(scores(search(notes)))
+    assert list(scores(few))[2:] == plain[2:]
+    chosen = search(notes, rerank={"model": "listwise", "top": 4})
+    assert chosen["rerank"]["scored"] == 4
+
+
+def test_a_model_that_the_process_lacks(notes: httpx.Client, model_process: uvicorn.Server, pool: ModelPool) -> None:
+    del pool.scorers["listwise"]
     refused = search(notes, rerank={"model": "listwise"})
     assert refused["rerank"] == {"applied": False, "model": "listwise", "scored": 0, "reason": "model_refused"}
 

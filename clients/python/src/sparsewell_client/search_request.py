@@ -72,7 +72,9 @@ class Rerank(RequestModel):
         "vector from the model process; others: models of the model process. Default: `table` where the index's "
         "dense encoder has one",
     )
-    top: int = Field(100, description="number of documents to rerank, from the first")
+    top: int | None = Field(
+        None, description="number of documents to rerank, from the first; default: 100, less for `listwise`"
+    )
     weight: float | None = Field(
         None,
         description="share of the second score, 0 to 1; default: 0.4 (`table`), 0.7 (`dense`), a setting (others)",
