@@ -129,7 +129,7 @@ def _parse_members(document_id: str, value: Mapping[str, Any], spec: IndexSpec, 
     if unknown := value.keys() - (_DOCUMENT_MEMBERS | TALK_MEMBERS if talk_expected else _DOCUMENT_MEMBERS):
         raise InvalidInput(
             "unknown_field",
-            f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version"
+            f"Unknown field {min(unknown)[:80]!r}: a document has id, title, text, metadata and version"
             + (
                 ", talk (`kind`) also description, segments, transcript, chapters, duration and url"
                 if spec.talk
