@@ -17,7 +17,13 @@ from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
 from services.opensearch.analysis import is_stop_word
-from services.opensearch.stored_document import document_vector, read_packed_windows, read_windows
+from services.opensearch.stored_document import (
+    EARLIER_WINDOWS,
+    document_vector,
+    read_packed_windows,
+    read_windows,
+    with_searched_vectors,
+)
 from services.query.expansion import (
     FEEDBACK_ORIGIN,
     ConversationMemory,
@@ -111,9 +117,12 @@ def _apply_feedback(context: SearchContext, feedback: Feedback, **examples: Any)
 
 
 async def _read_vectors(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:
-    """Read documents with their vectors, if they have any, as searches see them; by id."""
-    documents = await read_sources(context, hits, ("state", "windows"))
-    return {hit.id: hit.source for hit in documents if hit.source is not None}
+    """Read documents with their vectors, if they have any, as searches see them; by id.
+
+    An updated document has the vectors of its version before until it is encoded, as it has in searches.
+    """
+    documents = await read_sources(context, hits, ("state", "windows", EARLIER_WINDOWS))
+    return {hit.id: with_searched_vectors(hit.source) for hit in documents if hit.source is not None}
 
 
 def _first_round_members(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
