@@ -23,6 +23,9 @@ BLOCK_BYTES: Final = 16 * 1024
 _OBJECT_BYTES: Final = 240
 _ARRAY_BYTES: Final = 112
 _VALUE_BYTES: Final = 80
+_OBJECT_MEMBERS: Final = 5
+# Bytes of memory of each further member of an object, beside its comma. Its name may occur once.
+_MEMBER_BYTES: Final = 80
 # A document may take ten times its size as values, and this much more. A hundred fields of a thousand keywords of three
 # letters take 8 MB, 100,000 segments of one word each 48 MB for 4.4 MB of JSON.
 _FREE_BYTES: Final = 8 * 1024**2
@@ -155,7 +158,9 @@ class ValueCounts:
     @property
     def memory(self) -> int:
         """Return an upper bound of the bytes that the text takes as values beside its own bytes."""
-        return _OBJECT_BYTES * self.objects + _ARRAY_BYTES * self.arrays + _VALUE_BYTES * self.commas
+        further = max(0, self.members - _OBJECT_MEMBERS * self.objects)
+        values = _OBJECT_BYTES * self.objects + _ARRAY_BYTES * self.arrays + _VALUE_BYTES * self.commas
+        return values + _MEMBER_BYTES * further
 
     def exceed(self, size: int) -> bool:
         """Tell whether a document of `size` bytes must not have so many."""

@@ -99,6 +99,27 @@ def test_the_estimate_is_an_upper_bound(value: bytes) -> None:
     assert held <= count_values(text).memory
 
 
+@pytest.mark.parametrize("members", [6, 11, 50_000])
+def test_the_estimate_is_an_upper_bound_for_members_with_different_names(members: int) -> None:
+    """450,000 unknown members of one document of 4 MiB took 79 MiB."""
+    objects = [{f"{number}.{member}": member for member in range(members)} for number in range(50_000 // members)]
+    text = orjson.dumps(objects)
+    del objects
+    tracemalloc.start()
+    values = orjson.loads(text)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(values) == 50_000 // members
+    assert held <= count_values(text).memory
+
+
+def test_a_document_of_many_short_members_is_refused_before_they_are_built() -> None:
+    raw = b'{"id":"a","text":"b",' + b",".join(b'"%x":0' % number for number in range(300_000)) + b"}"
+    with pytest.raises(InvalidInput) as error:
+        check_values(raw)
+    assert error.value.code == "too_many_values"
+
+
 def test_a_document_of_too_many_values_is_refused_before_they_are_built() -> None:
     raw = b'{"id":"a","text":[' + b"[]," * 300_000 + b"0]}"
     tracemalloc.start()
