@@ -5,7 +5,9 @@ line was cut; the client requests it again with the same cursor. The point in ti
 the last document, so every page can be requested twice.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -118,7 +120,8 @@ class ExportPage:
         self._app.points_in_time.record(
             PointInTime(after.point_in_time, after.shards), KEEP_ALIVE_SECONDS, self._app.principal.id
         )
-        return [orjson.dumps(format_exported_document(hit, table)) + b"\n" for hit in hits], after
+        # A text of 1 MiB with the vectors of its 1,200 windows takes .15 s.
+        return await asyncio.to_thread(_format_lines, hits, table), after
 
     async def _lines(
         self, first: tuple[list[bytes], ExportPosition], table: QueryTable | None, max_size: int, *, first_page: bool
@@ -156,3 +159,7 @@ class ExportPage:
             "cursor": None if closing else position.cursor(self._key),
         }
         yield orjson.dumps({"export": summary}) + b"\n"
+
+
+def _format_lines(hits: Sequence[Mapping[str, Any]], table: QueryTable | None) -> list[bytes]:
+    return [orjson.dumps(format_exported_document(hit, table)) + b"\n" for hit in hits]
