@@ -59,7 +59,11 @@ def _show_character(character: str) -> str:
 
 def format_json(value: Any) -> str:
     """Return a value as indented JSON with all control characters escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return escape_json(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def escape_json(text: str) -> str:
+    """Return JSON with those control characters escaped that JSON allows unescaped."""
     return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -80,10 +84,9 @@ class SingleBarConsole:
         self._end()
 
     def report(self, message: str) -> None:
-        """Print a permanent line."""
-        (self._bar.console if self._bar else self._console).print(
-            message, markup=False, highlight=False, soft_wrap=True
-        )
+        """Print a permanent line, or several. Control characters are made visible."""
+        shown = "\n".join(map(sanitise_line, message.split("\n")))
+        (self._bar.console if self._bar else self._console).print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def _end(self) -> None:
         if self._bar is not None:

@@ -5,7 +5,9 @@ line was cut; the client requests it again with the same cursor. The point in ti
 the last document, so every page can be requested twice.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -32,6 +34,8 @@ MAX_PAGE_DOCUMENTS = 10_000
 # estimate, so a request has a maximum: 64 documents of the largest accepted size are 64 MiB.
 MAX_PAGE_BYTES = 16 * 1024**2
 _FIRST_REQUEST, _MAX_REQUEST = 20, 64
+# Longer answers are sent document by document: to copy 115 MB at once takes .1 s.
+_JOINED_BYTES = 1024**2
 # A talk may have 8 MiB.
 _FIRST_TALK_REQUEST, _MAX_TALK_REQUEST = 4, 16
 
@@ -118,7 +122,8 @@ class ExportPage:
         self._app.points_in_time.record(
             PointInTime(after.point_in_time, after.shards), KEEP_ALIVE_SECONDS, self._app.principal.id
         )
-        return [orjson.dumps(format_exported_document(hit, table)) + b"\n" for hit in hits], after
+        # A text of 1 MiB with the vectors of its 1,200 windows takes .15 s.
+        return await asyncio.to_thread(_format_lines, hits, table), after
 
     async def _lines(
         self, first: tuple[list[bytes], ExportPosition], table: QueryTable | None, max_size: int, *, first_page: bool
@@ -128,8 +133,8 @@ class ExportPage:
         while True:
             size = sum(map(len, lines))
             documents, length = documents + len(lines), length + size
-            if lines:
-                yield b"".join(lines)
+            for piece in lines if size > _JOINED_BYTES else filter(None, [b"".join(lines)]):
+                yield piece
             if position.ended or documents >= self._size or length >= MAX_PAGE_BYTES:
                 break
             fitting = MAX_PAGE_BYTES // 4 * len(lines) // size if size else _FIRST_REQUEST
@@ -156,3 +161,7 @@ class ExportPage:
             "cursor": None if closing else position.cursor(self._key),
         }
         yield orjson.dumps({"export": summary}) + b"\n"
+
+
+def _format_lines(hits: Sequence[Mapping[str, Any]], table: QueryTable | None) -> list[bytes]:
+    return [orjson.dumps(format_exported_document(hit, table)) + b"\n" for hit in hits]

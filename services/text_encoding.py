@@ -71,6 +71,11 @@ def explain_bytes(text: bytes) -> str | None:
         codecs.getincrementaldecoder("utf-8")().decode(text)
     except UnicodeDecodeError as error:
         wrong = text[error.start]
-        name = "Windows-1252" if wrong in _WINDOWS_BYTES else "Latin-1 (ISO 8859-1) or Windows-1252"
+        name = guess_encoding(wrong)
         return f"Byte {error.start + 1:,} (0x{wrong:02x}) is not UTF-8; the text is probably {name}. Send it as UTF-8."
     return None
+
+
+def guess_encoding(wrong: int) -> str:
+    """Return the name of the encoding with one byte for each character that a text with this byte probably has."""
+    return "Windows-1252" if wrong in _WINDOWS_BYTES else "Latin-1 (ISO 8859-1) or Windows-1252"

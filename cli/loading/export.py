@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, cast
 import orjson
 import typer
 
-from cli.terminal import ApiOption, RetrySecondsOption
+from cli.terminal import ApiOption, RetrySecondsOption, escape_json
 from services.errors import BackendUnavailable, ConfigurationError, require_extra
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class DocumentWriter(Protocol):
 def open_writer(path: Path | None, *, parquet: bool, vectors: bool) -> Iterator[DocumentWriter]:
     """Yield a writer to a file, or to standard output without a path."""
     if path is None:
-        yield JsonLinesWriter(sys.stdout.buffer)
+        yield JsonLinesWriter(sys.stdout.buffer, escapes=sys.stdout.isatty())
         sys.stdout.buffer.flush()
         return
     with write_atomically(path) as out:
@@ -207,13 +207,16 @@ def open_writer(path: Path | None, *, parquet: bool, vectors: bool) -> Iterator[
 
 
 class JsonLinesWriter:
-    """A writer of the API's lines, unchanged."""
+    """A writer of the API's lines. With `escapes`, control characters are escaped, which a terminal would obey."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, *, escapes: bool = False) -> None:
         self._out = out
+        self._escapes = escapes
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write a page of documents."""
+        if self._escapes:
+            lines = [escape_json(line.decode()).encode() for line in lines]
         self._out.writelines(line + b"\n" for line in lines)
 
 

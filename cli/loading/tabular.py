@@ -26,11 +26,11 @@ from cli.loading.source import (
 from services.documents.compressed_lines import DecompressedFile, open_content, read_lines, translate_read_errors
 from services.documents.document import DOCUMENT_STATES
 from services.errors import InvalidInput, require_extra
+from services.text_encoding import detect_compression, detect_wide_encoding, guess_encoding
 
 _BATCH_ROWS = 64
 # Bytes of a column that are read at once. Without this limit, pyarrow reads the whole row group into memory.
 _BUFFER_BYTES = 1024**2
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class JsonLinesSource:
@@ -287,13 +287,26 @@ def _make_row_document(
 
 
 def _not_text(line: int, data: bytes) -> InvalidInput:
-    if data.startswith(_UTF16):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return not_utf8(line, 0, data)
-    return InvalidInput("not_text", f"Line {line}, byte {data.index(0) + 1} is NUL: not text, or not in UTF-8.")
+    hint = describe_foreign_form(data) or "not text, or not in UTF-8"
+    return InvalidInput("not_text", f"Line {line}, byte {data.index(0) + 1} is NUL: {hint}.")
 
 
 def not_utf8(line: int, offset: int, data: bytes) -> InvalidInput:
     """Return the refusal of a byte that is not UTF-8. The message counts lines and bytes from 1."""
-    hint = "it begins as UTF-16 does" if data.startswith(_UTF16) else "convert the file, for example with iconv"
     byte = data[offset]
+    hint = (
+        describe_foreign_form(data)
+        or f"it is probably {guess_encoding(byte)}, so convert the file, for example with iconv"
+    )
     return InvalidInput("not_utf8", f"Line {line}, byte {offset + 1} is 0x{byte:02x}, which is not UTF-8: {hint}.")
+
+
+def describe_foreign_form(begin: bytes) -> str | None:
+    """Return what bytes are instead of UTF-8 if their beginning tells it, else None."""
+    if (compression := detect_compression(begin)) is not None:
+        return f"the file is {compression}-compressed, so give it the suffix of its compression or unpack it"
+    if (wide := detect_wide_encoding(begin)) is not None:
+        return f"it is {wide}, so convert the file, for example with iconv"
+    return None

@@ -25,7 +25,7 @@ from cli.loading.source import (
     detect_format,
     make_document,
 )
-from cli.loading.tabular import not_utf8
+from cli.loading.tabular import describe_foreign_form, not_utf8
 from services.documents.compressed_lines import open_content, split_suffixes
 from services.errors import ConfigurationError, InvalidInput, require_extra
 
@@ -225,7 +225,8 @@ def read_text(path: Path) -> str:
         line = data[begin : end if end >= 0 else None]
         raise not_utf8(data.count(b"\n", 0, error.start) + 1, error.start - begin, line) from None
     if "\0" in text:
-        raise InvalidInput("not_text", "The file has NUL bytes: it is not text, or not in UTF-8.")
+        hint = describe_foreign_form(data) or "it is not text, or not in UTF-8"
+        raise InvalidInput("not_text", f"The file has NUL bytes: {hint}.")
     return text
 
 

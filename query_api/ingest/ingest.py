@@ -28,7 +28,15 @@ from query_api.ingest.idempotency import (
     parse_idempotency_key,
     store_job_outcome,
 )
-from query_api.ingest.item_blocks import ItemBlocks, LoopTurns, check_items, decode_beside_loop, parse_item, take_turns
+from query_api.ingest.item_blocks import (
+    LONG_JSON_BYTES,
+    ItemBlocks,
+    LoopTurns,
+    check_items,
+    decode_beside_loop,
+    parse_item,
+    take_turns,
+)
 from query_api.ingest.journal_writer import JournalWriter
 from query_api.ingest.request_body import BodyForm, BodyReceiver, client_disconnected, too_many_documents
 from services.documents.document import Document, parse_document
@@ -186,8 +194,9 @@ class Ingestion:
         spec, held = self._generation.spec, self._intake.held
         size, parse = self._parser(item)
         receive = partial(self._intake.receive, position, parse)
-        # Only a transcript takes long to parse.
-        await self._app.background_reader.run(receive, 0 if spec.talk is None else size)
+        # Only a transcript takes long to parse, or an item with a megabyte of spaces and escapes.
+        long = spec.talk is not None or size >= LONG_JSON_BYTES
+        await self._app.background_reader.run(receive, size if long else 0)
         self._last_position = position
         return size if self._intake.held > held else 0
 

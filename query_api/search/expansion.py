@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from query_api.ingest.item_blocks import LoopTurns
 from query_api.schemas.refinement import Conversation, Example, Feedback
 from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.retrieval import read_sources, retrieve
@@ -17,7 +18,14 @@ from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
 from services.opensearch.analysis import is_stop_word
-from services.opensearch.stored_document import document_vector, read_packed_windows, read_windows
+from services.opensearch.stored_document import (
+    EARLIER_WINDOWS,
+    document_vector,
+    read_packed_windows,
+    read_windows,
+    stored_size,
+    with_searched_vectors,
+)
 from services.query.expansion import (
     FEEDBACK_ORIGIN,
     ConversationMemory,
@@ -73,11 +81,14 @@ async def _apply_named(context: SearchContext, feedback: Feedback, report: Feedb
     liked, unliked = _document_ids(request.like), _document_ids(request.unlike)
     physical = context.generation.physical
     sources = await _read_vectors(context, [Hit(document, physical, 0.0, {}) for document in (*liked, *unliked)])
-    top_k = context.generation.spec.document_top_k
+    top_k, turns = context.generation.spec.document_top_k, LoopTurns()
     vectors: dict[str, list[SparseVector]] = {}
     for side, ids, examples in (("liked", liked, request.like), ("unliked", unliked, request.unlike)):
         report[side] = _with_vectors(ids, sources, report)
-        vectors[side] = [document_vector(read_windows(sources[document]), top_k) for document in report[side]]
+        vectors[side] = []
+        for document in report[side]:
+            vectors[side].append(document_vector(read_windows(sources[document]), top_k))
+            await turns.count(stored_size(sources[document]))
         vectors[side] += [
             _as_document(context.table, document.text) for document in examples if isinstance(document, Example)
         ]
@@ -96,10 +107,11 @@ async def _apply_best(context: SearchContext, feedback: Feedback, report: Feedba
     sources = await _read_vectors(context, (await retrieve([first])).hits)
     report["documents"] = _with_vectors(list(sources), sources, report)
     by_id = context.query.by_id()
-    vectors = []
+    vectors, turns = [], LoopTurns()
     for document in report["documents"]:
         best = max(read_packed_windows(sources[document]), key=lambda window: window.vector.dot(by_id))
         vectors.append(SparseVector.unpack(best.vector.text))
+        await turns.count(stored_size(sources[document]))
     blend = _apply_feedback(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
     context.stopwatch.lap("encode")
     return context.with_blend(blend)
@@ -111,9 +123,12 @@ def _apply_feedback(context: SearchContext, feedback: Feedback, **examples: Any)
 
 
 async def _read_vectors(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:
-    """Read documents with their vectors, if they have any, as searches see them; by id."""
-    documents = await read_sources(context, hits, ("state", "windows"))
-    return {hit.id: hit.source for hit in documents if hit.source is not None}
+    """Read documents with their vectors, if they have any, as searches see them; by id.
+
+    An updated document has the vectors of its version before until it is encoded, as it has in searches.
+    """
+    documents = await read_sources(context, hits, ("state", "windows", EARLIER_WINDOWS))
+    return {hit.id: with_searched_vectors(hit.source) for hit in documents if hit.source is not None}
 
 
 def _first_round_members(context: SearchContext, feedback: Feedback) -> dict[str, Any]:

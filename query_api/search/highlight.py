@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from query_api.ingest.item_blocks import LoopTurns
 from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.hits import matched_pieces, word_shares
 from query_api.search.passages import encoded_text
 from services.opensearch.analysis import TermsByWord, TextWord, limit_words, split_on_white_space
+from services.opensearch.stored_document import stored_size
 
 ListName = Literal["sparse", "lexical"]
 # Characters of titles and passages that one search marks, best hits first: a hundred windows of ordinary length, which
@@ -77,10 +79,11 @@ async def highlight(
     context: SearchContext, hits: Sequence[tuple[Hit, Source]], shaped: Sequence[dict[str, Any]]
 ) -> None:
     """Add `highlight` to each shaped hit. `hits`: the hits and sources in the same order; each hit has its passage."""
-    room = MAX_CHARACTERS
+    room, turns = MAX_CHARACTERS, LoopTurns()
     matched = []
     for (hit, source), shaped_hit in zip(hits, shaped, strict=True):
         matched.append(_matched_hit(context, hit, source, shaped_hit["passage"], room))
+        await turns.count(stored_size(source))
         room -= len(matched[-1].title.text) + len(matched[-1].passage.text)
     terms = await _analyse_words(context, matched)
     for document, shaped_hit in zip(matched, shaped, strict=True):

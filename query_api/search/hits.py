@@ -14,7 +14,7 @@ from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.passages import encoded_text, locate, nested_windows, text_fragment
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import EMPTY_VECTOR
-from services.opensearch.stored_document import document_vector, read_windows
+from services.opensearch.stored_document import document_vector, read_windows, with_searched_vectors
 from services.query.expansion import QUERY_ORIGIN, QueryBlend
 from services.query.suggest import fold_text
 
@@ -64,7 +64,7 @@ def _why(context: SearchContext, hit: Hit, source: Source, text: str) -> list[di
     """Explain the lists that named the document. Other lists added nothing to the score."""
     by_list = []
     if "sparse" in hit.scores:
-        pieces = matched_pieces(context, hit, source)
+        pieces = matched_pieces(context, hit, with_searched_vectors(source))
         by_list.append(sparse_why(context.table, pieces, context.blend.origins, text))
     if "lexical" in hit.scores:
         by_list.append(lexical_why(hit.shares, context.request.unit))

@@ -32,6 +32,7 @@ from services.opensearch.queries import (
     replace_scores,
     sparse_query,
 )
+from services.opensearch.stored_document import EARLIER_WINDOWS
 from services.query.expansion import split_query
 
 HYBRID = ("sparse", "lexical")
@@ -239,6 +240,8 @@ def needed_source(request: SearchRequest) -> list[str]:
     needed: set[str] = {"state", *request.fields}
     if request.passage or request.explain or request.unit != "document":
         needed |= {"title", "text", "windows", *TALK_FIELDS}
+    if request.explain:
+        needed.add(EARLIER_WINDOWS)
     return sorted(needed)
 
 

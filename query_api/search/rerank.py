@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from query_api.ingest.item_blocks import LoopTurns
 from query_api.schemas.refinement import Rerank, Reranker
 from query_api.search.context import Hit, RetrievedHits, SearchContext
 from query_api.search.executor import complete_hits
@@ -20,7 +21,7 @@ from services.encoders.vectors import DenseArray, StoredDenseVectors, apply_dens
 from services.errors import BackendUnavailable, InvalidInput
 from services.model_client import ModelClient
 from services.opensearch.queries import SearchPlan, stored_vectors_body
-from services.opensearch.stored_document import read_packed_windows
+from services.opensearch.stored_document import read_packed_windows, stored_size
 from services.query.fusion import (
     DEFAULT_MODEL_WEIGHT,
     DEFAULT_RERANK_DEPTH,
@@ -211,12 +212,13 @@ async def _cross_encoder_scores(context: SearchContext, name: Reranker, hits: Se
         return {}
     hits = await read_sources(context, hits, ("state", "title", "text", "windows"))
     query, words = context.query.by_id(), context.request.query
-    passages = {}
+    passages, turns = {}, LoopTurns()
     for hit in hits:
         if hit.source is not None:
             title, text = hit.source.get("title", ""), hit.source["text"]
             best = best_passage(title, text, read_packed_windows(hit.source), query, words)["text"]
             passages[hit.id] = f"{title}\n{best}"[:_MAX_PASSAGE_CHARACTERS]
+            await turns.count(stored_size(hit.source))
     if not passages:
         return {}
     scores = await model.score(name, words, list(passages.values()))

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from services.documents.document import is_date, validate_metadata
+from services.documents.document import describe_value, is_date, validate_metadata
 from services.errors import InvalidInput
 from services.index_spec import FieldType
 
@@ -117,6 +117,4 @@ def _convert_date(value: Any, column: str) -> str:
 
 def bad_value(value: Any, column: str, wanted: str) -> InvalidInput:
     """Return the error of a value that is not `wanted`."""
-    text = repr(value)
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return InvalidInput("bad_value", f"Column {column[:80]!r}: {shown} is not {wanted}.")
+    return InvalidInput("bad_value", f"Column {column[:80]!r}: {describe_value(value)} is not {wanted}.")

@@ -8,6 +8,7 @@ document the last. So duplicates and any order of delivery give the same final s
 compare-and-swap, and a newer raw write wins over all writes of an older one. See docs/decisions/0002.
 """
 
+import json
 import math
 import re
 import threading
@@ -129,7 +130,7 @@ def _parse_members(document_id: str, value: Mapping[str, Any], spec: IndexSpec, 
     if unknown := value.keys() - (_DOCUMENT_MEMBERS | TALK_MEMBERS if talk_expected else _DOCUMENT_MEMBERS):
         raise InvalidInput(
             "unknown_field",
-            f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version"
+            f"Unknown field {min(unknown)[:80]!r}: a document has id, title, text, metadata and version"
             + (
                 ", talk (`kind`) also description, segments, transcript, chapters, duration and url"
                 if spec.talk
@@ -197,7 +198,7 @@ def validate_metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, 
         for item in items:
             if not _fits(kind, item):
                 raise InvalidInput(
-                    "bad_metadata", f"`metadata.{name}` must be of type {kind}; got {_abbreviate(item)}.", field=name
+                    "bad_metadata", f"`metadata.{name}` must be of type {kind}; got {describe_value(item)}.", field=name
                 )
         checked[name] = content
     return checked
@@ -235,8 +236,11 @@ def is_date(value: str) -> bool:
     return True
 
 
-def _abbreviate(value: Any) -> str:
-    text = repr(value)
+def describe_value(value: Any) -> str:
+    """Return a value in the terms of JSON for a message: a long one is cut, objects and arrays are only named."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    text = repr(value[:61]) if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -23,6 +23,9 @@ BLOCK_BYTES: Final = 16 * 1024
 _OBJECT_BYTES: Final = 240
 _ARRAY_BYTES: Final = 112
 _VALUE_BYTES: Final = 80
+_OBJECT_MEMBERS: Final = 5
+# Bytes of memory of each further member of an object, beside its comma. Its name may occur once.
+_MEMBER_BYTES: Final = 80
 # A document may take ten times its size as values, and this much more. A hundred fields of a thousand keywords of three
 # letters take 8 MB, 100,000 segments of one word each 48 MB for 4.4 MB of JSON.
 _FREE_BYTES: Final = 8 * 1024**2
@@ -30,14 +33,19 @@ _MAX_TIMES: Final = 10
 # The decoder lets no other thread run: 100,000 objects take it 25 ms, and the 280,000 of 8 MiB 100 ms. A talk may have
 # 100,000 segments.
 _MAX_OBJECTS: Final = 150_000
+# Members with different names are the slowest: 500,000 take 75 ms, and the 900,000 of 8 MiB 130 to 180 ms. The segments
+# of a talk have 400,000 at most.
+_MAX_MEMBERS: Final = 500_000
 
-_QUOTE, _BACKSLASH, _COMMA, _CLOSING = b'"\\,]'
+_QUOTE, _BACKSLASH, _COMMA, _COLON, _CLOSING = b'"\\,:]'
 # The change of the depth at each byte, and whether the byte is a bracket or a comma.
 _DEPTH_CHANGE = np.zeros(256, np.int64)
 _DEPTH_CHANGE[[*b"[{"]] = 1
 _DEPTH_CHANGE[[*b"]}"]] = -1
 _IS_STRUCTURE = np.zeros(256, np.bool_)
 _IS_STRUCTURE[[*b"[]{},"]] = True
+_IS_COUNTED = _IS_STRUCTURE.copy()
+_IS_COUNTED[_COLON] = True
 _SPACE: Final = b" \t\r\n"
 _TEXT: Final = re.compile(rb"[^ \t\r\n]")
 
@@ -47,12 +55,14 @@ JsonText = bytes | bytearray | memoryview
 class StructureScanner:
     """A scanner of JSON text that arrives in blocks. It finds the brackets and commas outside of strings."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: NDArray[np.bool_] = _IS_STRUCTURE) -> None:
+        """`found`: whether to find each of the 256 bytes."""
+        self._found = found
         self._in_string = False
         self._escapes_next = False
 
     def scan(self, block: JsonText) -> NDArray[np.intp]:
-        """Return the positions in `block` of its brackets and commas outside of strings, in ascending order."""
+        """Return the positions in `block` of the bytes to find outside of strings, in ascending order."""
         text = np.frombuffer(block, np.uint8)
         if not text.size:
             return np.empty(0, np.intp)
@@ -62,7 +72,7 @@ class StructureScanner:
             quotes[self._escaped(backslashes, text.size)] = False
         in_string = (np.cumsum(quotes) + self._in_string) & 1
         self._in_string = bool(in_string[-1])
-        return np.flatnonzero(_IS_STRUCTURE[text] & (in_string == 0))
+        return np.flatnonzero(self._found[text] & (in_string == 0))
 
     def _escaped(self, backslashes: NDArray[np.intp], size: int) -> NDArray[np.intp]:
         """Return the positions that follow an odd run of backslashes, and remember whether the next block begins so."""
@@ -138,44 +148,50 @@ class ArraySplitter:
 
 @dataclass(frozen=True, slots=True)
 class ValueCounts:
-    """The objects, arrays and commas of JSON text."""
+    """The objects, arrays, commas and members of objects of JSON text."""
 
     objects: int
     arrays: int
     commas: int
+    members: int
 
     @property
     def memory(self) -> int:
         """Return an upper bound of the bytes that the text takes as values beside its own bytes."""
-        return _OBJECT_BYTES * self.objects + _ARRAY_BYTES * self.arrays + _VALUE_BYTES * self.commas
+        further = max(0, self.members - _OBJECT_MEMBERS * self.objects)
+        values = _OBJECT_BYTES * self.objects + _ARRAY_BYTES * self.arrays + _VALUE_BYTES * self.commas
+        return values + _MEMBER_BYTES * further
 
     def exceed(self, size: int) -> bool:
         """Tell whether a document of `size` bytes must not have so many."""
-        return self.objects > _MAX_OBJECTS or self.memory > _MAX_TIMES * size + _FREE_BYTES
+        too_many = self.objects > _MAX_OBJECTS or self.members > _MAX_MEMBERS
+        return too_many or self.memory > _MAX_TIMES * size + _FREE_BYTES
 
 
 def count_values(text: bytes | bytearray) -> ValueCounts:
-    """Return the objects, arrays and commas outside of strings."""
-    scanner, counts = StructureScanner(), np.zeros(256, np.int64)
+    """Return the objects, arrays, commas and members outside of strings."""
+    scanner, counts = StructureScanner(_IS_COUNTED), np.zeros(256, np.int64)
     for offset in range(0, len(text), BLOCK_BYTES):
         block = text[offset : offset + BLOCK_BYTES]
         counts += np.bincount(np.frombuffer(block, np.uint8)[scanner.scan(block)], minlength=256)
-    return ValueCounts(int(counts[ord("{")]), int(counts[ord("[")]), int(counts[_COMMA]))
+    return ValueCounts(int(counts[ord("{")]), int(counts[ord("[")]), int(counts[_COMMA]), int(counts[_COLON]))
 
 
 def check_values(text: bytes | bytearray) -> None:
-    """Check that a document's JSON has not too many objects, nor too many small values for its size.
+    """Check that a document's JSON has not too many objects or members, nor too many small values for its size.
 
     Raises InvalidInput (`too_many_values`).
     """
     # Counting without regard to strings takes a tenth of the time and is never too low.
-    if not ValueCounts(text.count(b"{"), text.count(b"["), text.count(b",")).exceed(len(text)):
+    if not ValueCounts(text.count(b"{"), text.count(b"["), text.count(b","), text.count(b":")).exceed(len(text)):
         return
     counts = count_values(text)
     if not counts.exceed(len(text)):
         return
     if counts.objects > _MAX_OBJECTS:
         detail = f"it has {counts.objects:,} objects, and a document may have {_MAX_OBJECTS:,}"
+    elif counts.members > _MAX_MEMBERS:
+        detail = f"its objects have {counts.members:,} members, and those of a document may have {_MAX_MEMBERS:,}"
     else:
         limit = _MAX_TIMES * len(text) + _FREE_BYTES
         detail = f"they would take {counts.memory:,} bytes of memory, and a document of {len(text):,} bytes may take "

@@ -27,6 +27,8 @@ RETRY_RESERVED_VERSIONS = 64
 PAGE_BYTES = 4 * 1024**2
 MAX_PAGE_DOCUMENTS = 32
 _WINDOW_BYTES = 40
+# The member with the windows of the earlier text of an updated document.
+EARLIER_WINDOWS: Final = "earlier.vectors.windows"
 _STORED_INTEGER: Final = {"type": "integer", "index": False, "doc_values": False}
 _STORED_SECONDS: Final = {"type": "float", "index": False, "doc_values": False}
 _KEYWORD_FIELD: Final = {"type": "keyword"}
@@ -205,6 +207,15 @@ def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:
         EncodedWindow(window["start"], window["end"], SparseVector.unpack(window["vector"]))
         for window in source.get("windows", ())
     ]
+
+
+def with_searched_vectors(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a stored document with the windows that find it: until it is encoded, those of its earlier text.
+
+    The offsets of earlier windows are not those of the text.
+    """
+    vectors = source.get("earlier", {}).get("vectors")
+    return source if vectors is None else {**source, "windows": vectors["windows"]}
 
 
 def read_packed_windows(source: Mapping[str, Any]) -> list[PackedWindow]:

@@ -98,7 +98,7 @@ def _row(item: Any, i: int, name: str, members: Sequence[str], *, strict: bool) 
     if strict and (unknown := item.keys() - {*members, "speaker"}):
         raise InvalidInput(
             "bad_segments",
-            f"`{name}[{i}]` has the unknown member {sorted(unknown)[0][:80]!r}: a segment may have start, end, speaker "
+            f"`{name}[{i}]` has the unknown member {min(unknown)[:80]!r}: a segment may have start, end, speaker "
             "and text.",
         )
     text = item[words]

@@ -108,6 +108,20 @@ def test_time_grows_with_length_and_no_faster(module: str, name: str, method: st
     assert next(find_slow_texts(pattern, method), None) is None
 
 
+def library_expressions() -> list[re.Pattern[str]]:
+    """Return the expressions of webvtt-py, which matches them at the beginning of a line or a block."""
+    modules = [importlib.import_module(f"webvtt.{name}") for name in ("models", "srt", "vtt")]
+    owners = [*modules, *(value for module in modules for value in vars(module).values() if isinstance(value, type))]
+    found = {value for owner in owners for value in vars(owner).values() if isinstance(value, re.Pattern)}
+    return sorted(found, key=lambda pattern: str(pattern.pattern))
+
+
+def test_the_reader_of_subtitles_takes_linear_time_too() -> None:
+    patterns = library_expressions()
+    assert len(patterns) > 6
+    assert [pattern for pattern in patterns if next(find_slow_texts(pattern, "match"), None)] == []
+
+
 @pytest.mark.parametrize(
     ("expression", "method"),
     [(r"(?:\d+\s*\n)?\s*\d+:", "match"), (r"\s+$", "search"), (r"<v[ \n]+([^<>]*)>", "finditer")],

@@ -143,8 +143,8 @@ def test_a_directory_is_loaded_with_its_paths_as_ids(
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "guide/empty.md: The file has no text. [empty_file]",
-        "guide/latin.txt: Line 1, byte 4 is 0xe9, which is not UTF-8: "
-        "convert the file, for example with iconv. [not_utf8]",
+        "guide/latin.txt: Line 1, byte 4 is 0xe9, which is not UTF-8: it is probably Latin-1 (ISO 8859-1) or "
+        "Windows-1252, so convert the file, for example with iconv. [not_utf8]",
         "3 accepted, 2 rejected",
         "3 encoded",
     ], done.stderr

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cli.loading.export import JsonLinesWriter
 from cli.search import print_hits, print_suggestions
-from cli.terminal import format_json, sanitise_line
+from cli.terminal import LoadDisplay, format_json, sanitise_line
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jtitle\x9b31m\u202egnp.exe"
 
@@ -60,3 +61,20 @@ def test_hits_and_suggestions_show_them(part: str) -> None:
     shown = out.getvalue()
     assert r"\x1b[2Jtitle" in shown
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
+
+
+def test_permanent_lines_show_them() -> None:
+    """A report may name the columns of a file, which its author chose. Its own line breaks stay."""
+    out = io.StringIO()
+    with LoadDisplay(Console(file=out, width=500, color_system=None)) as show:
+        show.report(f"Unused columns: {HOSTILE}.\nSee --map.")
+    assert out.getvalue() == f"Unused columns: {sanitise_line(HOSTILE)}.\nSee --map.\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_export_to_a_terminal_shows_them(is_terminal: bool) -> None:
+    out = io.BytesIO()
+    line = json.dumps({"id": "a", "text": HOSTILE}, ensure_ascii=False).encode()
+    JsonLinesWriter(out, escapes=is_terminal).write([line])
+    assert json.loads(out.getvalue()) == json.loads(line)
+    assert all(each.isprintable() or each == "\n" for each in out.getvalue().decode()) == is_terminal

@@ -80,6 +80,41 @@ def test_an_updated_document_is_found_by_its_earlier_vectors_until_it_is_encoded
 
 
 @pytest.mark.usefixtures("index")
+@pytest.mark.parametrize("score_by", ["document", "window"])
+def test_an_explanation_has_the_earlier_vectors_that_found_a_document(
+    api: httpx.Client, encode: Callable[[], None], score_by: str
+) -> None:
+    path = "/v1/indexes/windows"
+    assert api.put(path, json={"windows": "both", "window": {"pieces": 16, "overlap": 2}}).status_code == 201
+    words = {"text": "Make a temporary folder. " * 20}
+    assert api.put(f"{path}/documents/a", json=words).status_code == 202
+    encode()
+    assert api.put(f"{path}/documents/a", json={"text": "Pause the program."}).status_code == 202
+    refresh(api)
+    request = {"query": "temporary folder", "mode": "sparse", "score_by": score_by, "explain": True, "highlight": True}
+    (hit,) = api.post(f"{path}/search", json=request).json()["hits"]
+    assert (hit["state"], hit["passage"]["text"]) == ("pending", "Pause the program.")
+    assert sum(why["contribution"] for why in hit["why"]) == pytest.approx(hit["score"], rel=1e-5)
+    assert {why["piece"] for why in hit["why"]} >= {"temporary", "folder"}
+
+
+@pytest.mark.usefixtures("index")
+def test_an_updated_document_serves_as_an_example_by_its_earlier_vectors(
+    api: httpx.Client, encode: Callable[[], None]
+) -> None:
+    other = "/v1/indexes/docs/documents/b"
+    assert api.put(other, json={"text": "A folder that is temporary."}).status_code == 202
+    encode()
+    put(api, text="Pause the program for a while.")
+    refresh(api)
+    for request in ({"like": ["a"]}, {"query": "temporary folder", "feedback": {"documents": 2}}):
+        answer = api.post("/v1/indexes/docs/search", json=request)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["feedback"]["without_vector"] == []
+        assert "b" in [hit["id"] for hit in answer.json()["hits"]]
+
+
+@pytest.mark.usefixtures("index")
 def test_a_change_of_metadata_alone_is_searchable_at_once_and_asks_no_worker(
     api: httpx.Client, settings: Settings
 ) -> None:

@@ -283,6 +283,31 @@ def test_a_header_that_cannot_be_is_found_out_first(tmp_path: Path, text: bytes,
     assert [n for b in read_batches(fine, SourcePosition(), mapper(), 9, 999) for n, _ in b.lines] == [2]
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (gzip.compress(b"id,text\n1,a\n"), "gzip-compressed"),
+        (zstd.compress(b"id,text\n1,a\n"), "zstd-compressed"),
+        ("id,text\n1,a\n".encode("utf-16"), "UTF-16"),
+        ("id,text\n1,a\n".encode("utf-16-be"), "UTF-16"),
+        ("id,text\n1,a\n".encode("utf-32"), "UTF-32"),
+        ("id,tëxt\n".encode("latin-1"), "probably Latin-1"),
+        ("id,“text”\n".encode("cp1252"), "probably Windows-1252"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+def test_bytes_that_are_not_utf8_are_called_what_they_are(tmp_path: Path, name: str, text: bytes, named: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(text)
+    if name == "a.csv":
+        with pytest.raises(InvalidInput) as caught:
+            one(path)
+        reason = caught.value.detail
+    else:
+        (reason,) = (refusal.reason for batch in batches(path) for refusal in batch.refusals)
+    assert named in reason
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
 @pytest.mark.parametrize("data", [b"\xef\xbb\xbf", b"\0" * 50, b"\xff" * 50, b'"' * 51, bytes(range(256))])
 def test_no_bytes_are_unforeseen(tmp_path: Path, name: str, data: bytes) -> None:

@@ -94,6 +94,23 @@ def test_null_metadata_counts_as_absent() -> None:
     assert parse_document(with_metadata("tag", None), SPEC).metadata == {}
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ([None], "null"),
+        (True, "true"),
+        ({"a": None}, "an object"),
+        ([[None]], "an array"),
+        ("1999", "'1999'"),
+        ("9" * 100, "'" + "9" * 56 + "..."),
+        (10**400, "1" + "0" * 56 + "..."),
+        (math.nan, "NaN"),
+    ],
+)
+def test_a_refused_value_is_shown_in_the_terms_of_json(value: object, shown: str) -> None:
+    assert refusal(with_metadata("year", value)).detail == f"`metadata.year` must be of type number; got {shown}."
+
+
 @pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'{"id":"a","text":"\\ud800"}', b'{"id":"a","text":NaN}', b""])
 def test_invalid_json_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:

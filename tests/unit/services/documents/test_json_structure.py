@@ -99,6 +99,27 @@ def test_the_estimate_is_an_upper_bound(value: bytes) -> None:
     assert held <= count_values(text).memory
 
 
+@pytest.mark.parametrize("members", [6, 11, 50_000])
+def test_the_estimate_is_an_upper_bound_for_members_with_different_names(members: int) -> None:
+    """450,000 unknown members of one document of 4 MiB took 79 MiB."""
+    objects = [{f"{number}.{member}": member for member in range(members)} for number in range(50_000 // members)]
+    text = orjson.dumps(objects)
+    del objects
+    tracemalloc.start()
+    values = orjson.loads(text)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(values) == 50_000 // members
+    assert held <= count_values(text).memory
+
+
+def test_a_document_of_many_short_members_is_refused_before_they_are_built() -> None:
+    raw = b'{"id":"a","text":"b",' + b",".join(b'"%x":0' % number for number in range(300_000)) + b"}"
+    with pytest.raises(InvalidInput) as error:
+        check_values(raw)
+    assert error.value.code == "too_many_values"
+
+
 def test_a_document_of_too_many_values_is_refused_before_they_are_built() -> None:
     raw = b'{"id":"a","text":[' + b"[]," * 300_000 + b"0]}"
     tracemalloc.start()
@@ -131,3 +152,15 @@ def test_more_objects_than_the_decoder_takes_at_once_are_refused() -> None:
     assert error.value.code == "too_many_values"
     assert "150,001 objects" in error.value.detail
     check_values(orjson.dumps({"id": "a", "text": "{" * 200_000}))
+
+
+def test_more_members_than_the_decoder_takes_at_once_are_refused() -> None:
+    """Names that occur once are the slowest values to decode: 900,000 members took .13 to .18 s."""
+    raw = b'{"id":"a","text":"b",' + b",".join(b'"%x" :0' % number for number in range(600_000)) + b"}"
+    with pytest.raises(InvalidInput) as error:
+        check_values(raw)
+    assert error.value.code == "too_many_values"
+    assert "600,002 members" in error.value.detail
+    check_values(orjson.dumps({"id": "a", "text": ":" * 600_000}))
+    segments = [{"start": 1, "end": 2, "speaker": "a", "text": "word"}] * 100_000
+    check_values(orjson.dumps({"id": "a", "kind": "talk", "segments": segments}))
