@@ -76,6 +76,7 @@ DOCUMENT_SHAPES: Final[Mapping[str, BodyShape]] = {
     "short strings": (_DOCUMENTS, _JSON, _repeat(b"[", b'"a",', b"0]")),
     "one item of many values": (_DOCUMENTS, _JSON, _repeat(b'[{"id":"a","text":[', b"{},", b"0]}]")),
     "one item of many escapes": (_DOCUMENTS, _JSON, _repeat(b'[{"id":"a","text":"', b'\\"', b'"}]')),
+    "one item of many members": (_DOCUMENTS, _JSON, _number(b'[{"id":"a","text":"a"', b',"%d":0', b"}]")),
     "spaces": (_DOCUMENTS, _JSON, _repeat(b"[", b" ", b"]")),
     "an error at the end": (_DOCUMENTS, _JSON, _repeat(b"[", b"[],", b"")),
     "deep nesting": (_DOCUMENTS, _JSON, _repeat(b"[", b"[" * 500 + b"]" * 500 + b",", b"0]")),

@@ -123,6 +123,10 @@ def load(  # noqa: PLR0913, PLR0915, PLR0917 (each is an option of the command)
         target = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
         record = open_checkpoint(records, paths, sources, target, restart=restart, report=show.report)
         job = next(iter(record.jobs), None)
+        if via is DestinationName.queue:
+            from services.queue.installation import claim_redis
+
+            claim_redis(settings)
         destination = (
             QueueDestination(settings.redis_address, index, job, retry_seconds, show.report)
             if via is DestinationName.queue

@@ -6,7 +6,7 @@ own work (docs/decisions/0080, 0229).
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -71,7 +71,9 @@ class ShortJsonRoute(JsonRoute):
 
 
 def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse query parameters that the route does not have: a misspelt one would have no effect.
+    """Refuse query parameters that the route does not have, and a second value of those that take one.
+
+    Without this check they would have no effect, a misspelt name and a first value alike.
 
     Raises InvalidInput (`invalid_request`).
     """
@@ -80,11 +82,15 @@ def refuse_unknown_parameters(request: Request) -> None:
     route = request.scope["route"]
     if not isinstance(route, APIRoute) or not route.include_in_schema:
         return  # The scripts of the page read its parameters.
-    known = _parameter_names(route)
-    for name in request.query_params:
+    known = _parameters(route)
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
         if name not in known:
             listed = f"it takes {', '.join(f'`{each}`' for each in known)}" if known else "it takes none"
             raise InvalidInput("invalid_request", f"query.{name[:80]}: is not a parameter of this path; {listed}.")
+        if name in seen and not known[name]:
+            raise InvalidInput("invalid_request", f"query.{name}: is given more than once.")
+        seen.add(name)
 
 
 async def check_parameters(request: Request) -> None:
@@ -92,13 +98,18 @@ async def check_parameters(request: Request) -> None:
     refuse_unknown_parameters(request)
 
 
-def _parameter_names(route: APIRoute) -> list[str]:
-    """Return the names of a route's query parameters, in its order."""
-    names: list[str] = []
+def _parameters(route: APIRoute) -> dict[str, bool]:
+    """Return the names of a route's query parameters, in its order, and whether each may be repeated."""
+    found: dict[str, bool] = {}
     for field in route.dependant.query_params:
         model = field.field_info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
-            names += [member.alias or name for name, member in model.model_fields.items()]
+            members = model.model_fields.items()
+            found |= {member.alias or name: _takes_list(member.annotation) for name, member in members}
         else:
-            names.append(field.alias)
-    return names
+            found[field.alias] = _takes_list(model)
+    return found
+
+
+def _takes_list(annotation: Any) -> bool:
+    return any(get_origin(each) is list for each in (annotation, *get_args(annotation)))

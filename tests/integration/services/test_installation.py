@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from celery.exceptions import Reject
@@ -20,7 +21,7 @@ from query_api.app import create_app
 from services.errors import BackendUnavailable, ConfigurationError
 from services.opensearch.client import SyncSearchClient
 from services.queue.installation import InstallationClaim, claim_redis
-from services.queue.lanes import interactive_queue
+from services.queue.lanes import INGEST_QUEUE, interactive_queue
 from services.queue.messages import Publisher
 from services.settings import Settings
 
@@ -56,6 +57,27 @@ def test_another_prefix_or_another_cluster_is_refused(settings: Settings, other:
     broker.set("sparsewell:installation", f"{settings.index_prefix}@another-cluster")
     with pytest.raises(ConfigurationError, match="foreign_redis"):
         claim_redis(settings)
+
+
+def test_a_load_through_the_queue_sends_nothing_to_another_installation(
+    settings: Settings, other: Settings, broker: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_redis(other)
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": "a", "text": "words"}\n')
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = CliRunner().invoke(cli, ["load", str(file), "--index", "docs", "--via", "queue", "--no-wait"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert result.exception.code == "foreign_redis"
+    assert not broker.exists(INGEST_QUEUE)
+    # The control: the installation that Redis belongs to may send.
+    for name, value in settings_environment(other).items():
+        monkeypatch.setenv(name, value)
+    sent = CliRunner().invoke(cli, ["load", str(file), "--index", "docs", "--via", "queue", "--no-wait"])
+    assert sent.exit_code == 0, sent.output
+    assert broker.llen(INGEST_QUEUE) == 1
 
 
 @pytest.mark.parametrize("command", ["api", "worker", "sweeper"])

@@ -73,6 +73,16 @@ def test_an_unknown_parameter_is_refused_by_every_operation(
             assert f"query.{MISSPELT}" in answer.json()["detail"]
     # Neither the document nor the index was deleted.
     assert api.get(DOCUMENT).json()["text"] == "A whale."
+
+
+def test_a_parameter_that_is_given_twice_is_refused(api: httpx.Client, docs: None) -> None:
+    """The last value would count: `?version=9&version=6` would delete what the first value protects."""
+    answer = api.delete(f"{DOCUMENT}?version=9&version=6")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["detail"] == "query.version: is given more than once."
+    listed = api.get("/v1/indexes/docs/export?state=pending&state=dead")
+    assert listed.status_code == 200, "a list may have several values"
+    assert api.get(DOCUMENT).json()["text"] == "A whale."
     assert api.get("/v1/keys").json()["keys"] == []
 
 
