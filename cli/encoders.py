@@ -197,6 +197,31 @@ def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
 
 @app.command()
+def publish(
+    source: Annotated[Path, typer.Argument(help="checkpoint of a training (OUT/best), or a model directory")],
+    out: Annotated[Path, typer.Argument(help="directory to write")],
+    licence: Annotated[
+        str | None, typer.Option(help="licence of the model card; default: that of the manifest")
+    ] = None,
+) -> None:
+    """Write an encoder for sentence-transformers and for OpenSearch's plugin, with a model card.
+
+    Example: sparsewell encoders publish run/best my-encoder --licence Apache-2.0
+    """
+    from services.errors import ConfigurationError
+
+    try:
+        from models.training.pipeline import publish_encoder
+
+        publish_encoder(source, out, licence=licence)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "missing_extra", f"Publishing needs the package {error.name}: pip install -e '.[train,worker]'."
+        ) from None
+    print(f"{out}: SparseEncoder({str(out)!r}) of sentence-transformers loads it.")
+
+
+@app.command()
 def reference(
     directory: Annotated[Path, typer.Argument(help="model directory of the encoder")],
     pairs: Annotated[list[Path], typer.Argument(help="files of pairs (.jsonl, also compressed); passages are counted")],

@@ -234,7 +234,7 @@ def chapters(
 
     Example: sparsewell train chapters episodes.jsonl.gz --base smollm2 --out my-chapters
     """
-    from cli.training import read_chapter_recipe
+    from models.chapters.training_data import read_chapter_recipe
 
     content = read_chapter_recipe(recipe, steps)
     with _training_session() as show:
@@ -298,7 +298,7 @@ def _open_index_source(api: str | None, index: str) -> "OpenIndexCandidates | No
     if not index:
         return None
     from cli.api_client import api_address, connect_api
-    from cli.training import make_index_candidates
+    from cli.relevance.live import make_index_candidates
     from services.settings import Settings
 
     client = connect_api(api_address(Settings.read(), api), 30.0)
@@ -312,7 +312,7 @@ def _question_generator(
     if directory is None:
         return None
     require_train_extra()
-    from cli.training import make_question_generator
+    from models.training.own.questions import make_question_generator
 
     return make_question_generator(directory, start, out, show)
 

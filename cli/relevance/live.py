@@ -2,6 +2,7 @@
 
 `LiveIndex` creates, fills and searches an index with one client, one request at a time, so its latencies are those of a
 single user. `ingest_collection`, `ask_queries` and `find_warnings` are the steps of `sparsewell eval collection`.
+`make_index_candidates` makes an index a source of hard negatives.
 """
 
 import time
@@ -15,6 +16,8 @@ import orjson
 from cli.api_client import index_path, raise_unreachable, read_bulk_answer, read_json_response
 from cli.relevance.metrics import RankingQuality, measure_rankings, percentiles
 from models.judged_collection import CorpusDocument, JudgedCollection
+from models.training.mining import IndexCandidates
+from models.training.pairs import PairSet
 from services.encoders.piece_frequencies import MIN_DOCUMENTS
 from services.errors import BackendUnavailable, Conflict, InvalidInput
 from services.retry import retry
@@ -377,3 +380,19 @@ def find_warnings(
 def _list_some(identifiers: Sequence[str]) -> str:
     distinct = list(dict.fromkeys(identifiers))
     return ", ".join(distinct[:3]) + (", …" if len(distinct) > 3 else "")
+
+
+def make_index_candidates(client: httpx.Client, index: str, mode: str, pairs: PairSet) -> IndexCandidates:
+    """Return ranked lists of the passages of `pairs`, which the index holds as `passage_documents` writes them.
+
+    The fingerprint changes with the index's generation, encoder and documents by state. A bad query has no candidates.
+    Raises NotFound, BackendUnavailable, and InvalidInput for an unknown mode or more hits than the API returns.
+    """
+    live = LiveIndex(client, index)
+    state = orjson.dumps([live.inspect(), mode], option=orjson.OPT_SORT_KEYS).decode()
+
+    def search(texts: Sequence[str], depth: int) -> list[list[str]]:
+        answers = live.ask({str(number): text for number, text in enumerate(texts)}, mode, depth)
+        return [[document for document, _ in answers.rankings.get(str(number), [])] for number in range(len(texts))]
+
+    return IndexCandidates(pairs, search, name=f"index-{mode}", fingerprint=state)

@@ -8,11 +8,13 @@ on the left for a decoder, so that the answers end together, and on the right fo
 from __future__ import annotations
 
 import random
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.chapters.engine import AnnotatedEpisode
 from models.chapters.podtile import MIN_PROMPT_PIECES
@@ -30,6 +32,7 @@ from models.chapters.podtile_prompt import (
     next_chunk,
     split_into_lines,
 )
+from services.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +98,19 @@ class ChapterRecipe(BaseModel):
         if (self.description_pieces + self.earlier_titles_pieces) * 2 > self.part_pieces:
             raise ValueError("description_pieces and earlier_titles_pieces together may be at most half of part_pieces")
         return self
+
+
+def read_chapter_recipe(path: Path | None, steps: int | None) -> ChapterRecipe:
+    """Read a recipe from a TOML file; `steps` overrides the file. Raises ConfigurationError (`bad_recipe`)."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+        return ChapterRecipe.model_validate(content | ({} if steps is None else {"steps": steps}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the recipe"
+        raise ConfigurationError("bad_recipe", f"{path or 'The recipe'}: {where}: {first['msg']}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError("bad_recipe", f"{path} cannot be read as TOML: {error}.") from None
 
 
 @dataclass(frozen=True, slots=True)

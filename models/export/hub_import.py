@@ -119,9 +119,8 @@ class HubLayout:
 
 def is_hub_layout(directory: Path) -> bool:
     """Tell whether a directory has a published layout; a query_weights.json makes it a sparsewell checkpoint."""
-    plain = any((directory / name).is_file() for name in PLAIN_TABLES)
-    is_checkpoint = (directory / "query_weights.json").is_file()
-    return (directory / MODULES).is_file() or (directory / ROUTER).is_file() or (plain and not is_checkpoint)
+    published = any((directory / name).is_file() for name in (MODULES, ROUTER, *PLAIN_TABLES))
+    return published and not (directory / "query_weights.json").is_file()
 
 
 def read_layout(directory: Path) -> HubLayout:

@@ -39,11 +39,13 @@ from models.export.hub_import import (
     require_safetensors,
 )
 from models.export.package import copy_tokenizer, excluded_piece_ids, read_vocabulary
+from models.export.publish import write_library_layout
 from models.training.idf import PieceWeights, align_weights, read_weights, write_weights
 from models.training.modules import POOLING_ACTIVATIONS, MaxHeadPooling, QueryTableEmbedding, StatesTransformer
 from models.training.recipe import EncoderRecipe
 from services.directories import replace_directory
 from services.encoders.manifest import expand_path
+from services.encoders.query_table import QUERY_WEIGHTS_FILE
 from services.errors import ConfigurationError, InvalidInput
 
 PUBLIC_PACKAGE = "sentence_transformers."
@@ -273,7 +275,8 @@ def read_starting_point(start: str | Path) -> StartingPoint:
     root = fetch_snapshot(str(start)) if is_hub_name(str(start)) else expand_path(str(start))
     if not root.is_dir():
         raise ConfigurationError("unknown_start", f"There is no directory {root} to start from.")
-    if (root / ROUTER).is_file():
+    # A checkpoint of ours has a Router too, and more beside it.
+    if (root / ROUTER).is_file() and not (root / QUERY_WEIGHTS_FILE).is_file():
         return _read_published(root)
     missing = [name for name in STARTING_FILES if not (root / name).is_file()]
     if missing:
@@ -331,6 +334,8 @@ def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
 
     The directory holds config.json and model.safetensors (float32, head tied; binary document weights have neither,
     since they have no model), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table.
+    Beside them it has the files of `models.export.publish.write_library_layout`, so `SparseEncoder(directory)` of
+    sentence-transformers is this encoder, with its table.
     It is written under another name and renamed, so it is complete or absent.
 
     Raises InvalidInput (`not_finite_weights`) when a parameter is NaN or infinite; the old directory stays.
@@ -341,6 +346,8 @@ def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
     with replace_directory(directory) as fresh:
         _write_checkpoint(model, model.tokenizer_json, fresh)
         model.recipe.write(fresh)
+        if model.recipe.document_weighting == "learned":
+            write_library_layout(model, fresh)
 
 
 def _write_checkpoint(model: InferenceFreeEncoder, tokenizer_json: bytes, directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Training pipeline: prepare, train and export a recipe, or run its ablation.
 
-`run_recipe` makes a model directory that workers and the API load. `run_ablation` trains the recipe again and again,
+`run_recipe` makes a model directory that workers and the API load. `publish_encoder` writes an encoder for
+sentence-transformers and for OpenSearch's plugin. `run_ablation` trains the recipe again and again,
 each time with one part removed or exchanged. The parts are those of the unified framework (arXiv 2303.13416): query
 weighting, document weighting, expansion, regulariser; then the activation, the teachers and the hard negatives.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,15 +21,22 @@ from typing import Any
 import torch
 
 from models.export.export import ExportOptions, export_encoder
+from models.export.hub_import import read_json_object
+from models.export.publish import finish_publication, recipe_of_manifest
+from models.export.reopen import reopen_checkpoint
 from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter, SilentReporter
 from models.training.ablation import FULL_RECIPE, AblationRow, ablation_variants
+from models.training.architecture import build_encoder, save_checkpoint
 from models.training.evaluation import EVALUATION, rank_evaluation, read_best_evaluation, read_curve
 from models.training.mining import OpenIndexCandidates
 from models.training.prepare import open_start, prepare_material
-from models.training.recipe import TrainingRecipe
+from models.training.recipe import RECIPE_FILE, EncoderRecipe, TrainingRecipe
 from models.training.run_directory import checked_encoder_name, hold_run_directory, is_main_process, is_same_run
 from models.training.train import TrainingMaterial, choose_precision, train_encoder
+from services.directories import replace_directory
+from services.encoders.manifest import MANIFEST_FILE
+from services.encoders.query_table import QUERY_WEIGHTS_FILE
 from services.errors import ConfigurationError
 
 RECORDED_PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
@@ -114,6 +124,42 @@ def package_encoder(
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
     figures = {"step": entry["step"], "ndcg_at_10": entry["mean"], "collections": entry["collections"]}
     return figures | {"eligible": entry.get("eligible", True)}
+
+
+def publish_encoder(source: Path, out: Path, *, licence: str | None = None) -> Path:
+    """Write the encoder of `source` to `out` for sentence-transformers and for OpenSearch's plugin; return `out`.
+
+    `source` is a checkpoint (OUT/best of a training) or a model directory of BERT or DistilBERT, whose int8 weights are
+    restored. `licence` defaults to that of the manifest.
+
+    Raises ConfigurationError: `not_an_encoder` for other directories, `target_exists`, and the codes of
+    `reopen_checkpoint` and `build_encoder`.
+    """
+    if out.exists():
+        raise ConfigurationError("target_exists", f"{out} exists: choose another directory.")
+    facts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if (source / MANIFEST_FILE).is_file():
+            facts = read_json_object(source / MANIFEST_FILE)
+            start = reopen_checkpoint(source, Path(folder) / "checkpoint")
+            recipe = recipe_of_manifest(facts)
+        elif (source / QUERY_WEIGHTS_FILE).is_file() and (found := EncoderRecipe.read(source)) is not None:
+            start, recipe = source, found
+        else:
+            raise ConfigurationError(
+                "not_an_encoder",
+                f"{source} is neither a checkpoint of a training ({QUERY_WEIGHTS_FILE}, {RECIPE_FILE}) nor a model "
+                f"directory ({MANIFEST_FILE}).",
+            )
+        # The table of the start is the query table, whatever the recipe made it from.
+        encoder = build_encoder(start, recipe.model_copy(update={"query_weighting": "learned", "regulariser": "flops"}))
+        encoder.recipe = recipe
+        fresh = Path(folder) / out.resolve().name
+        save_checkpoint(encoder, fresh)
+        finish_publication(fresh, licence or str(facts.get("licence") or "unknown"), recipe, facts)
+        with replace_directory(out) as target:
+            shutil.copytree(fresh, target, dirs_exist_ok=True)
+    return out
 
 
 def run_ablation(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SparseEncoder
 
 from models.export.checkpoint import load_checkpoint
 from models.export.export import ExportOptions, export_encoder
@@ -13,6 +14,7 @@ from models.export.onnx_graph import RowVectors, build_graph, make_graph_encoder
 from models.export.parity import TorchReference
 from models.registry import load_encoder
 from models.training.architecture import build_encoder, save_checkpoint
+from models.training.pipeline import publish_encoder
 from models.training.recipe import RECIPE_FILE, EncoderRecipe
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
@@ -125,3 +127,45 @@ def test_binary_weights_have_no_model_to_export(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="binary"):
         export_encoder(ExportOptions(str(tmp_path / "checkpoint"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("expansion", [True, False])
+def test_a_checkpoint_is_an_encoder_of_sentence_transformers(tmp_path: Path, family: str, expansion: bool) -> None:
+    """Without the Router the library loads the transformer for queries too, with another activation and no table."""
+    recipe = EncoderRecipe(activation="log1p_log1p_relu", expansion=expansion, passage_pieces=40)
+    encoder = build_encoder(make_start(tmp_path / "start", family), recipe, device="cpu")
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    publish_encoder(tmp_path / "checkpoint", tmp_path / "published", licence="Apache-2.0")
+    for directory in ("checkpoint", "published"):
+        loaded = SparseEncoder(str(tmp_path / directory), device="cpu")
+        for task in ("query", "document"):
+            ours, theirs = (e.encode(TEXTS, task=task, convert_to_sparse_tensor=False) for e in (encoder, loaded))
+            torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
+    table = json.loads((tmp_path / "published" / "idf.json").read_bytes())
+    assert table["cat"] == pytest.approx(0.5 + PIECES.index("cat"))
+    card = (tmp_path / "published" / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: sentence-transformers\n")
+    if expansion:
+        # Ours read it too, as they read other published encoders.
+        again = build_encoder(tmp_path / "published", recipe, device="cpu")
+        torch.testing.assert_close(
+            again.encode(TEXTS, task="document", convert_to_sparse_tensor=False),
+            encoder.encode(TEXTS, task="document", convert_to_sparse_tensor=False),
+        )
+
+
+def test_a_model_directory_is_published_too(tmp_path: Path) -> None:
+    recipe = EncoderRecipe(activation="log1p_log1p_relu", passage_pieces=40)
+    encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    export_encoder(ExportOptions(str(tmp_path / "checkpoint"), tmp_path / "served", precision="fp32"))
+    publish_encoder(tmp_path / "served", tmp_path / "published")
+    loaded = SparseEncoder(str(tmp_path / "published"), device="cpu")
+    for task in ("query", "document"):
+        ours, theirs = (e.encode(TEXTS, task=task, convert_to_sparse_tensor=False) for e in (encoder, loaded))
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
+    with pytest.raises(ConfigurationError, match="target_exists"):
+        publish_encoder(tmp_path / "served", tmp_path / "published")
+    with pytest.raises(ConfigurationError, match="not_an_encoder"):
+        publish_encoder(tmp_path / "start", tmp_path / "other")

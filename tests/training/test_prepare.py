@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import training as asking
 from models.progress import SilentReporter
 from models.training.mining import IndexCandidates, passage_id
+from models.training.own import questions
 from models.training.pairs import Pair, PairSet
 from models.training.prepare import open_start, prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
@@ -150,10 +150,10 @@ def test_questions_that_fail_the_round_trip_are_left_out(tmp_path: Path, monkeyp
         def __call__(self, passages: Sequence[str]) -> list[list[str]]:
             return [["what is the price of copper" if "rotor" in text else f"what about {text}"] for text in passages]
 
-    monkeypatch.setattr(asking, "CausalQuestionGenerator", Generator)
+    monkeypatch.setattr(questions, "CausalQuestionGenerator", Generator)
     pairs = PairSet.of(Pair(f"q {word}", f"{word} and {word} again") for word in WORDS)
     show = Lines()
-    found = asking.make_question_generator(tmp_path / "generator", "standin", tmp_path, show)(pairs)
+    found = questions.make_question_generator(tmp_path / "generator", "standin", tmp_path, show)(pairs)
     assert found.counts() == {"question": len(WORDS) - 1}
     assert not [text for text in found.passages if "rotor" in text]
     assert show.said == [f"{len(WORDS) - 1} of {len(WORDS)} questions find their passage."]

@@ -18,13 +18,18 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
+from models.progress import ProgressReporter
 from models.training.batches import Mask
-from models.training.mining import CandidateSource
+from models.training.mining import CandidateSource, VectorCandidates
 from models.training.pairs import Pair, PairSet, texts_fingerprint
+from models.training.teacher_vectors import load_teacher_vectors
+from models.training.teachers import SparseTeacher
 from services.encoders.manifest import describe_file
 from services.errors import ConfigurationError, InvalidInput, require_extra
 from services.text_encoding import replace_surrogates
 
+# A question that does not find its passage among the first three hits is too general to train on.
+_MAX_RANK = 3
 QUESTION_ORIGIN = "question"
 _LEAST_WORDS, _MOST_WORDS = 3, 32
 # Passages between two saves; a small model on a core takes a second or more for each.
@@ -268,3 +273,26 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str]]:
     raise ConfigurationError(
         "bad_model", f"{directory} has neither safetensors nor a single GGUF file (pickled weights are never read)."
     )
+
+
+def make_question_generator(
+    directory: Path, start: str, out: Path, show: ProgressReporter
+) -> Callable[[PairSet], PairSet]:
+    """Return a function that generates a question for each passage with the language model of `directory`.
+
+    It keeps the questions for which the encoder `start` finds their passage among the first `_MAX_RANK` hits.
+    """
+
+    def generate(pairs: PairSet) -> PairSet:
+        generator = CausalQuestionGenerator(directory)
+        total = len(pairs.passages)
+        generated = generate_pairs(
+            pairs.passages, generator, out / "questions", lambda done: show.step("Questions", done, total)
+        )
+        teacher = SparseTeacher(start)
+        vectors = load_teacher_vectors(teacher, generated, out / "vectors")
+        kept = check_round_trip(generated, VectorCandidates(vectors, teacher.fingerprint), _MAX_RANK)
+        show.report(f"{int(kept.sum()):,} of {len(generated):,} questions find their passage.")
+        return generated.take(kept)
+
+    return generate

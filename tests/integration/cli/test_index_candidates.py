@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from cli.training import make_index_candidates
+from cli.relevance.live import make_index_candidates
 from infra.processes import ChildProcess
 from models.training.mining import passage_documents
 from models.training.pairs import Pair, PairSet

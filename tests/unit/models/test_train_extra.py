@@ -17,7 +17,7 @@ def test_the_train_extra_is_installed_whole_or_not_at_all() -> None:
 
 # Unit tests and commands import these modules without the extra: a fresh machine's `make test` installs no torch.
 WITHOUT_TORCH = (
-    "cli.training", "models.training.batches", "models.chapters.training_data", "models.training.consistency",
+    "cli.relevance.live", "models.training.batches", "models.chapters.training_data", "models.training.consistency",
     "models.training.mining", "models.training.own.questions", "models.training.recipe",
 )  # fmt: skip
 BLOCKED = """
