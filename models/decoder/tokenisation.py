@@ -19,8 +19,8 @@ import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, normalizers
 
 from models.training.idf import PieceWeights, document_frequencies, inverse_document_frequency
-from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import make_piece_decoder, make_piece_formatter
+from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError
 
 # Pieces of bytes that are not a whole character, as `services.encoders.query_table` formats them.
@@ -35,7 +35,7 @@ IdMatrix = npt.NDArray[np.int64]
 def make_matching_tokenizer(tokenizer: Tokenizer, *, lowercase: bool = True) -> Tokenizer:
     """Copy a tokeniser with the normaliser for matching, without special pieces, truncation and padding.
 
-    Raises ConfigurationError (`vocabulary_too_large`) above 65,536 pieces.
+    Raises ConfigurationError (`vocabulary_too_large`) above `MAX_VOCABULARY` pieces.
     """
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     if size > MAX_VOCABULARY:
@@ -63,8 +63,8 @@ def vocabulary_too_large(size: int) -> ConfigurationError:
     """Make the error `vocabulary_too_large` for a model of `size` pieces."""
     return ConfigurationError(
         "vocabulary_too_large",
-        f"The vocabulary has {size:,} pieces, and vectors store ids in two bytes: at most {MAX_VOCABULARY:,}. Choose a "
-        "model with a smaller vocabulary (Mistral-7B-v0.1 has 32,000, SmolLM2 49,152).",
+        f"The vocabulary has {size:,} pieces, and vectors have at most {MAX_VOCABULARY:,}. Choose a model with a "
+        "smaller vocabulary (Mistral-7B-v0.1 has 32,000, SmolLM2 49,152).",
     )
 
 

@@ -26,7 +26,6 @@ from models.export.checkpoint import Transformer
 from models.training.pairs import read_pairs
 from services.encoders.manifest import (
     MANIFEST_FILE,
-    MAX_VOCABULARY,
     NAME_PATTERN,
     compute_fingerprint,
     describe_file,
@@ -35,7 +34,7 @@ from services.encoders.manifest import (
 )
 from services.encoders.piece_frequencies import PieceCounter, PieceFrequencies
 from services.encoders.query_table import REFERENCE_FILE, QueryTable, read_query_weights
-from services.encoders.vectors import merge_max
+from services.encoders.vectors import MAX_VOCABULARY, merge_max
 from services.errors import ConfigurationError, InvalidInput
 from services.query.expansion import prune_query
 
@@ -117,8 +116,8 @@ def require_one_vocabulary(directory: Path, transformer: Transformer, vocabulary
     if transformer.vocabulary > MAX_VOCABULARY:
         raise ConfigurationError(
             "vocabulary_too_large",
-            f"{directory} has a vocabulary of {transformer.vocabulary:,} pieces. Vectors store an id in two bytes, so "
-            f"{MAX_VOCABULARY:,} is the most: the multilingual encoder of the OpenSearch family cannot be used.",
+            f"{directory} has a vocabulary of {transformer.vocabulary:,} pieces, and vectors have at most "
+            f"{MAX_VOCABULARY:,}.",
         )
     if (last := max(vocabulary.values(), default=0)) >= transformer.vocabulary:
         raise ConfigurationError(

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, Protocol
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError
 
 MANIFEST_FILE = "manifest.json"
 # Names of encoders.
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 # Stored vectors hold a vocabulary id in two bytes.
-MAX_VOCABULARY = 65_536
 WEIGHTS_ROOT = Path(__file__).resolve().parents[2] / "models" / "weights"
 
 

@@ -2,7 +2,8 @@
 
 Sparse: a rank_features weight is stored as the term frequency `floatToIntBits(w) >>> 15` (Lucene's FeatureField). That
 keeps 8 bits of exponent and 8 of mantissa of a positive float, so two bytes hold exactly what the index holds, and a
-dot product over truncated weights predicts the engine's score.
+dot product over truncated weights predicts the engine's score. Ids take two bytes, or four in a vector with an id above
+65,535; such a packed vector begins with `~`, which is no character of base64.
 
 Dense: a document has one vector of length 1 per window, stored as int8 codes with a scale: 388 bytes at a width of 384.
 All windows are one binary doc value, because Lucene sorts several values of a document and drops equal ones
@@ -29,6 +30,9 @@ WeightArray = npt.NDArray[np.float32]
 DenseArray = npt.NDArray[np.float32]
 
 _DROPPED_BITS = 15
+_WIDE_MARK = "~"
+# The largest vocabularies of encoders in use have 256,000 pieces. A dense query table of so many has 400 MB.
+MAX_VOCABULARY = 262_144
 _BITS, _FLOAT = struct.Struct("=I"), struct.Struct("=f")
 # FeatureField refuses a document with a weight below the smallest normal float32.
 SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
@@ -39,8 +43,8 @@ MAX_STORED_WINDOWS = 128
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
-    """A sparse vector: `ids` int32 [n], ascending and distinct, in [0, 65535]; `weights` float32 [n], positive and
-    truncated.
+    """A sparse vector: `ids` int32 [n], ascending and distinct, in [0, MAX_VOCABULARY); `weights` float32 [n], positive
+    and truncated.
     """
 
     ids: IdArray
@@ -58,8 +62,8 @@ class SparseVector:
             raise InvalidInput("bad_vector", f"A vector needs as many ids as weights; got {i.shape} and {w.shape}.")
         if not np.isfinite(w).all() or (w < 0).any():
             raise InvalidInput("bad_vector", "A vector's weights must be finite and not negative.")
-        if i.size and (i.min() < 0 or i.max() > 0xFFFF):
-            raise InvalidInput("bad_vector", "A vector's ids must lie between 0 and 65,535.")
+        if i.size and (i.min() < 0 or i.max() >= MAX_VOCABULARY):
+            raise InvalidInput("bad_vector", f"A vector's ids must lie between 0 and {MAX_VOCABULARY - 1:,}.")
         storable = w >= SMALLEST_WEIGHT
         i, w = i[storable], w[storable]
         order = np.argsort(i, kind="stable")
@@ -83,22 +87,18 @@ class SparseVector:
         return SparseVector(self.ids[kept], self.weights[kept])
 
     def pack(self) -> str:
-        """Return base64 of the ids (uint16, little endian) and the 16 stored bits of the weights: 4 bytes a piece."""
+        """Return base64 of the ids (little endian) and the 16 stored bits of the weights: 4 or 6 bytes a piece."""
         bits = (self.weights.view(np.uint32) >> _DROPPED_BITS).astype("<u2")
-        return base64.b64encode(self.ids.astype("<u2").tobytes() + bits.tobytes()).decode("ascii")
+        wide = bool(self.ids.size) and int(self.ids[-1]) > 0xFFFF
+        ids = self.ids.astype("<u4" if wide else "<u2")
+        return _WIDE_MARK * wide + base64.b64encode(ids.tobytes() + bits.tobytes()).decode("ascii")
 
     @classmethod
     def unpack(cls, text: str) -> Self:
         """Invert `pack`. Raises InvalidInput (`bad_vector`) for text that `pack` cannot have written."""
-        try:
-            raw = np.frombuffer(base64.b64decode(text, validate=True), dtype="<u2")
-        except ValueError:
-            raise InvalidInput("bad_vector", "A packed vector must be base64 of four bytes a piece.") from None
-        if raw.size % 2:
-            raise InvalidInput("bad_vector", "A packed vector must be base64 of four bytes a piece.")
-        half = raw.size // 2
-        weights = (raw[half:].astype(np.uint32) << _DROPPED_BITS).view(np.float32)
-        return cls(raw[:half].astype(np.int32), weights)
+        ids, bits = _split_packed(text)
+        weights = (np.frombuffer(bits, "<u2").astype(np.uint32) << _DROPPED_BITS).view(np.float32)
+        return cls(np.frombuffer(ids, "<u4" if text.startswith(_WIDE_MARK) else "<u2").astype(np.int32), weights)
 
     def dot(self, query: Mapping[int, float]) -> float:
         """Return the score of the document for query weights by id, in double precision."""
@@ -125,22 +125,32 @@ class PackedVector:
 
         Raises InvalidInput (`bad_vector`) for text that `pack` cannot have written.
         """
-        try:
-            words = array("H", base64.b64decode(self.text, validate=True))
-        except ValueError:
-            raise InvalidInput("bad_vector", "A packed vector must be base64 of four bytes a piece.") from None
-        if len(words) % 2:
-            raise InvalidInput("bad_vector", "A packed vector must be base64 of four bytes a piece.")
+        id_bytes, weight_bytes = _split_packed(self.text)
+        ids, bits = array("I" if self.text.startswith(_WIDE_MARK) else "H", id_bytes), array("H", weight_bytes)
         if sys.byteorder == "big":
-            words.byteswap()
-        half = len(words) // 2
+            ids.byteswap()
+            bits.byteswap()
         score = 0.0
         # The order of ids makes the floating-point sum equal to that of the unpacked vector.
         for piece in sorted(query):
-            at = bisect_left(words, piece, 0, half)
-            if at < half and words[at] == piece:
-                score += query[piece] * _FLOAT.unpack(_BITS.pack(words[half + at] << _DROPPED_BITS))[0]
+            at = bisect_left(ids, piece)
+            if at < len(ids) and ids[at] == piece:
+                score += query[piece] * _FLOAT.unpack(_BITS.pack(bits[at] << _DROPPED_BITS))[0]
         return score
+
+
+def _split_packed(text: str) -> tuple[bytes, bytes]:
+    """Return the bytes of the ids and of the weights. Raises InvalidInput (`bad_vector`)."""
+    wide = text.startswith(_WIDE_MARK)
+    size = 6 if wide else 4
+    try:
+        data = base64.b64decode(text[1:] if wide else text, validate=True)
+    except ValueError:
+        data = b" "
+    if len(data) % size:
+        raise InvalidInput("bad_vector", f"A packed vector must be base64 of {size} bytes a piece.")
+    end = len(data) // size * (size - 2)
+    return data[:end], data[end:]
 
 
 def truncate_weights(weights: npt.ArrayLike) -> WeightArray:

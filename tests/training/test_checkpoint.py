@@ -17,6 +17,7 @@ from models.training.architecture import build_encoder, save_checkpoint
 from models.training.pipeline import publish_encoder
 from models.training.recipe import RECIPE_FILE, EncoderRecipe
 from services.encoders.query_table import QueryTable
+from services.encoders.vectors import PackedVector, SparseVector
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
@@ -169,3 +170,20 @@ def test_a_model_directory_is_published_too(tmp_path: Path) -> None:
         publish_encoder(tmp_path / "served", tmp_path / "published")
     with pytest.raises(ConfigurationError, match="not_an_encoder"):
         publish_encoder(tmp_path / "start", tmp_path / "other")
+
+
+def test_a_vocabulary_above_two_bytes_is_served(tmp_path: Path) -> None:
+    """The multilingual encoder of the OpenSearch family has 105,879 pieces."""
+    pieces = [*PIECES, *(f"w{number}" for number in range(66_000))]
+    encoder = build_encoder(
+        make_start(tmp_path / "start", pieces=pieces), EncoderRecipe(passage_pieces=40), device="cpu"
+    )
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    export_encoder(ExportOptions(str(tmp_path / "checkpoint"), tmp_path / "served", top_k=len(pieces)))
+    served = load_encoder(str(tmp_path / "served"), threads=1)
+    vector = served.encode(served.windows("the cat w65999"))[0]
+    assert vector.ids.max() > 65_536
+    assert SparseVector.unpack(vector.pack()).ids.tolist() == vector.ids.tolist()
+    query = QueryTable.load(tmp_path / "served").encode("w65999", 100).by_id()
+    assert set(query) == {len(pieces) - 1}
+    assert PackedVector(vector.pack()).dot(query) == vector.dot(query)

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from models.decoder.tokenisation import make_matching_tokenizer, unsearchable_ids
 from models.encoder import PieceTokeniser, trim_offsets
 from models.export.package import write_manifest
-from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QueryTable, make_piece_formatter
+from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError
 from tests.unit.models.decoder.spaced_tokenizers import KINDS, make
 
@@ -76,10 +76,10 @@ def test_unsearchable_pieces_are_found(kind: str) -> None:
         assert not (ids - blank) & unsearched
 
 
-def test_a_vocabulary_above_two_bytes_is_refused() -> None:
+def test_a_vocabulary_that_vectors_cannot_hold_is_refused() -> None:
     words = {f"w{i}": i for i in range(MAX_VOCABULARY + 1)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    with pytest.raises(ConfigurationError, match="65,537 pieces") as caught:
+    with pytest.raises(ConfigurationError, match="262,145 pieces") as caught:
         make_matching_tokenizer(tokenizer)
     assert caught.value.code == "vocabulary_too_large"
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.encoders.vectors import (
     EMPTY_VECTOR,
+    MAX_VOCABULARY,
     SMALLEST_WEIGHT,
     PackedVector,
     SparseVector,
@@ -24,7 +25,9 @@ from services.encoders.vectors import (
 from services.errors import InvalidInput
 
 WEIGHT = st.floats(min_value=2.0**-100, max_value=2.0**100, width=32)
-VECTOR = st.dictionaries(st.integers(0, 65535), WEIGHT, max_size=60).map(
+# Ids of two bytes, and of four.
+IDS = st.one_of(st.integers(0, 65_535), st.integers(0, MAX_VOCABULARY - 1))
+VECTOR = st.dictionaries(IDS, WEIGHT, max_size=60).map(
     lambda pieces: SparseVector.of(list(pieces), list(pieces.values()))
 )
 
@@ -56,16 +59,26 @@ def test_packing_loses_nothing(vector: SparseVector) -> None:
     assert again.weights.tolist() == vector.weights.tolist()
 
 
-@given(VECTOR, st.dictionaries(st.integers(0, 65535), st.floats(0, 100), max_size=20))
+@given(VECTOR, st.dictionaries(IDS, st.floats(0, 100), max_size=20))
 def test_a_packed_vector_scores_like_the_unpacked_one(vector: SparseVector, query: dict[int, float]) -> None:
     query |= dict.fromkeys(vector.ids[::2].tolist(), 0.5)
     assert PackedVector(vector.pack()).dot(query) == vector.dot(query)
 
 
+def test_only_large_ids_take_four_bytes() -> None:
+    assert SparseVector.of([0, 65_535], [1.0, 2.0]).pack() == "AAD//wB/AIA="
+    wide = SparseVector.of([0, 65_536], [1.0, 2.0]).pack()
+    assert wide == "~AAAAAAAAAQAAfwCA"
+    assert SparseVector.unpack(wide).ids.tolist() == [0, 65_536]
+    for text in ("~AAAAAAAA~", "~AAAA"):
+        with pytest.raises(InvalidInput, match="6 bytes a piece"):
+            SparseVector.unpack(text)
+
+
 @pytest.mark.parametrize("text", ["%%%", "AAA", "AAAAAAA=", "AAAAAAAA"])
 def test_unpacking_refuses_invalid_vectors(text: str) -> None:
     if text == "AAAAAAAA":  # six bytes are one and a half pieces
-        with pytest.raises(InvalidInput, match="four bytes a piece"):
+        with pytest.raises(InvalidInput, match="4 bytes a piece"):
             SparseVector.unpack(text)
         return
     with pytest.raises(InvalidInput):
@@ -81,8 +94,8 @@ def test_weights_that_opensearch_refuses_are_refused(weight: float) -> None:
     assert caught.value.code == "bad_vector"
 
 
-@pytest.mark.parametrize("ids", [[-1], [65536], [3, 3]])
-def test_ids_are_distinct_and_fit_two_bytes(ids: list[int]) -> None:
+@pytest.mark.parametrize("ids", [[-1], [MAX_VOCABULARY], [3, 3]])
+def test_ids_are_distinct_and_pieces_of_a_vocabulary(ids: list[int]) -> None:
     with pytest.raises(InvalidInput):
         SparseVector.of(ids, [1.0] * len(ids))
 
