@@ -8,7 +8,7 @@ single user. `ingest_collection`, `ask_queries` and `find_warnings` are the step
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import orjson
@@ -16,11 +16,13 @@ import orjson
 from cli.api_client import index_path, raise_unreachable, read_bulk_answer, read_json_response
 from cli.relevance.metrics import RankingQuality, measure_rankings, percentiles
 from models.judged_collection import CorpusDocument, JudgedCollection
-from models.training.mining import IndexCandidates
-from models.training.pairs import PairSet
 from services.encoders.piece_frequencies import MIN_DOCUMENTS
 from services.errors import BackendUnavailable, Conflict, InvalidInput
 from services.retry import retry
+
+if TYPE_CHECKING:
+    from models.training.mining import IndexCandidates
+    from models.training.pairs import PairSet
 
 WARM_UP_QUERIES = 20
 # The API's largest page, and its furthest hit, by default (MAX_SIZE, MAX_OFFSET).
@@ -89,9 +91,7 @@ class LiveIndex:
         self, documents: Iterable[CorpusDocument], on_sent: Callable[[int], object] = lambda count: None
     ) -> LoadOutcome:
         """Send documents in bulk. `on_sent` receives the number so far."""
-        outcome = LoadOutcome()
-        begun = time.perf_counter()
-        total = 0
+        outcome, begun, total = LoadOutcome(), time.perf_counter(), 0
         for count, body in _iter_request_bodies(documents):
             answer = self._retried("POST", f"{self._path}/documents", body)
             outcome.accepted += len(answer["accepted"])
@@ -382,12 +382,14 @@ def _list_some(identifiers: Sequence[str]) -> str:
     return ", ".join(distinct[:3]) + (", …" if len(distinct) > 3 else "")
 
 
-def make_index_candidates(client: httpx.Client, index: str, mode: str, pairs: PairSet) -> IndexCandidates:
+def make_index_candidates(client: httpx.Client, index: str, mode: str, pairs: "PairSet") -> "IndexCandidates":
     """Return ranked lists of the passages of `pairs`, which the index holds as `passage_documents` writes them.
 
     The fingerprint changes with the index's generation, encoder and documents by state. A bad query has no candidates.
     Raises NotFound, BackendUnavailable, and InvalidInput for an unknown mode or more hits than the API returns.
     """
+    from models.training.mining import IndexCandidates
+
     live = LiveIndex(client, index)
     state = orjson.dumps([live.inspect(), mode], option=orjson.OPT_SORT_KEYS).decode()
 
