@@ -39,8 +39,8 @@ from models.onnx_encoder import batch_by_length
 from models.training.idf import read_weights
 from models.training.max_head import largest_logits, max_head
 from models.training.modules import QueryTableEmbedding
+from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QUERY_WEIGHTS_FILE
-from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError, InvalidInput
 
 DOCUMENT_SIDE_FILE = "document_side.json"

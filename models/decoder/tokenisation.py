@@ -19,8 +19,8 @@ import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, normalizers
 
 from models.training.idf import PieceWeights, document_frequencies, inverse_document_frequency
+from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import make_piece_decoder, make_piece_formatter
-from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError
 
 # Pieces of bytes that are not a whole character, as `services.encoders.query_table` formats them.

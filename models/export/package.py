@@ -26,6 +26,7 @@ from models.export.checkpoint import Transformer
 from models.training.pairs import read_pairs
 from services.encoders.manifest import (
     MANIFEST_FILE,
+    MAX_VOCABULARY,
     NAME_PATTERN,
     compute_fingerprint,
     describe_file,
@@ -34,7 +35,7 @@ from services.encoders.manifest import (
 )
 from services.encoders.piece_frequencies import PieceCounter, PieceFrequencies
 from services.encoders.query_table import REFERENCE_FILE, QueryTable, read_query_weights
-from services.encoders.vectors import MAX_VOCABULARY, merge_max
+from services.encoders.vectors import merge_max
 from services.errors import ConfigurationError, InvalidInput
 from services.query.expansion import prune_query
 

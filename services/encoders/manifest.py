@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal, Protocol
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError
 
+# The largest vocabularies of encoders in use have 256,000 pieces. A dense query table of so many has 400 MB.
+MAX_VOCABULARY = 262_144
 MANIFEST_FILE = "manifest.json"
 # Names of encoders.
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"

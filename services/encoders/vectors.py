@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from services.encoders.manifest import MAX_VOCABULARY
 from services.errors import InvalidInput
 
 IdArray = npt.NDArray[np.int32]
@@ -31,8 +32,6 @@ DenseArray = npt.NDArray[np.float32]
 
 _DROPPED_BITS = 15
 _WIDE_MARK = "~"
-# The largest vocabularies of encoders in use have 256,000 pieces. A dense query table of so many has 400 MB.
-MAX_VOCABULARY = 262_144
 _BITS, _FLOAT = struct.Struct("=I"), struct.Struct("=f")
 # FeatureField refuses a document with a weight below the smallest normal float32.
 SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)

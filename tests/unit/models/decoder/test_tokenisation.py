@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from models.decoder.tokenisation import make_matching_tokenizer, unsearchable_ids
 from models.encoder import PieceTokeniser, trim_offsets
 from models.export.package import write_manifest
+from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QueryTable, make_piece_formatter
-from services.encoders.vectors import MAX_VOCABULARY
 from services.errors import ConfigurationError
 from tests.unit.models.decoder.spaced_tokenizers import KINDS, make
 
