@@ -23,7 +23,6 @@ MAX_VOCABULARY = 262_144
 MANIFEST_FILE = "manifest.json"
 # Names of encoders.
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
-# Stored vectors hold a vocabulary id in two bytes.
 WEIGHTS_ROOT = Path(__file__).resolve().parents[2] / "models" / "weights"
 
 
