@@ -90,7 +90,8 @@ def estimate_training(
     parameters = body + table * (1 if config["tie_word_embeddings"] else 2)
     adapters = layers * recipe.rank * sum(rows + columns for rows, columns in shapes)
     length = 2 * recipe.passage_pieces + 2
-    at_once = recipe.mini_batch or recipe.batch
+    # The own passages and each negative are a column of their own, computed one after the other.
+    passages, at_once = recipe.batch * (1 + recipe.negatives), recipe.mini_batch or recipe.batch
     # Activations of a position in a layer that the backward pass needs. Frozen weights need no inputs. The rest are
     # queries, keys, values and attention output; gate, up and their product; the inputs of both norms in float32; and
     # for each adapter its input in float32, a dropout mask, and `rank` numbers between its two matrices.
@@ -100,9 +101,9 @@ def estimate_training(
     kept = layers * bytes_a_weight * width + layer if recipe.checkpoint_layers else layers * layer
     activations = float(at_once * length * kept)
     # Weights and gradients of the whole batch (float32), and arg-max positions of one mini batch (int32).
-    document_weights = float(config["vocab_size"] * (2 * 4 * recipe.batch + 4 * at_once))
-    positions = recipe.batch * length
-    forward = 2.0 * body * positions + 2.0 * table * recipe.batch * recipe.passage_pieces
+    document_weights = float(config["vocab_size"] * (2 * 4 * passages + 4 * at_once))
+    positions = passages * length
+    forward = 2.0 * body * positions + 2.0 * table * passages * recipe.passage_pieces
     attention = 4.0 * layers * queries * positions * length / 2  # the causal half of the matrix
     passes = 2 + (1 if recipe.checkpoint_layers else 0) + (1 if at_once < recipe.batch else 0)
     work = passes * (forward + attention)
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--recipe", type=Path, help="JSON of a recipe; the options below override it")
-    options = ("steps", "batch", "mini_batch", "passage_pieces", "rank", "checkpoint_layers")
+    options = ("steps", "batch", "mini_batch", "negatives", "passage_pieces", "rank", "checkpoint_layers")
     for name in options:
         default = DecoderRecipe.model_fields[name].default
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=str(default))

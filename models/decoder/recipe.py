@@ -17,11 +17,14 @@ class DecoderRecipe(BaseModel):
     - `rank`, `alpha`, `dropout`: of the adapters (arXiv 2408.11119: 16, 8, 0.1).
     - `calibration_texts`, `active_at_start`: texts of the calibration, and their mean number of pieces after it.
 
+    Data:
+    - `negatives`: hard negatives of each pair, drawn from ranks 2 to `negatives_depth` of BM25 over the passages; 0:
+      the negatives are those of the batch alone.
+
     Objective: InfoNCE over the batch's passages with `score_scale`, plus `regulariser_weight` times a regulariser that
     grows with the square of the step over the first `regulariser_ramp` of the steps:
     - `regulariser`: see `models.training.losses`. `l0_threshold`: only documents with more weights count.
-      The passages of a batch are one column: there are no mined negatives, so lambda has the unit of `train sparse`
-      without them.
+      Lambda has the unit of `train sparse`: the columns of passages, own ones and each negative, are added.
     - `query_weighting`: `idf` is a fixed table over the passages, `learned` starts from it.
 
     Optimisation: AdamW with a linear warm-up and decay:
@@ -44,6 +47,9 @@ class DecoderRecipe(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     calibration_texts: int = Field(default=256, ge=1, le=4096)
     active_at_start: int = Field(default=4096, ge=1)
+
+    negatives: int = Field(default=0, ge=0, le=63)
+    negatives_depth: int = Field(default=50, ge=2, le=1000)
 
     score_scale: float = Field(default=1.0, gt=0)
     regulariser: Literal["none", "flops", "idf_flops", "l1"] = "flops"

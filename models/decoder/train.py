@@ -34,10 +34,13 @@ from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.trainer import SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
 from models.export.package import require_output_place, write_manifest
 from models.registry import DECODER_ARCHITECTURE
-from models.training.batches import MixtureFile, read_mixture
+from models.training.batches import MixtureFile, column_sides, read_mixture
 from models.training.idf import PieceWeights, write_weights
-from models.training.pairs import PairSet
+from models.training.mining import MiningRule, VectorCandidates, load_candidate_lists, mine_negatives
+from models.training.pairs import PairSet, Rows
 from models.training.run_directory import RUN_FILE, claim_run_directory
+from models.training.teacher_vectors import load_teacher_vectors
+from models.training.teachers import Bm25Teacher, WordTokeniser
 from models.training.trainer import cpu_dtype
 from services.directories import replace_directory
 from services.encoders.query_table import QUERY_WEIGHTS_FILE
@@ -91,6 +94,7 @@ def train_decoder(
     claim_run_directory(
         work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint}, "recipe, start or pairs"
     )
+    negatives = _mine_negatives(data, recipe, work)
     excluded = document.excluded_ids()
     idf = passage_idf_weights(document.tokenizer, data.passages, document.get_embedding_dimension(), excluded)
     if torch.cuda.is_available():
@@ -109,7 +113,7 @@ def train_decoder(
     objective = SpladeObjective(model, recipe, torch.from_numpy(idf))
     history: list[dict[str, float]] = []
     trainer = make_decoder_trainer(
-        model, objective, _build_dataset(data), recipe, work, lambda line: _record_log_line(history, line)
+        model, objective, _build_dataset(data, negatives), recipe, work, lambda line: _record_log_line(history, line)
     )
     resumed = last_checkpoint(work)
     if resumed is not None:
@@ -155,13 +159,35 @@ def _require_enough_pairs(data: PairSet, recipe: DecoderRecipe) -> None:
         )
 
 
-def _build_dataset(data: PairSet) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "query": [data.queries[row] for row in data.query_rows],
-            "passage": [data.passages[row] for row in data.passage_rows],
-        }
+def _mine_negatives(data: PairSet, recipe: DecoderRecipe, work: Path) -> Rows:
+    """Return the hard negatives of each pair, int32 [pairs, negatives]; the lists are kept in `work`.
+
+    Raises InvalidInput (`too_few_pairs`) when the passages do not give every pair as many.
+    """
+    if not recipe.negatives:
+        return np.empty((len(data), 0), dtype=np.int32)
+    teacher = Bm25Teacher(data.passages, WordTokeniser())
+    vectors = load_teacher_vectors(teacher, data, work / "vectors")
+    lists = load_candidate_lists(
+        VectorCandidates(vectors, teacher.fingerprint), data, recipe.negatives_depth, work / "vectors"
     )
+    rule = MiningRule(recipe.negatives, depth=recipe.negatives_depth, ceiling=None, seed=recipe.seed)
+    mined = mine_negatives(data, [lists], rule)
+    log.info("hard negatives: %s", ", ".join(f"{name} {count:,}" for name, count in mined.counts.items() if count))
+    if mined.counts["missing"]:
+        raise InvalidInput(
+            "too_few_pairs",
+            f"{len(data.passages):,} passages do not give every pair {recipe.negatives} negatives: give more pairs, or "
+            "fewer negatives.",
+        )
+    return mined.rows
+
+
+def _build_dataset(data: PairSet, negatives: Rows) -> Dataset:
+    passages = [data.passage_rows, *negatives.T]
+    texts = [[data.passages[row] for row in rows] for rows in passages]
+    columns = [[data.queries[row] for row in data.query_rows], *texts]
+    return Dataset.from_dict(dict(zip(column_sides(negatives.shape[1]), columns, strict=True)))
 
 
 def _record_log_line(history: list[dict[str, float]], line: dict[str, float]) -> None:

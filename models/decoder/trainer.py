@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback
 
 from models.decoder.recipe import DecoderRecipe
+from models.training.batches import column_sides
 from models.training.losses import NoRegulariser, Regulariser, make_regulariser
 from models.training.trainer import free_memory, is_out_of_memory
 from services.errors import ConfigurationError, InvalidInput
@@ -41,7 +42,7 @@ LogListener = Callable[[dict[str, float]], None]
 def make_decoder_trainer(
     model: Any, objective: SpladeObjective, dataset: Any, recipe: DecoderRecipe, work: Path, listener: LogListener
 ) -> DecoderTrainer:
-    """Make the trainer of a recipe. `dataset` has the columns query and passage; checkpoints go to `work`."""
+    """Make the trainer of a recipe. `dataset` has the columns of `column_sides`; checkpoints go to `work`."""
     rates = {r"document.*\.bias$": recipe.bias_learning_rate}
     if recipe.query_weighting == "learned":
         rates[r"query.*\.weight$"] = recipe.table_learning_rate
@@ -58,7 +59,7 @@ def make_decoder_trainer(
         save_total_limit=2,
         logging_steps=recipe.log_every,
         logging_nan_inf_filter=False,
-        router_mapping={"query": "query", "passage": "document"},
+        router_mapping=column_sides(recipe.negatives),
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -187,7 +188,9 @@ class SpladeObjective(CachedSpladeLoss):
     """
 
     def __init__(self, model: SparseEncoder, recipe: DecoderRecipe, idf: Tensor) -> None:
-        regulariser = make_regulariser(recipe.regulariser, idf=idf, threshold=recipe.l0_threshold)
+        regulariser = make_regulariser(
+            recipe.regulariser, idf=idf, threshold=recipe.l0_threshold, columns=1 + recipe.negatives
+        )
         super().__init__(
             model,
             SparseMultipleNegativesRankingLoss(model, scale=recipe.score_scale),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,8 +144,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one(start: str, pairs: Path,
     assert through.fingerprint == again.fingerprint
 
 
-def test_gradients_do_not_depend_on_the_mini_batch(start: str) -> None:
-    recipe = RECIPE.model_copy(update={"regulariser_weight": 0.1})
+@pytest.mark.parametrize("negatives", [0, 1])
+def test_gradients_do_not_depend_on_the_mini_batch(start: str, negatives: int) -> None:
+    recipe = RECIPE.model_copy(update={"regulariser_weight": 0.1, "negatives": negatives})
     queries, passages = WORDS[:8], SENTENCES
     found = []
     for rows in (8, 3, 1):
@@ -159,7 +161,9 @@ def test_gradients_do_not_depend_on_the_mini_batch(start: str) -> None:
         model = assemble_encoder(document, torch.ones(document.get_embedding_dimension()), learn=True, device="cpu")
         objective = SpladeObjective(model, recipe, torch.ones(document.get_embedding_dimension()))
         objective.mini_batch_size = rows
-        features = [model.preprocess(queries, task="query"), model.preprocess(passages, task="document")]
+        columns = [passages, *[passages[::-1]] * negatives]
+        features = [model.preprocess(queries, task="query")]
+        features += [model.preprocess(column, task="document") for column in columns]
         loss = torch.stack(list(objective(features).values())).sum()
         loss.backward()
         gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -170,6 +174,35 @@ def test_gradients_do_not_depend_on_the_mini_batch(start: str) -> None:
         for name, gradient in found[0][1].items():
             torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-3)
     assert any(gradient.abs().max() > 1e-4 for gradient in found[0][1].values())
+
+
+def test_hard_negatives_share_words_with_the_query(
+    start: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, list[str]]] = []
+    made = packages.make_decoder_trainer
+
+    def watch(model: object, objective: object, dataset: Any, *rest: object) -> Any:
+        seen.append({name: dataset[name][:] for name in dataset.column_names})
+        return made(model, objective, dataset, *rest)
+
+    monkeypatch.setattr(packages, "make_decoder_trainer", watch)
+    recipe = RECIPE.model_copy(update={"steps": 2, "negatives": 2, "batch": 4})
+    found = train_decoder(recipe, start, [pairs], tmp_path / "with")
+    assert found.history
+    (columns,) = seen
+    assert list(columns) == ["query", "positive", "negative_0", "negative_1"]
+
+    def sharing(passages: list[str]) -> float:
+        pairs_of_texts = zip(columns["query"], passages, strict=True)
+        return float(np.mean([bool(set(query.split()) & set(passage.split())) for query, passage in pairs_of_texts]))
+
+    assert sharing(columns["negative_0"]) > 0.9
+    assert sharing(np.roll(columns["positive"], 1).tolist()) < 0.6, "the control: passages of other pairs"
+    assert not any(a == b for a, b in zip(columns["positive"], columns["negative_0"], strict=True))
+    # They change what is learned.
+    without = train_decoder(recipe.model_copy(update={"negatives": 0}), start, [pairs], tmp_path / "without")
+    assert found.history[-1]["ranking"] > without.history[-1]["ranking"]
 
 
 def test_out_of_memory_halves_the_rows_and_loses_no_step(
