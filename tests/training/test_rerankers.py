@@ -71,6 +71,47 @@ def test_a_cross_encoder_gives_one_number_a_passage(cross_encoder: Path) -> None
     assert scorer("wings " * 500, ["flow " * 500]).shape == (1,), "what is too long is cut"
 
 
+TOPICS = ("cat", "river", "engine", "doctor", "bread", "music", "stone", "garden")
+
+
+def train_cross_encoder(directory: Path) -> Path:
+    """Train a small cross-encoder on the CPU: a passage is relevant if it has the word of the query."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    tokenizer(directory)
+    tokenise = AutoTokenizer.from_pretrained(directory)
+    config = BertConfig(
+        vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, num_labels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        initializer_range=0.2,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    pairs = [(asked, told) for asked in TOPICS for told in TOPICS]
+    batch = tokenise(
+        [f"about {asked}" for asked, _ in pairs], [f"the {told} is here" for _, told in pairs],
+        padding=True, return_tensors="pt",
+    )  # fmt: skip
+    labels = torch.tensor([float(asked == told) for asked, told in pairs])
+    for _ in range(200):
+        logits = model(**batch).logits[:, 0]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=torch.tensor(7.0))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def test_a_trained_cross_encoder_puts_the_answer_first(tmp_path: Path) -> None:
+    scorer = CrossEncoderScorer(str(train_cross_encoder(tmp_path)), device="cpu")
+    passages = [f"the {told} is here" for told in TOPICS]
+    best = [int(scorer(f"about {asked}", passages).argmax()) for asked in TOPICS]
+    assert best == list(range(len(TOPICS)))
+
+
 def test_invalid_rerankers_are_refused(tmp_path: Path, cross_encoder: Path) -> None:
     with pytest.raises(ConfigurationError, match="3 numbers"):
         CrossEncoderScorer(str(make_cross_encoder(tmp_path / "three", 3)), device="cpu")
