@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.measuring import make_parser, run_benchmark
-from cli.relevance.significance import compare_rankings
 from models.export.collection import read_collection
-from models.judged_queries import JudgedQueries, ndcg_by_query, sparse_rankings
+from models.judged_queries import JudgedQueries
 from models.progress import SilentReporter
+from models.significance import compare_rankings
 from models.training.architecture import build_encoder
 from models.training.evaluation import encode_texts, evaluation_figures
 from models.training.prepare import open_start, prepare_material
@@ -110,10 +110,11 @@ def run_form(recipe: TrainingRecipe, out: Path, name: str, judged: Sequence[Judg
     by_collection: dict[str, dict[str, float]] = {}
     by_query: dict[str, float] = {}
     for collection in judged:
-        vectors = encode_texts(encoder.encode_document, collection.documents)
-        queries = encode_texts(encoder.encode_query, collection.queries)
-        by_collection[collection.name] = evaluation_figures(collection, lambda _: vectors, lambda _: queries)  # noqa: B023 (called in this pass of the loop)
-        values = ndcg_by_query(collection, sparse_rankings(vectors, queries))
+        by_collection[collection.name], values = evaluation_figures(
+            collection,
+            lambda texts: encode_texts(encoder.encode_document, texts),
+            lambda texts: encode_texts(encoder.encode_query, texts),
+        )
         by_query |= {f"{collection.name}/{at}": round(float(value), 6) for at, value in enumerate(values)}
     checkpoint = directory / CHECKPOINTS / f"checkpoint-{recipe.steps}"
     control = json.loads((checkpoint / DensityControl.FILE).read_bytes())

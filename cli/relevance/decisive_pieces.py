@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cli.relevance.metrics import Ranking, break_ties
 
 if TYPE_CHECKING:
-    from cli.relevance.significance import PairedComparison
+    from models.significance import PairedComparison
 
 # Explained queries of each comparison and direction. Each costs two searches.
 MAX_EXPLAINED_QUERIES: Final = 5

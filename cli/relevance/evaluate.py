@@ -24,8 +24,8 @@ from cli.terminal import ApiOption
 if TYPE_CHECKING:
     from cli.relevance.decisive_pieces import ExplainedChange
     from cli.relevance.live import Evaluation, LiveIndex, ModeResult, StageProgress
-    from cli.relevance.significance import PairedComparison
     from models.judged_collection import JudgedCollection
+    from models.significance import PairedComparison
 
 _DEFAULT_COMMAND = "collection"
 _COMPARED_MEASURE = "ndcg@10"
@@ -152,7 +152,7 @@ evaluate_app.command("chapters")(chapters)
 def _compare_with_first(results: "Mapping[str, ModeResult]") -> "dict[str, PairedComparison]":
     """Compare each search with the first, query by query."""
     from cli.relevance.runs import by_query
-    from cli.relevance.significance import compare_rankings
+    from models.significance import compare_rankings
 
     figures = {name: by_query(result.quality, _COMPARED_MEASURE) for name, result in results.items()}
     base, *others = figures

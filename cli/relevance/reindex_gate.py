@@ -12,8 +12,8 @@ from typing import Final
 
 from cli.relevance.metrics import Ranking, RankingQuality, measure_rankings
 from cli.relevance.runs import by_query, describe_comparison
-from cli.relevance.significance import compare_rankings
 from models.judged_collection import Judgements, find_judgements, read_judgements, read_queries
+from models.significance import compare_rankings
 from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
 from query_api.search.executor import DirectExecutor, Stopwatch

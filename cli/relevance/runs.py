@@ -22,8 +22,8 @@ from cli.relevance.metrics import (
 from services.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
-    from cli.relevance.significance import PairedComparison
     from models.judged_collection import Judgements
+    from models.significance import PairedComparison
 
 
 def write_run(path: Path, rankings: Rankings, tag: str) -> None:
@@ -91,8 +91,8 @@ def runs(
 
     from cli.api_client import require_writable
     from cli.relevance.provenance import write_result
-    from cli.relevance.significance import compare_rankings
     from models.judged_collection import find_judgements, read_judgements
+    from models.significance import compare_rankings
 
     require_measure(measure)
     if json is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.significance import compare_rankings
 from models.training.recipe import EncoderRecipe, TeacherChoice, TrainingRecipe
 from services.errors import ConfigurationError
 
@@ -104,7 +105,11 @@ def _change_recipe(recipe: TrainingRecipe, change: Mapping[str, Any]) -> Trainin
 
 @dataclass(frozen=True)
 class AblationRow:
-    """Best evaluation of a variant: mean NDCG@10 of the encoder alone and with BM25, and its costs."""
+    """Best evaluation of a variant: mean NDCG@10 of the encoder alone and with BM25, and its costs.
+
+    `over_whole` compares the encoder alone with that of the whole recipe, query by query, over all collections. It is
+    None for the whole recipe, and for runs of before, which kept no figures by query.
+    """
 
     name: str
     sparse: float
@@ -112,30 +117,56 @@ class AblationRow:
     weights_a_document: float
     flops: float
     seconds: float
+    over_whole: Mapping[str, float] | None = None
 
     @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
-        """Average an evaluation over the collections that choose the best; `reported` collections choose nothing."""
+    def of(
+        cls,
+        name: str,
+        entry: Mapping[str, Any],
+        seconds: float,
+        reported: Sequence[str] = (),
+        whole: Mapping[str, Any] | None = None,
+    ) -> AblationRow:
+        """Average an evaluation over the collections that choose the best; `reported` collections choose nothing.
+
+        `whole` is the evaluation of the whole recipe.
+        """
         judged = [figures for collection, figures in entry["collections"].items() if collection not in reported]
         mean = {key: sum(figures[key] for figures in judged) / len(judged) for key in judged[0]}
         return cls(
             name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),
-            round(mean["flops"], 2), round(seconds, 1),
+            round(mean["flops"], 2), round(seconds, 1), _compare_with_whole(entry, whole),
         )  # fmt: skip
 
 
+def _compare_with_whole(entry: Mapping[str, Any], whole: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Return difference, bounds of its 95 % interval (paired bootstrap), and p of the paired randomisation test."""
+    if whole is None or not entry.get("by_query") or not whole.get("by_query"):
+        return None
+    found = compare_rankings(whole["by_query"], entry["by_query"])
+    figures = {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
+    return {name: round(value, 5) for name, value in figures.items()}
+
+
 def ablation_table(rows: Sequence[AblationRow]) -> str:
-    """Format a Markdown table: each variant with its difference from the whole recipe, in points of NDCG@10."""
+    """Format a Markdown table: each variant with its difference from the whole recipe, in points of NDCG@10.
+
+    The interval and p are those of the mean over all queries, where `points` is a mean over collections.
+    """
     base = rows[0]
     lines = [
-        "| variant | NDCG@10 | points | with BM25 | points | weights a document | products a query and document | s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| variant | NDCG@10 | points | 95 % of all queries | p | with BM25 | points | weights a document "
+        "| products a query and document | s |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         points = [100 * (row.sparse - base.sparse), 100 * (row.hybrid - base.hybrid)]
         shown = ["", ""] if row is base else [f"{value:+.1f}" for value in points]
+        found = row.over_whole
+        chance = "|" if found is None else f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f} | {found['p']:.3f}"
         lines.append(
-            f"| {row.name} | {row.sparse:.4f} | {shown[0]} | {row.hybrid:.4f} | {shown[1]} "
+            f"| {row.name} | {row.sparse:.4f} | {shown[0]} | {chance} | {row.hybrid:.4f} | {shown[1]} "
             f"| {row.weights_a_document:.0f} | {row.flops:.2f} | {row.seconds:.0f} |"
         )
     return "\n".join(lines)

@@ -2,8 +2,8 @@
 
 `CurveEvaluator` writes the learning curve (curve.jsonl) and keeps the best checkpoint in `best`.
 
-`evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 and of their fusion
-(`models.judged_queries`).
+`evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 and of their fusion (`models.judged_queries`). The
+evaluation of the best encoder also has NDCG@10 of each query (`by_query`), so that two runs can be compared.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from models.judged_queries import JudgedQueries, expected_products, hybrid_rankings, mean_ndcg, sparse_rankings
+from models.judged_queries import (
+    JudgedQueries,
+    expected_products,
+    hybrid_rankings,
+    mean_ndcg,
+    ndcg_by_query,
+    sparse_rankings,
+)
 from models.training.trainer import is_out_of_memory
 from services.directories import replace_directory, restore_directory
 from services.errors import ConfigurationError
@@ -72,14 +80,15 @@ class CurveEvaluator(BaseEvaluator):
     def __call__(
         self, model: SparseEncoder, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        figures = {
-            judged.name: evaluation_figures(
+        figures: dict[str, dict[str, float]] = {}
+        by_query: dict[str, float] = {}
+        for judged in (*self._judged, *self._reported):
+            figures[judged.name], scores = evaluation_figures(
                 judged,
                 lambda texts: encode_texts(model.encode_document, texts),
                 lambda texts: encode_texts(model.encode_query, texts),
             )
-            for judged in (*self._judged, *self._reported)
-        }
+            by_query |= {f"{judged.name}/{at}": round(float(score), 5) for at, score in enumerate(scores)}
         mean = sum(figures[judged.name]["sparse"] for judged in self._judged) / len(self._judged)
         mean = round(mean, 4)
         entry = {
@@ -93,7 +102,7 @@ class CurveEvaluator(BaseEvaluator):
         better = rank_evaluation(entry) > self.best
         if better:
             self.best = rank_evaluation(entry)
-            self._replace_best(model, entry)
+            self._replace_best(model, entry | {"by_query": by_query})
         with (self._out / CURVE).open("a+b") as file:
             # a full disk can leave half a line; a line appended to it could not be read
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
@@ -190,17 +199,23 @@ def encode_texts(encode: Callable[..., Any], texts: Sequence[str]) -> list[dict[
     return result
 
 
-def evaluation_figures(judged: JudgedQueries, documents: EncodeTexts, queries: EncodeTexts) -> dict[str, float]:
+def evaluation_figures(
+    judged: JudgedQueries, documents: EncodeTexts, queries: EncodeTexts
+) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Return NDCG@10 of the encoder alone, of BM25 and of both, weights a document, and the cost of a query.
+
+    The second member is NDCG@10 of each query by the encoder alone, float64 [queries].
 
     `flops` is the expected number of products, see `models.judged_queries.expected_products`.
     """
     vectors, query_vectors = documents(judged.documents), queries(judged.queries)
     sparse, lexical = sparse_rankings(vectors, query_vectors), judged.lexical
-    return {
-        "sparse": round(mean_ndcg(judged, sparse), 4),
+    by_query = ndcg_by_query(judged, sparse)
+    figures = {
+        "sparse": round(float(by_query.mean()), 4) if by_query.size else 0.0,
         "bm25": round(mean_ndcg(judged, lexical), 4),
         "hybrid": round(mean_ndcg(judged, hybrid_rankings(sparse, lexical)), 4),
         "weights_a_document": round(float(np.mean([len(vector) for vector in vectors])), 1),
         "flops": round(expected_products(vectors, query_vectors), 2),
     }
+    return figures, by_query

@@ -183,7 +183,8 @@ def _run_variants(
     recipe: TrainingRecipe, out: Path, only: Sequence[str], show: ProgressReporter, index: OpenIndexCandidates | None
 ) -> list[AblationRow]:
     recipe = recipe.model_copy(update={"start": open_start(recipe.start, out, show.report)})
-    rows = []
+    rows: list[AblationRow] = []
+    whole: dict[str, Any] | None = None
     for variant in ablation_variants(recipe, only):
         directory = out / variant.name.replace(" ", "-").replace("/", "-")
         if not _is_finished(directory, variant.recipe):
@@ -198,9 +199,10 @@ def _run_variants(
                 show.report(f"{variant.name} has no row: {error}")
                 continue
         curve = read_curve(directory)
-        best = max(curve, key=rank_evaluation)
+        best = read_best_evaluation(directory) or max(curve, key=rank_evaluation)
         reported = [collection.name for collection in recipe.reported]
-        rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported))
+        rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported, whole))
+        whole = best if variant.name == FULL_RECIPE else whole
         (out / "ablation.json").write_text(
             json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
             + "\n",

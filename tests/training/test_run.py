@@ -210,10 +210,11 @@ def test_a_dense_checkpoint_of_the_ramp_does_not_win(
     """The regulariser's weight grows until the ramp ends; before, the encoder is dense and finds more."""
     scores = iter([0.2, 0.9, 0.6, 0.7, 0.5])
 
-    def figures(judged: object, documents: object, queries: object) -> dict[str, float]:
-        return {"sparse": next(scores), "bm25": 0.0, "hybrid": 0.0, "weights_a_document": 9.0, "flops": 1.0}
+    def evaluate(judged: object, documents: object, queries: object) -> tuple[dict[str, float], np.ndarray]:
+        figures = {"sparse": next(scores), "bm25": 0.0, "hybrid": 0.0, "weights_a_document": 9.0, "flops": 1.0}
+        return figures, np.zeros(1)
 
-    monkeypatch.setattr("models.training.evaluation.evaluation_figures", figures)
+    monkeypatch.setattr("models.training.evaluation.evaluation_figures", evaluate)
     train_encoder(recipe(steps=4, evaluate_every=1, ramp=0.5), material, tmp_path)
     assert [(entry["mean"], entry["eligible"]) for entry in read_curve(tmp_path)] == [
         (0.2, True), (0.9, False), (0.6, True), (0.7, True), (0.5, True),
@@ -235,11 +236,12 @@ def test_a_budget_of_weights_decides_instead_of_the_ramp(
     """Without any checkpoint in the budget, the best of all is kept and marked."""
     found = iter([(0.8, 30.0), (0.7, 15.0), (0.6, 7.0)])
 
-    def figures(judged: object, documents: object, queries: object) -> dict[str, float]:
+    def evaluate(judged: object, documents: object, queries: object) -> tuple[dict[str, float], np.ndarray]:
         score, weights = next(found)
-        return {"sparse": score, "bm25": 0.0, "hybrid": 0.0, "weights_a_document": weights, "flops": 1.0}
+        figures = {"sparse": score, "bm25": 0.0, "hybrid": 0.0, "weights_a_document": weights, "flops": 1.0}
+        return figures, np.zeros(1)
 
-    monkeypatch.setattr("models.training.evaluation.evaluation_figures", figures)
+    monkeypatch.setattr("models.training.evaluation.evaluation_figures", evaluate)
     train_encoder(recipe(steps=2, evaluate_every=1, max_weights=budget), material, tmp_path)
     kept = read_best_evaluation(tmp_path)
     assert kept is not None

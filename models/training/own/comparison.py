@@ -1,7 +1,7 @@
 """Comparison of a new encoder with its start, as both will be served.
 
 Served means: int8, windows, top k, query weights adapted to the documents; alone, fused with BM25, and reranked by the
-dense query table. `bootstrap_interval` says whether a difference is noise.
+dense query table. `difference_interval` says whether a difference is noise.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from models.judged_queries import JudgedQueries, expected_products, hybrid_ranki
 from models.progress import ProgressReporter
 from models.projection.encoder import ProjectedEncoder
 from models.registry import load_encoder
+from models.significance import compare_rankings
 from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.piece_frequencies import PieceCounter
@@ -150,7 +151,7 @@ def compare_with_start(
 ) -> tuple[dict[str, ServedVectors], dict[str, dict[str, Any]]]:
     """Compare both encoders as they are served on each set of queries. Return the vectors of the last set as well.
 
-    `new_over_start` of a comparison has the interval of each search, see `bootstrap_interval`.
+    `new_over_start` of a comparison has the interval of each search, see `difference_interval`.
     """
     compared: dict[str, dict[str, Any]] = {}
     for judged in sets:
@@ -164,7 +165,7 @@ def compare_with_start(
         comparison = compare_encoders(judged, encoders)
         scores = comparison["scores"]
         comparison["new_over_start"] = {
-            title: bootstrap_interval(scores[f"{NEW}{search}"], scores[f"{OLD}{search}"])
+            title: difference_interval(scores[f"{NEW}{search}"], scores[f"{OLD}{search}"])
             for title, search in SEARCHES.items()
             if f"{NEW}{search}" in scores
         }
@@ -187,12 +188,11 @@ def compare_tables(encoder: DenseModel, start: Path, model: Path, queries: Seque
             [0.0 if mine is None else float(mine @ theirs) for mine, theirs in zip(found, vectors, strict=True)]
         )
     means = {title: round(float(by_query.mean()), 4) for title, by_query in cosines.items()}
-    return {"cosine": means, "new_over_start": bootstrap_interval(cosines[NEW], cosines[OLD])}
+    return {"cosine": means, "new_over_start": difference_interval(cosines[NEW], cosines[OLD])}
 
 
-def bootstrap_interval(new: NDArray[np.float64], old: NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
-    """Return the middle 95 % of the mean difference over queries, by paired bootstrap with a fixed seed."""
-    difference = new - old
-    resampled = np.random.default_rng(0).integers(0, len(difference), (draws, len(difference)))
-    low, high = np.quantile(difference[resampled].mean(axis=1), [0.025, 0.975])
-    return round(float(low), 4), round(float(high), 4)
+def difference_interval(new: NDArray[np.float64], old: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean difference over queries, see `models.significance`."""
+    before, after = ({str(at): float(score) for at, score in enumerate(scores)} for scores in (old, new))
+    found = compare_rankings(before, after)
+    return round(found.low, 4), round(found.high, 4)

@@ -10,7 +10,7 @@ from cli.relevance.decisive_pieces import (
     explain_changes,
     find_document_and_rival,
 )
-from cli.relevance.significance import compare_rankings
+from models.significance import compare_rankings
 
 
 def hit(identifier: str, *why: tuple[str, str, float], **parts: dict[str, float]) -> dict[str, Any]:

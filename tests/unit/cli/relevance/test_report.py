@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from cli.relevance.significance import compare_rankings
+from models.significance import compare_rankings
 from services.errors import ConfigurationError, InvalidInput
 
 FIGURES = {"ndcg@10": 0.5, "mrr@10": 0.5, "map": 0.4, "recall@100": 1.0, "recall@1000": 1.0}

@@ -126,7 +126,26 @@ def test_the_table_shows_points() -> None:
     shown = ablation_table(
         [AblationRow(FULL_RECIPE, 0.4, 0.5, 100, 1.5, 60), AblationRow("no expansion", 0.38, 0.51, 40, 0.5, 50)]
     )
-    assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
+    assert "| no expansion | 0.3800 | -2.0 | | | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
+
+
+def test_a_row_says_whether_its_difference_is_chance() -> None:
+    figures = {"toy": dict.fromkeys(("sparse", "hybrid", "weights_a_document", "flops"), 0.5)}
+    whole = {"mean": 0.5, "collections": figures, "by_query": {f"toy/{at}": 0.5 for at in range(50)}}
+    worse = {"mean": 0.4, "collections": figures, "by_query": {f"toy/{at}": 0.3 + 0.2 * (at % 2) for at in range(50)}}
+    same = {"mean": 0.5, "collections": figures, "by_query": {f"toy/{at}": 0.4 + 0.2 * (at % 2) for at in range(50)}}
+    found = AblationRow.of("worse", worse, 1.0, whole=whole).over_whole
+    assert found is not None
+    assert found["difference"] == pytest.approx(-0.1)
+    assert found["low"] < -0.1 < found["high"] < 0
+    assert found["p"] < 0.001
+    chance = AblationRow.of("same", same, 1.0, whole=whole).over_whole
+    assert chance is not None
+    assert chance["low"] < 0 < chance["high"]
+    assert chance["p"] > 0.5
+    assert AblationRow.of("older", {"mean": 0.5, "collections": figures}, 1.0, whole=whole).over_whole is None
+    table = ablation_table([AblationRow.of("whole", whole, 1.0), AblationRow.of("worse", worse, 1.0, whole=whole)])
+    assert "| worse | 0.4000 | -10.0 | -12.8 to -7.2 | 0.000 |" in table
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[4] / "models/training/recipes").glob("*.toml")))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from cli.relevance.significance import compare_rankings
+from models.significance import compare_rankings
 
 
 def figures(values: list[float]) -> dict[str, float]:
