@@ -38,8 +38,6 @@ SHORT_MODULES = frozenset(
         "models/progress.py",
         # The API and the workers share the list of workers in Redis.
         "services/queue/worker_registry.py",
-        # The API's bodies, documents, the files of `load` and the encoders share it.
-        "services/text_encoding.py",
     }
 )
 _INIT = "__init__.py"
