@@ -26,7 +26,7 @@ from hypothesis import settings as hypothesis_settings
 from infra import processes
 from infra.local_servers import LocalSettings
 from infra.opensearch.cluster import temporary_node
-from infra.ports import find_free_port
+from infra.ports import find_free_port, is_port_taken
 from infra.processes import ChildProcess
 from infra.redis import temporary_redis
 from infra.stack import ServiceProcess, service_processes, settings_environment, wait_until_ready
@@ -206,6 +206,8 @@ def serving(settings: Settings) -> Iterator[str]:
     try:
         wait_for(lambda: server.started or not thread.is_alive(), 60, "the API starts")
         assert thread.is_alive(), "the API ended while it started; its error is above"
+        state = f"stops: {server.should_exit}, listeners: {[each.sockets for each in server.servers]}"
+        assert is_port_taken(settings.api_port), f"the API has started and does not listen ({state})"
         yield f"http://{settings.api_host}:{settings.api_port}"
     finally:
         server.should_exit = True
