@@ -2,7 +2,7 @@
 
 `AppState` holds the clients, the query tables and short-lived caches of generations and curation rules. `for_principal`
 returns a view for one principal. For a principal with a document filter, the view sends every call through
-`RestrictedSearchClient`, which applies document-level security (`services.opensearch.document_level_security`).
+`RestrictedSearchClient`, which applies document-level security (`services.access.document_level_security`).
 """
 
 import asyncio
@@ -20,12 +20,13 @@ from query_api.access.key_ring import KeyRing
 from query_api.access.rate_limit import RateLimiter
 from query_api.index_cache import CurationCache, QueryTableCache
 from query_api.ingest.backpressure import BackgroundReader, BacklogMonitor, InFlightRequests
+from query_api.points_in_time import PointInTimeRegistry
 from query_api.query_log import QueryLog
 from query_api.readiness import ReadinessMonitor
 from query_api.search.executor import DirectExecutor
-from query_api.search.points_in_time import PointInTimeRegistry
 from query_api.search.validation import limits_of
 from services.access.api_keys import read_key_file
+from services.access.document_level_security import DocumentLevelSecurity
 from services.access.principals import EVERYBODY, Principal, RateLimits
 from services.documents.document import VersionClock
 from services.encoders.catalogue import list_dense_encoders
@@ -35,7 +36,6 @@ from services.filters.tree import Filter
 from services.index_spec import Generation, IndexNames
 from services.model_client import ModelClient
 from services.opensearch.client import AsyncSearchClient, Call
-from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.opensearch.generations import generation_call, index_not_found, read_generation, resolve_alias_call
 from services.queue.installation import InstallationClaim
 from services.queue.messages import EncodeMessage, Publisher

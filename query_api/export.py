@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from query_api.app_state import AppState
-from query_api.search.points_in_time import PointInTime, close_point_in_time, open_point_in_time
+from query_api.points_in_time import PointInTime, close_point_in_time, open_point_in_time
 from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation

@@ -31,12 +31,12 @@ from query_api.access.gate import AuthenticationMiddleware
 from query_api.access.key_ring import KeyRing
 from query_api.access.rate_limit import RateLimiter
 from services.access.api_keys import ApiKey, KeySecret, digest_key, generate_key
+from services.access.document_level_security import DocumentLevelSecurity
 from services.access.principals import RateLimits
 from services.encoders.manifest import WindowSettings
 from services.filters.tree import OneOf
 from services.index_spec import EncoderIdentity, Generation, IndexNames, IndexSpec
 from services.opensearch.client import AsyncSearchClient, Call
-from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.opensearch.key_records import StoredKey
 from services.opensearch.queries import SearchPlan, build_search_body, lexical_query, msearch_call
 from services.opensearch.transport import AwsSignatureAuth, BasicAuth, RequestAuth

@@ -35,8 +35,8 @@ from models.decoder.tokenisation import (
     unsearchable_ids,
     vocabulary_too_large,
 )
+from models.idf import read_weights
 from models.onnx_encoder import batch_by_length
-from models.training.idf import read_weights
 from models.training.max_head import largest_logits, max_head
 from models.training.modules import QueryTableEmbedding
 from services.encoders.manifest import MAX_VOCABULARY

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, normalizers
 
-from models.training.idf import PieceWeights, document_frequencies, inverse_document_frequency
+from models.idf import PieceWeights, document_frequencies, inverse_document_frequency
 from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import make_piece_decoder, make_piece_formatter
 from services.errors import ConfigurationError

@@ -33,9 +33,9 @@ from models.decoder.recipe import DecoderRecipe, read_decoder_recipe
 from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.trainer import SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
 from models.export.package import require_output_place, write_manifest
+from models.idf import PieceWeights, write_weights
 from models.registry import DECODER_ARCHITECTURE
 from models.training.batches import MixtureFile, column_sides, read_mixture
-from models.training.idf import PieceWeights, write_weights
 from models.training.mining import MiningRule, VectorCandidates, load_candidate_lists, mine_negatives
 from models.training.pairs import PairSet, Rows
 from models.training.run_directory import RUN_FILE, claim_run_directory

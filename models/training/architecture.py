@@ -40,7 +40,7 @@ from models.export.hub_import import (
 )
 from models.export.package import copy_tokenizer, excluded_piece_ids, read_vocabulary
 from models.export.publish import write_library_layout
-from models.training.idf import PieceWeights, align_weights, read_weights, write_weights
+from models.idf import PieceWeights, align_weights, read_weights, write_weights
 from models.training.modules import POOLING_ACTIVATIONS, MaxHeadPooling, QueryTableEmbedding, StatesTransformer
 from models.training.recipe import EncoderRecipe
 from services.directories import replace_directory
@@ -152,7 +152,7 @@ def _check_idf(idf: PieceWeights | None, size: int, recipe: EncoderRecipe) -> No
             raise ConfigurationError(
                 "bad_idf",
                 "This recipe needs an IDF table and the start has no idf.json: give a table of the passages "
-                "(models.training.idf.passage_idf).",
+                "(models.idf.passage_idf).",
             )
     elif idf.shape != (size,) or not np.isfinite(idf).all() or (idf < 0).any():
         raise ConfigurationError(

@@ -21,13 +21,13 @@ from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
 from models.export.package import excluded_piece_ids
 from models.export.reopen import reopen_checkpoint
+from models.idf import passage_idf
 from models.judged_queries import JudgedQueries
 from models.progress import ProgressReporter
 from models.reranking import CrossEncoderScorer
 from models.training.architecture import build_encoder, read_starting_point
 from models.training.batches import MixtureFile, read_mixture
 from models.training.consistency import filter_consistent
-from models.training.idf import passage_idf
 from models.training.mining import (
     CandidateSource,
     MiningRule,

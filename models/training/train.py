@@ -27,11 +27,11 @@ from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeig
 from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 from transformers import PrinterCallback, get_linear_schedule_with_warmup
 
+from models.idf import BATCH_PASSAGES, PieceWeights
 from models.judged_queries import JudgedQueries
 from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
 from models.training.batches import PositiveLinks, column_sides, mask_false_negatives
 from models.training.evaluation import BEST, CurveEvaluator, read_best_evaluation, read_curve
-from models.training.idf import BATCH_PASSAGES, PieceWeights
 from models.training.losses import RankingLoss, make_regulariser
 from models.training.modules import QueryTableEmbedding
 from models.training.pairs import PairSet, Rows

@@ -11,18 +11,18 @@ from dataclasses import replace
 from functools import partial
 
 from query_api.app_state import AppState
-from query_api.schemas.search_request import MultiIndexRequest, SearchRequest
-from query_api.search.context import SearchContext
-from query_api.search.executor import Executor, Stopwatch
-from query_api.search.multi_index import check_multi_index, common_score_by
-from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
-from query_api.search.points_in_time import (
+from query_api.points_in_time import (
     PointInTime,
     PointInTimeExecutor,
     close_point_in_time,
     cursor_expired,
     open_point_in_time,
 )
+from query_api.schemas.search_request import MultiIndexRequest, SearchRequest
+from query_api.search.context import SearchContext
+from query_api.search.executor import Executor, Stopwatch
+from query_api.search.multi_index import check_multi_index, common_score_by
+from query_api.search.page_state import FIRST_PAGE, CursorPosition, PageState, request_digest
 from query_api.search.stages import Response, build_context, respond, run_stages
 from query_api.search.validation import check_request
 from services.curation.matching import CompiledRules

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
+from models.idf import passage_idf
 from models.judged_queries import JudgedQueries
 from models.training.architecture import build_encoder, save_checkpoint
 from models.training.batches import MixtureFile, read_mixture
 from models.training.evaluation import CurveEvaluator, encode_texts, read_best_evaluation, read_curve
-from models.training.idf import passage_idf
 from models.training.losses import RankingLoss
 from models.training.recipe import TrainingRecipe, parse_recipe
 from models.training.run_directory import CHECKPOINTS, begin_run, last_checkpoint

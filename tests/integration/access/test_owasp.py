@@ -21,9 +21,9 @@ from query_api.access.gate import PUBLIC_OPERATION
 from query_api.access.rate_limit import RateLimiter
 from query_api.app import create_app
 from services.access.api_keys import ApiKey, generate_key
+from services.access.document_level_security import DocumentLevelSecurity
 from services.access.principals import Principal
 from services.errors import ConfigurationError
-from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.settings import Settings
 
 Patch = pytest.MonkeyPatch

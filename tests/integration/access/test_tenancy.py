@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from query_api.access.gate import OPERATION_SCOPES
 from query_api.schemas.search_request import SearchRequest
+from services.access.document_level_security import DocumentLevelSecurity
 from services.encoders.catalogue import STANDIN_NAME
-from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.settings import Settings
 from tests.integration.access.doors import RERANKS, Sent, ask, rounds
 from tests.integration.query_api.conftest import encode

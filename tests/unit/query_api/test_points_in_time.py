@@ -2,7 +2,7 @@
 
 import pytest
 
-from query_api.search.points_in_time import PointInTime, PointInTimeRegistry
+from query_api.points_in_time import PointInTime, PointInTimeRegistry
 from services.access.principals import EVERYBODY
 from services.errors import Overloaded
 

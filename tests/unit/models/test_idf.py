@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.encoder import PieceTokeniser
-from models.training.idf import (
+from models.idf import (
     document_frequencies,
     inverse_document_frequency,
     passage_idf,

@@ -5,12 +5,12 @@ from typing import Any
 import orjson
 import pytest
 
+from services.access.document_level_security import DocumentLevelSecurity
 from services.encoders.manifest import WindowSettings
 from services.errors import Forbidden
 from services.filters.tree import OneOf
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
 from services.opensearch.client import Call
-from services.opensearch.document_level_security import DocumentLevelSecurity
 
 MINE = OneOf("tenant", ("a",))
 CLAUSE = {"term": {"metadata.tenant": "a"}}
