@@ -1,27 +1,23 @@
 """Publication of an encoder in the layout of sentence-transformers, as OpenSearch publishes its encoders.
 
-`write_library_layout` adds the files that make a checkpoint's directory a SparseEncoder of sentence-transformers with
-its query table: a Router whose document route is the directory itself. `finish_publication` makes a publication of such
-a directory, with idf.json (the query table, as the tokenisers of OpenSearch's plugin read it) and a model card
-(docs/decisions/0267). `models.training.pipeline.publish_encoder` does both.
+`write_library_layout` saves a SparseEncoder of sentence-transformers with its query table: a Router whose document
+route is the directory itself. `finish_publication` makes a publication of such a directory, with idf.json (the query
+table, as the tokenisers of OpenSearch's plugin read it) and a model card (docs/decisions/0267).
+`models.training.pipeline.publish_encoder` does both.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from models.export.hub_import import ROUTER, read_json_object
 from models.training.recipe import RECIPE_FILE, EncoderRecipe
-from services.encoders.query_table import QUERY_WEIGHTS_FILE, TOKENIZER_FILE
+from services.encoders.query_table import QUERY_WEIGHTS_FILE
 
 IDF_FILE, CARD_FILE = "idf.json", "README.md"
-# Written by the checkpoint itself.
-_OWN_FILES = ("config.json", "model.safetensors", TOKENIZER_FILE)
 
 
 class SavedEncoder(Protocol):
@@ -31,29 +27,23 @@ class SavedEncoder(Protocol):
 
 
 def write_library_layout(model: SavedEncoder, directory: Path) -> None:
-    """Add modules.json, router_config.json, and the folders of query table and pooling to a checkpoint's directory.
+    """Save an encoder in the library's layout, with the transformer in the directory itself.
 
-    The transformer stays in the directory itself: its module has the id "", as in OpenSearch's doc-v2 and doc-v3.
+    Its module has the id "", as in OpenSearch's doc-v2 and doc-v3, so the exporter and the next training find it there.
     """
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
-        written = Path(folder)
-        model.save(str(written), create_model_card=False)
-        router = read_json_object(written / ROUTER)
-        named = _library_names(router)
-        for old, new in named.items():
-            for path in (written / old).iterdir():
-                if path.name == TOKENIZER_FILE:
-                    # Both routes have the file of the start: that of transformers lists special pieces once more.
-                    path.write_bytes((directory / TOKENIZER_FILE).read_bytes())
-                if new or path.name not in _OWN_FILES:
-                    (directory / new).mkdir(exist_ok=True)
-                    shutil.move(path, directory / new / path.name)
-            shutil.rmtree(written / old)
-        router["types"] = {named[old]: kind for old, kind in router["types"].items()}
-        router["structure"] = {route: [named[old] for old in ids] for route, ids in router["structure"].items()}
-        (written / ROUTER).write_text(json.dumps(router, indent=2) + "\n", encoding="utf-8")
-        for path in written.iterdir():
-            shutil.move(path, directory / path.name)
+    model.save(str(directory), create_model_card=False)
+    router = read_json_object(directory / ROUTER)
+    named = _library_names(router)
+    for old, new in named.items():
+        if new:
+            (directory / old).rename(directory / new)
+            continue
+        for path in (directory / old).iterdir():
+            path.rename(directory / path.name)
+        (directory / old).rmdir()
+    router["types"] = {named[old]: kind for old, kind in router["types"].items()}
+    router["structure"] = {route: [named[old] for old in ids] for route, ids in router["structure"].items()}
+    (directory / ROUTER).write_text(json.dumps(router, indent=2) + "\n", encoding="utf-8")
 
 
 def _library_names(router: Mapping[str, Any]) -> dict[str, str]:

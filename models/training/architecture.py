@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -344,26 +345,23 @@ def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
         raise ConfigurationError("bad_recipe", "Only encoders of build_encoder can be saved as a checkpoint.")
     require_finite_parameters(model)
     with replace_directory(directory) as fresh:
-        _write_checkpoint(model, model.tokenizer_json, fresh)
-        model.recipe.write(fresh)
         if model.recipe.document_weighting == "learned":
             write_library_layout(model, fresh)
+        _write_own_files(model, model.tokenizer_json, fresh)
+        model.recipe.write(fresh)
 
 
-def _write_checkpoint(model: InferenceFreeEncoder, tokenizer_json: bytes, directory: Path) -> None:
-    router = model[0]
-    transformer = router.sub_modules["document"][0]
-    if isinstance(transformer, Transformer):
-        transformer.model.save_pretrained(directory)
-        transformer.processor.save_pretrained(directory)
-    # the start's file replaces that of transformers, which truncates and pads
+def _write_own_files(model: InferenceFreeEncoder, tokenizer_json: bytes, directory: Path) -> None:
+    # the start's file replaces those of transformers, which truncate, pad, and list special pieces once more
     original = directory / "given.json"
     original.write_bytes(tokenizer_json)
     copy_tokenizer(original, directory / "tokenizer.json")
     original.unlink()
+    for route_file in directory.glob("*/tokenizer.json"):
+        shutil.copyfile(directory / "tokenizer.json", route_file)
     pieces = read_vocabulary(directory / "tokenizer.json")
     excluded = excluded_piece_ids(pieces)
-    queries = router.sub_modules["query"][0]
+    queries = model[0].sub_modules["query"][0]
     queries.project()
     table = queries.weight.detach().float().cpu().numpy()
     write_weights(directory / "query_weights.json", table, pieces, excluded)
