@@ -88,7 +88,7 @@ def refuse_unknown_parameters(request: Request) -> None:
         if name not in known:
             listed = f"it takes {', '.join(f'`{each}`' for each in known)}" if known else "it takes none"
             raise InvalidInput("invalid_request", f"query.{name[:80]}: is not a parameter of this path; {listed}.")
-        if name in seen and not known[name]:
+        if name in seen and not _takes_list(known[name]):
             raise InvalidInput("invalid_request", f"query.{name}: is given more than once.")
         seen.add(name)
 
@@ -98,16 +98,16 @@ async def check_parameters(request: Request) -> None:
     refuse_unknown_parameters(request)
 
 
-def _parameters(route: APIRoute) -> dict[str, bool]:
-    """Return the names of a route's query parameters, in its order, and whether each may be repeated."""
-    found: dict[str, bool] = {}
+def _parameters(route: APIRoute) -> dict[str, Any]:
+    """Return the names of a route's query parameters, in its order, and their types."""
+    found: dict[str, Any] = {}
     for field in route.dependant.query_params:
         model = field.field_info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
             members = model.model_fields.items()
-            found |= {member.alias or name: _takes_list(member.annotation) for name, member in members}
+            found |= {member.alias or name: member.annotation for name, member in members}
         else:
-            found[field.alias] = _takes_list(model)
+            found[field.alias] = model
     return found
 
 
