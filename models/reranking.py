@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,7 +52,6 @@ class CrossEncoderScorer:
                 "bad_reranker",
                 f"{name_or_path} gives {self.model.num_labels} numbers a passage; a reranker gives one.",
             )
-        self.name = re.sub(r"[^a-z0-9.-]+", "-", Path(name_or_path).name.lower())
 
     @property
     def max_pieces(self) -> int | None:

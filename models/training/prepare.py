@@ -40,7 +40,7 @@ from models.training.pairs import PairSet, Rows, split_pairs
 from models.training.recipe import TeacherChoice, TrainingRecipe
 from models.training.run_directory import START_PREFIX
 from models.training.scored_candidates import ScoredCandidates, join_score_files, score_with_cross_encoder
-from models.training.teacher_vectors import Teacher, TeacherVectors, load_teacher_vectors
+from models.training.teacher_vectors import Teacher, TeacherVectors, load_teacher_vectors, teacher_name
 from models.training.teachers import Bm25Teacher, SiameseTeacher, SparseTeacher, TeacherEnsemble, WordTokeniser
 from models.training.train import TrainingMaterial
 from services.directories import DirectorySettings, replace_directory, resolve_cache_directory
@@ -195,9 +195,11 @@ def _join_teachers(
         elif at in prepared.scores:
             joined.append(prepared.scores[at])
         elif negatives is not None:
-            scorer = CrossEncoderScorer(choice.name)
-            done = partial(_report_progress, show, f"Teacher {scorer.name}", len(pairs))
-            joined.append(score_with_cross_encoder(scorer, pairs, negatives, directory, done))
+            name = teacher_name(choice.name)
+            done = partial(_report_progress, show, f"Teacher {name}", len(pairs))
+            joined.append(
+                score_with_cross_encoder(name, CrossEncoderScorer(choice.name), pairs, negatives, directory, done)
+            )
     total = sum(choice.weight for choice in recipe.teachers)
     return TeacherEnsemble(joined, [choice.weight / total for choice in recipe.teachers], recipe.distillation_scale)
 

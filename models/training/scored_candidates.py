@@ -136,6 +136,7 @@ def join_score_files(pairs: PairSet, files: Iterable[Path]) -> tuple[PairSet, li
 
 
 def score_with_cross_encoder(
+    name: str,
     scorer: CrossEncoderScorer,
     pairs: PairSet,
     negatives: Rows,
@@ -144,29 +145,30 @@ def score_with_cross_encoder(
 ) -> ScoredCandidates:
     """Score the passage and the hard negatives of each link; keep the scores in `directory` by block.
 
-    `negatives` is int32 [links, count]. `done` receives the number of finished links. Raises InvalidInput
-    (`not_finite_scores`) and ConfigurationError (`unwritable_directory`).
+    `name` is that of the teacher, `negatives` is int32 [links, count]. `done` receives the number of finished links.
+
+    Raises InvalidInput (`not_finite_scores`) and ConfigurationError (`unwritable_directory`).
     """
     candidates = np.concatenate([pairs.passage_rows[:, None], negatives], axis=1)
     texts = [pairs.fingerprint, texts_fingerprint([candidates.astype("<i4").tobytes().hex()])]
     fingerprint = texts_fingerprint([hash_parameters(scorer.model), str(scorer.max_pieces), *texts])
     arrays = load_or_make_rows(
-        directory / f"scores-{scorer.name}-{fingerprint}",
+        directory / f"scores-{name}-{fingerprint}",
         len(pairs),
         _BLOCK_PAIRS,
-        lambda start, end: {"scores": _score_block(scorer, pairs, np.arange(start, end), candidates[start:end])},
-        about={"teacher": scorer.name},
+        lambda start, end: {"scores": _score_block(name, scorer, pairs, np.arange(start, end), candidates[start:end])},
+        about={"teacher": name},
         done=done,
     )
     known = candidates != NO_PASSAGE
     queries = np.broadcast_to(pairs.query_rows[:, None], candidates.shape)
     return ScoredCandidates.of(
-        scorer.name, fingerprint, len(pairs.passages), queries[known], candidates[known], arrays["scores"][known]
+        name, fingerprint, len(pairs.passages), queries[known], candidates[known], arrays["scores"][known]
     )
 
 
 def _score_block(
-    scorer: CrossEncoderScorer, pairs: PairSet, links: NDArray[np.integer], candidates: Rows
+    name: str, scorer: CrossEncoderScorer, pairs: PairSet, links: NDArray[np.integer], candidates: Rows
 ) -> NDArray[np.float32]:
     """Return float32 [links, candidates]; 0 in place of a missing candidate."""
     scores = np.zeros(candidates.shape, dtype=np.float32)
@@ -178,6 +180,6 @@ def _score_block(
         scores[candidates >= 0] = scorer.score_pairs(asked)
     if not np.isfinite(scores).all():
         raise InvalidInput(
-            "not_finite_scores", f"The cross-encoder {scorer.name} gives NaN or infinity: check the model's weights."
+            "not_finite_scores", f"The cross-encoder {name} gives NaN or infinity: check the model's weights."
         )
     return scores

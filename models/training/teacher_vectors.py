@@ -9,6 +9,7 @@ vectors in a directory, dense as float16 or sparse as `SparseRows`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ class Teacher(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> EncodedTexts: ...
 
     def encode_passages(self, texts: Sequence[str]) -> EncodedTexts: ...
+
+
+def teacher_name(name_or_path: str) -> str:
+    """Return the name of a teacher for people and file names: that of its directory, or the last part of a hub's."""
+    return re.sub(r"[^a-z0-9.-]+", "-", Path(name_or_path).name.lower())
 
 
 class TeacherVectors(Protocol):

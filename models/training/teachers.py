@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from models.registry import load_encoder
 from models.training.pairs import texts_fingerprint
-from models.training.teacher_vectors import EncodedTexts, Scores, SparseRows, TeacherVectors
+from models.training.teacher_vectors import EncodedTexts, Scores, SparseRows, TeacherVectors, teacher_name
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
@@ -183,7 +182,7 @@ class SiameseTeacher:
                 "bad_teacher", f"{name_or_path} compares by {similarity}; a teacher compares by dot product or cosine."
             )
         self._is_sparse, self._normalise = is_sparse, similarity == "cosine"
-        self.name = re.sub(r"[^a-z0-9.-]+", "-", Path(name_or_path).name.lower())
+        self.name = teacher_name(name_or_path)
         form = f"{similarity} {self._model.max_seq_length} {sorted(self._model.prompts.items())}"
         self.fingerprint = texts_fingerprint([form, hash_parameters(self._model)])
 
@@ -218,15 +217,14 @@ def _is_sparse_model(name_or_path: str) -> bool:
 
 def hash_parameters(model: Any) -> str:
     """Return 16 hex digits over the names and bytes of a torch module's parameters and buffers."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=_byte_type()).numpy().tobytes())
+        # numpy has no bfloat16, so the bytes are those of torch.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def _byte_type() -> Any:
-    return importlib.import_module("torch").uint8
 
 
 class Bm25Teacher:
