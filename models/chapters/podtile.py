@@ -33,6 +33,7 @@ from models.chapters.podtile_prompt import (
     ContextLimits,
     GrammarLogits,
     PromptLine,
+    fit_text,
     format_answer_prefix,
     format_context,
     format_numbered_line,
@@ -189,7 +190,8 @@ class PodtileEngine:
     ) -> str:
         shown = [format_numbered_line(i, episode.text[line.start : line.end]) for i, line in enumerate(lines, 1)]
         if len(shown) == 1:
-            shown = [_fit_line(shown[0], self._generator, self._room(context, self._generator.part_pieces))]
+            room = self._room(context, self._generator.part_pieces)
+            shown = [fit_text(shown[0], room, self._generator.pieces)]
         prompt = "".join([context, *shown, PROMPT_SUFFIX])
         answer = self._generator.write(prompt, len(shown), beginning, clock.left())
         clock.left()
@@ -208,15 +210,6 @@ class PodtileEngine:
     def _room(self, context: str, pieces: int) -> int:
         used = sum(self._generator.pieces([context, PROMPT_SUFFIX])) + self._generator.answer_pieces
         return max(MIN_PROMPT_PIECES, pieces - used)
-
-
-def _fit_line(line: str, generator: TextGenerator, room: int) -> str:
-    """Truncate a line to `room` pieces. A vocabulary that spells out a script makes a line very long."""
-    (count,) = generator.pieces([line])
-    while count > room:
-        line = line[: max(1, len(line) * room // count)]
-        (count,) = generator.pieces([line])
-    return line
 
 
 def open_podtile(source: str, *, tiling: BoundaryEngine | None = None, threads: int | None = None) -> PodtileEngine:

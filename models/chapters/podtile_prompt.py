@@ -141,7 +141,11 @@ def format_context(
     """
     lines = [f"Title: {clean_title(title)[:_TITLE_CHARACTERS]}"]
     about = clean_title(description)
-    if about := about[:_DESCRIPTION_CHARACTERS] if limits is None else _fit_words(about, limits):
+    if (
+        about := about[:_DESCRIPTION_CHARACTERS]
+        if limits is None
+        else fit_text(about, limits.description, limits.count)
+    ):
         lines.append(f"About: {about}")
     shown = [clean_title(chapter)[:_TITLE_CHARACTERS] for chapter in chapter_titles]
     sizes = [len(chapter) + 2 for chapter in shown] if limits is None else limits.count([f"; {c}" for c in shown])
@@ -150,15 +154,15 @@ def format_context(
     return "\n".join(lines) + "\nTranscript:"
 
 
-def _fit_words(text: str, limits: ContextLimits) -> str:
-    """Return as many of the first words as fit the description's pieces."""
-    words = text.split(" ")
-    low, high = 0, len(words)
+def fit_text(text: str, room: int, count: PieceCounter) -> str:
+    """Return the beginning of a text that fits `room` pieces. A script that the vocabulary spells out needs many."""
+    low, high = 0, len(text)
+    if count([text])[0] <= room:
+        return text
     while low < high:
         middle = (low + high + 1) // 2
-        (count,) = limits.count([" ".join(words[:middle])])
-        low, high = (middle, high) if count <= limits.description else (low, middle - 1)
-    return " ".join(words[:low])
+        low, high = (middle, high) if count([text[:middle]])[0] <= room else (low, middle - 1)
+    return text[:low].rstrip()
 
 
 def _latest_titles(titles: Sequence[str], sizes: Sequence[int], room: int) -> list[str]:

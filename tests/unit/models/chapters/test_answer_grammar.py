@@ -103,3 +103,9 @@ def test_limits_of_the_context_are_in_pieces() -> None:
     # A description of any length is counted, not cut at 400 characters.
     long = format_context("T", "word " * 500, [], ContextLimits(300, 0, words))
     assert long.count("word") == 300
+
+
+def test_a_description_without_spaces_is_cut_too() -> None:
+    """A limit in words would leave out the whole description of a Japanese talk."""
+    limits = ContextLimits(10, 0, lambda texts: [len(text) for text in texts])
+    assert "About: 農業と土壌の保全につ\n" in format_context("T", "農業と土壌の保全についての話", [], limits)
