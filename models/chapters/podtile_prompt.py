@@ -141,11 +141,8 @@ def format_context(
     """
     lines = [f"Title: {clean_title(title)[:_TITLE_CHARACTERS]}"]
     about = clean_title(description)
-    if (
-        about := about[:_DESCRIPTION_CHARACTERS]
-        if limits is None
-        else fit_text(about, limits.description, limits.count)
-    ):
+    about = about[:_DESCRIPTION_CHARACTERS] if limits is None else fit_text(about, limits.description, limits.count)
+    if about:
         lines.append(f"About: {about}")
     shown = [clean_title(chapter)[:_TITLE_CHARACTERS] for chapter in chapter_titles]
     sizes = [len(chapter) + 2 for chapter in shown] if limits is None else limits.count([f"; {c}" for c in shown])
