@@ -210,4 +210,4 @@ test-programs:
 	infra/install-missing curl curl
 	infra/install-missing chromium chromium
 	infra/install-missing promtool prometheus
-	infra/install-missing "podman runc catatonit mmdebstrap" "podman runc catatonit mmdebstrap netavark aardvark-dns" || echo "The tests of the images are skipped."
+	infra/install-missing "podman runc catatonit mmdebstrap iptables" "podman runc catatonit mmdebstrap iptables netavark aardvark-dns" || echo "The tests of the images are skipped."

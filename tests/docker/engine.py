@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-PROGRAMS = ("podman", "runc", "catatonit", "mmdebstrap")
+# netavark starts iptables; Debian installs it only as a recommendation of podman.
+PROGRAMS = ("podman", "runc", "catatonit", "mmdebstrap", "iptables")
 NETWORK_PROGRAMS = ("netavark", "aardvark-dns")
 NETWORK_DIRECTORIES = (Path("/usr/lib/podman"), Path("/usr/libexec/podman"))
 # One version of the images takes 1.5 GB with OpenSearch, Redis and the layers of the build. A change of the code adds

@@ -21,8 +21,8 @@ def test_the_reason_of_a_skip_says_what_is_missing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("os.geteuid", lambda: account)
     for name in ("podman", "runc", "netavark"):
         write_program(tmp_path, name)
-    assert "apt-get install catatonit mmdebstrap aardvark-dns (" in str(reason_without_engine())
-    for name in ("catatonit", "mmdebstrap", "aardvark-dns"):
+    assert "apt-get install catatonit mmdebstrap iptables aardvark-dns (" in str(reason_without_engine())
+    for name in ("catatonit", "mmdebstrap", "iptables", "aardvark-dns"):
         write_program(tmp_path, name)
     assert reason_without_engine() is None
     account = 1000
