@@ -38,7 +38,7 @@ BENCHMARKS = {
     "fusion_weights": "quality.fusion_weights",
     "highlights": "latency.search_options",
     "hybrid_requests": "latency.search_requests",
-    "idf_forms": "quality.idf_forms",
+    "encoder_components": "quality.encoder_components",
     "ingest_throughput": "ingest.throughput",
     "interactive_writes": "ingest.updates",
     "journal_100k": "ingest.journal",

@@ -130,9 +130,10 @@ def _serve_head(
     from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
     from transformers.utils.logging import disable_progress_bar
 
-    from models.training.architecture import build_encoder, parameter_groups
+    from models.training.architecture import build_encoder
     from models.training.losses import IdfFlopsRegulariser
     from models.training.recipe import EncoderRecipe
+    from models.training.trainer import parameter_groups
 
     disable_progress_bar()
     torch.set_num_threads(arguments["threads"])

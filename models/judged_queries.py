@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import bm25s
@@ -48,6 +48,12 @@ class JudgedQueries:
         return [
             _top_documents(index.get_scores(query) if query else np.zeros(len(self.documents))) for query in queries
         ]
+
+    def rewritten(self, documents: list[str]) -> JudgedQueries:
+        """Return a copy with other texts for the encoder. BM25 still ranks the present ones."""
+        changed = replace(self, documents=documents)
+        vars(changed)["lexical"] = self.lexical
+        return changed
 
     @classmethod
     def of(cls, collection: Collection, limit: int, seed: int = 0) -> JudgedQueries:

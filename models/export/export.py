@@ -133,9 +133,11 @@ def open_source(source: str, work: Path, activation: Activation | None = None) -
         }
         return ExportSource(work, longest, origin)
     recipe = EncoderRecipe.read(directory)
-    if recipe is not None and recipe.document_weighting == "binary":
+    if recipe is not None and not recipe.is_servable:
         raise ConfigurationError(
-            "checkpoint_unsupported", f"{directory} has binary document weights, so it has no model to export."
+            "checkpoint_unsupported",
+            f"{directory} is a variant of an ablation that cannot be served (see its recipe.json): there is no model "
+            "to export.",
         )
     missing = [name for name in CHECKPOINT_FILES if not (directory / name).is_file()]
     if missing:

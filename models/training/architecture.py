@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import SparseEncoder
-from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.base.modules import Module, Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from sentence_transformers.util import fullname
 from tokenizers.processors import TemplateProcessing
@@ -42,7 +42,15 @@ from models.export.hub_import import (
 from models.export.package import copy_tokenizer, excluded_piece_ids, read_vocabulary
 from models.export.publish import write_library_layout
 from models.idf import PieceWeights, align_weights, read_weights, write_weights
-from models.training.modules import POOLING_ACTIVATIONS, MaxHeadPooling, QueryTableEmbedding, StatesTransformer
+from models.training.modules import (
+    POOLING_ACTIVATIONS,
+    ClsHeadPooling,
+    HeaviestWeights,
+    MaxHeadPooling,
+    QueryTableEmbedding,
+    StatesTransformer,
+    TokenWeightPooling,
+)
 from models.training.recipe import EncoderRecipe
 from services.directories import replace_directory
 from services.encoders.manifest import expand_path
@@ -97,9 +105,12 @@ def require_finite_parameters(model: nn.Module) -> None:
 
 
 def _public_name(module: nn.Module) -> str:
-    """Return the nearest class in the module's method resolution order that sentence-transformers defines."""
+    """Return the nearest class in the module's method resolution order that sentence-transformers defines.
+
+    Its abstract Module is none: a class directly below it keeps its own name.
+    """
     for base in type(module).__mro__:
-        if base.__module__.startswith(PUBLIC_PACKAGE):
+        if base.__module__.startswith(PUBLIC_PACKAGE) and base is not Module:
             return f"{base.__module__}.{base.__qualname__}"
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
@@ -133,13 +144,19 @@ def build_encoder(
     _check_idf(table, size, recipe)
     documents = _build_document_side(point, recipe, excluded)
     tokenizer = documents[0].tokenizer
-    queries = QueryTableEmbedding(
-        _make_query_tokenizer(tokenizer),
-        weight=_initial_query_weights(point, table, recipe, size),
-        frozen=recipe.query_weighting != "learned",
-        excluded=excluded,
-    )
-    router = Router.for_query_document(query_modules=[queries], document_modules=documents)
+    if recipe.uses_model_for_queries:
+        # One transformer for both sides, as in SPLADE; each side has its own pooling.
+        queries = [documents[0], *_pooling_modules(recipe.query_weighting, documents[0], recipe, excluded)]
+    else:
+        queries = [
+            QueryTableEmbedding(
+                _make_query_tokenizer(tokenizer),
+                weight=_initial_query_weights(point, table, recipe, size),
+                frozen=recipe.query_weighting != "learned",
+                excluded=excluded,
+            )
+        ]
+    router = Router.for_query_document(query_modules=queries, document_modules=documents)
     encoder = InferenceFreeEncoder(modules=[router], device=device, similarity_fn_name="dot")
     encoder.recipe = recipe
     encoder.idf = table
@@ -180,21 +197,38 @@ def _build_document_side(point: StartingPoint, recipe: EncoderRecipe, excluded: 
             f"The tokeniser has {size:,} pieces and the model's head has {transformer.model.config.vocab_size:,}: they "
             "do not belong together.",
         )
-    allowed = torch.ones(size)
-    allowed[sorted(excluded)] = 0.0
-    lexical = SparseStaticEmbedding(transformer.tokenizer, weight=allowed, frozen=True)
     if recipe.document_weighting == "binary":
-        lexical.max_seq_length = recipe.passage_pieces
+        lexical = _own_pieces(transformer, excluded)
+        lexical.max_seq_length = transformer.max_seq_length
         return [lexical]
     _exclude_pieces(transformer.model, excluded)
-    kind = MaxHeadPooling if recipe.head == "chunked" else SpladePooling
-    pooling = kind("max", activation_function=POOLING_ACTIVATIONS[recipe.activation], embedding_dimension=size)
-    # a static embedding after the pooling multiplies by it: only pieces of the text keep their weight
-    return [transformer, pooling] if recipe.expansion else [transformer, pooling, lexical]
+    modules = [transformer, *_pooling_modules(recipe.document_weighting, transformer, recipe, excluded)]
+    if not recipe.expansion and recipe.document_weighting != "mlp":
+        modules.append(_own_pieces(transformer, excluded))
+    return modules if recipe.top_k is None else [*modules, HeaviestWeights(recipe.top_k)]
+
+
+def _pooling_modules(
+    weighting: str, transformer: Transformer, recipe: EncoderRecipe, excluded: Collection[int]
+) -> list[nn.Module]:
+    """Return the modules that make the weights of a text from the transformer's output."""
+    size = transformer.model.config.vocab_size
+    if weighting == "mlp":
+        pooling = TokenWeightPooling(transformer.model.config.hidden_size, size, recipe.activation)
+        return [pooling, _own_pieces(transformer, excluded)]
+    kind = ClsHeadPooling if weighting == "cls_mlm" else MaxHeadPooling if recipe.head == "chunked" else SpladePooling
+    return [kind("max", activation_function=POOLING_ACTIVATIONS[recipe.activation], embedding_dimension=size)]
+
+
+def _own_pieces(transformer: Transformer, excluded: Collection[int]) -> SparseStaticEmbedding:
+    """Return weight 1 for the pieces of a text. After a pooling it multiplies: only these pieces keep a weight."""
+    allowed = torch.ones(transformer.model.config.vocab_size)
+    allowed[sorted(excluded)] = 0.0
+    return SparseStaticEmbedding(transformer.tokenizer, weight=allowed, frozen=True)
 
 
 def _build_transformer(point: StartingPoint, recipe: EncoderRecipe) -> Transformer:
-    chunked = recipe.head == "chunked" and recipe.document_weighting == "learned"
+    chunked = recipe.head == "chunked" and recipe.document_weighting != "binary"
     kind = StatesTransformer if chunked else Transformer
     try:
         transformer = kind(
@@ -217,7 +251,9 @@ def _build_transformer(point: StartingPoint, recipe: EncoderRecipe) -> Transform
         raise ConfigurationError(
             "bad_recipe", f"passage_pieces is {recipe.passage_pieces} and this model reads at most {longest}: lower it."
         )
-    transformer.max_seq_length = recipe.passage_pieces
+    # The words of `expand_by` come before the text. A word has a piece and a half, and the text keeps its length.
+    room = 3 * recipe.expand_words // 2 if recipe.expand_by else 0
+    transformer.max_seq_length = min(recipe.passage_pieces + room, longest)
     _require_special_pieces(transformer.tokenizer)
     return transformer
 
@@ -305,36 +341,11 @@ def _read_published(root: Path) -> StartingPoint:
     return StartingPoint(layout.model, pieces, table, read_weights(idf, pieces) if idf.is_file() else None)
 
 
-def parameter_groups(
-    model: nn.Module, learning_rate: float, table_learning_rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Group the trainable parameters for an optimiser: matrices, biases and norms without decay, the query table.
-
-    The table has its own learning rate (1e-3 in arXiv 2505.01452) and no decay: decay would lower the weights of pieces
-    that no query of the batch contains. Empty groups are left out.
-    """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, QueryTableEmbedding)}
-    matrices: list[Tensor] = []
-    vectors: list[Tensor] = []
-    table: list[Tensor] = []
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            continue
-        group_of = table if id(parameter) in tables else matrices if parameter.ndim > 1 else vectors
-        group_of.append(parameter)
-    groups = [
-        {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
-        {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
-        {"params": table, "lr": table_learning_rate, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
 def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
     """Write the directory that `sparsewell encoders export DIRECTORY OUT` and `build_encoder` read.
 
-    The directory holds config.json and model.safetensors (float32, head tied; binary document weights have neither,
-    since they have no model), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table.
+    The directory holds config.json and model.safetensors (float32, head tied; encoders that cannot be served have
+    neither), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table.
     Beside them it has the files of `models.export.publish.write_library_layout`, so `SparseEncoder(directory)` of
     sentence-transformers is this encoder, with its table.
     It is written under another name and renamed, so it is complete or absent.
@@ -345,7 +356,7 @@ def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
         raise ConfigurationError("bad_recipe", "Only encoders of build_encoder can be saved as a checkpoint.")
     require_finite_parameters(model)
     with replace_directory(directory) as fresh:
-        if model.recipe.document_weighting == "learned":
+        if model.recipe.is_servable:
             write_library_layout(model, fresh)
         _write_own_files(model, model.tokenizer_json, fresh)
         model.recipe.write(fresh)
@@ -362,8 +373,9 @@ def _write_own_files(model: InferenceFreeEncoder, tokenizer_json: bytes, directo
     pieces = read_vocabulary(directory / "tokenizer.json")
     excluded = excluded_piece_ids(pieces)
     queries = model[0].sub_modules["query"][0]
-    queries.project()
-    table = queries.weight.detach().float().cpu().numpy()
-    write_weights(directory / "query_weights.json", table, pieces, excluded)
+    if isinstance(queries, QueryTableEmbedding):
+        queries.project()
+        table = queries.weight.detach().float().cpu().numpy()
+        write_weights(directory / "query_weights.json", table, pieces, excluded)
     if model.idf is not None:
         write_weights(directory / "idf.json", model.idf, pieces, excluded)

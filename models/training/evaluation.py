@@ -2,8 +2,8 @@
 
 `CurveEvaluator` writes the learning curve (curve.jsonl) and keeps the best checkpoint in `best`.
 
-`evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 and of their fusion (`models.judged_queries`). The
-evaluation of the best encoder also has NDCG@10 of each query (`by_query`), so that two runs can be compared.
+`evaluation_figures` gives NDCG@10 of the encoder alone, of BM25 and of their fusion (`models.judged_queries`). Each
+evaluation also has NDCG@10 of each query (`by_query`), so that two runs can be compared.
 """
 
 from __future__ import annotations
@@ -97,12 +97,13 @@ class CurveEvaluator(BaseEvaluator):
             "mean": mean,
             "eligible": self._is_eligible(steps, figures),
             "collections": figures,
+            "by_query": by_query,
         }
         # The encoder is written before its line: a run that is killed between them evaluates again.
         better = rank_evaluation(entry) > self.best
         if better:
             self.best = rank_evaluation(entry)
-            self._replace_best(model, entry | {"by_query": by_query})
+            self._replace_best(model, entry)
         with (self._out / CURVE).open("a+b") as file:
             # a full disk can leave half a line; a line appended to it could not be read
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))

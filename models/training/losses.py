@@ -81,20 +81,23 @@ def _to_dense(embeddings: Tensor) -> Tensor:
 def make_regulariser(
     name: str, *, idf: Tensor | None = None, threshold: int | None = None, columns: int = 1
 ) -> Regulariser:
-    """Make the regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`) or `l1`.
+    """Make the regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`), `l1` or `top_k` (no penalty: the
+    encoder itself keeps the heaviest weights).
 
     `columns`: the passages of each query, its own and its hard negatives; see `_MaskedRegulariser`.
 
     Raises ConfigurationError (`bad_recipe`, `bad_idf`).
     """
-    if name == "none":
+    if name in ("none", "top_k"):
         return NoRegulariser()
     if name == "l1":
         return L1Regulariser()
     if name == "flops":
         return FlopsRegulariser(threshold, columns)
     if name != "idf_flops":
-        raise ConfigurationError("bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops or l1.")
+        raise ConfigurationError(
+            "bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops, l1 or top_k."
+        )
     if idf is None:
         raise ConfigurationError(
             "bad_idf",

@@ -6,6 +6,8 @@ vectors; saved encoders name the replaced modules (`models.training.architecture
 - `QueryTableEmbedding` is the query side: a table of weights, no model. Distinct pieces count once (arXiv 2411.04403).
 - `StatesTransformer` and `MaxHeadPooling` are the document side. They pass hidden states of packed tokens, [1, tokens]
   without padding, to `models.training.max_head`, and never compute all logits.
+- `ClsHeadPooling`, `TokenWeightPooling` and `HeaviestWeights` are components of the unified framework (arXiv
+  2303.13416) that only ablations have. The library has no such modules, so no encoder with them is published.
 
 The transformer's body stays that of transformers; only its attention function is replaced, through transformers'
 attention interface (docs/decisions/0103). On CUDA in half precision that is PyTorch's variable-length attention.
@@ -14,13 +16,14 @@ Elsewhere only the attention sees padded tokens; the linear layers, nearly all o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -107,6 +110,7 @@ class StatesTransformer(Transformer):
         packing = PackedTokens.of(features["attention_mask"])
         decoder = self.model.get_output_embeddings()
         features["token_states"] = transform(packed_states(body, features["input_ids"], packing))
+        features["token_ids"] = features["input_ids"][packing.counted]
         features["offsets"] = packing.offsets
         features["head_weight"], features["head_bias"] = decoder.weight, decoder.bias
         return features
@@ -125,6 +129,86 @@ class MaxHeadPooling(SpladePooling):
             activation=ACTIVATIONS[self.activation_function],
         )
         return features
+
+
+class ClsHeadPooling(MaxHeadPooling):
+    """Weights from the logits of the first token, [CLS], alone: clsMLM of arXiv 2303.13416."""
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Add `sentence_embedding` [texts, vocabulary], float32."""
+        begins = features["offsets"][:-1]
+        features["token_states"] = features["token_states"][begins]
+        features["offsets"] = torch.arange(len(begins) + 1, device=begins.device)
+        return super().forward(features)
+
+
+class TokenWeightPooling(Module):
+    """One weight for each token of a text, from its state: MLP of arXiv 2303.13416, as in uniCOIL (arXiv 2106.14807).
+
+    The weight is activation(relu(a . state + b)); a piece that occurs several times has its largest weight. It begins
+    as 1 for every token, the binary weighting, so every run has the same beginning.
+    """
+
+    config_keys: ClassVar[list[str]] = ["width", "size", "activation"]
+    INITIAL_LOGIT = math.e - 1  # log1p of it is 1
+
+    def __init__(self, width: int, size: int, activation: Activation = "log1p_relu") -> None:
+        super().__init__()
+        self.width, self.size, self.activation = width, size, activation
+        self.linear = nn.Linear(width, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.bias, self.INITIAL_LOGIT)
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Add `sentence_embedding` [texts, vocabulary], float32."""
+        states, offsets = features.pop("token_states"), features.pop("offsets")
+        with torch.autocast(states.device.type, enabled=False):
+            weights = self.linear(states.float()).squeeze(1).relu().log1p()
+            if self.activation == "log1p_log1p_relu":
+                weights = weights.log1p()
+        rows = torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
+        flat = torch.zeros((len(offsets) - 1) * self.size, device=weights.device)
+        flat = flat.scatter_reduce(0, rows * self.size + features.pop("token_ids"), weights, "amax")
+        features["sentence_embedding"] = flat.view(-1, self.size)
+        return features
+
+    def get_embedding_dimension(self) -> int:
+        return self.size
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=True)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+        config = cls.load_config(model_name_or_path, subfolder=subfolder)
+        module = cls(**config)
+        cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module)
+        return module
+
+
+class HeaviestWeights(Module):
+    """Keep the `count` heaviest weights of each text: the regulariser top-k of arXiv 2303.13416."""
+
+    config_keys: ClassVar[list[str]] = ["count"]
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Replace `sentence_embedding` [texts, vocabulary]."""
+        weights = features["sentence_embedding"]
+        heaviest = weights.topk(min(self.count, weights.shape[1]), dim=1).indices
+        features["sentence_embedding"] = weights * torch.zeros_like(weights).scatter_(1, heaviest, 1.0)
+        return features
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        self.save_config(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+        return cls(**cls.load_config(model_name_or_path, subfolder=subfolder))
 
 
 def split_head(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:

@@ -62,11 +62,11 @@ def run_recipe(
     """
     show = show or SilentReporter()
     encoder_name = checked_encoder_name(name or out.resolve().name)
-    if recipe.encoder.document_weighting == "binary":
+    if not recipe.encoder.is_servable:
         raise ConfigurationError(
             "bad_recipe",
-            "An encoder with binary document weights has no model to serve; it is for `sparsewell train ablation`. "
-            "Set document_weighting = learned.",
+            "An encoder can be served with document_weighting learned, query_weighting none, idf or learned, and "
+            "without top_k and expand_by. The other components are for `sparsewell train ablation`.",
         )
     choose_precision(recipe)  # fails here, not after hours of teachers
     began = time.monotonic()
@@ -143,13 +143,17 @@ def publish_encoder(source: Path, out: Path, *, licence: str | None = None) -> P
             facts = read_json_object(source / MANIFEST_FILE)
             start = reopen_checkpoint(source, Path(folder) / "checkpoint")
             recipe = recipe_of_manifest(facts)
-        elif (source / QUERY_WEIGHTS_FILE).is_file() and (found := EncoderRecipe.read(source)) is not None:
+        elif (
+            (source / QUERY_WEIGHTS_FILE).is_file()
+            and (found := EncoderRecipe.read(source)) is not None
+            and found.is_servable
+        ):
             start, recipe = source, found
         else:
             raise ConfigurationError(
                 "not_an_encoder",
-                f"{source} is neither a checkpoint of a training ({QUERY_WEIGHTS_FILE}, {RECIPE_FILE}) nor a model "
-                f"directory ({MANIFEST_FILE}).",
+                f"{source} is neither a servable checkpoint of a training ({QUERY_WEIGHTS_FILE}, {RECIPE_FILE}) nor a "
+                f"model directory ({MANIFEST_FILE}).",
             )
         # The table of the start is the query table, whatever the recipe made it from.
         encoder = build_encoder(start, recipe.model_copy(update={"query_weighting": "learned", "regulariser": "flops"}))
@@ -180,13 +184,17 @@ def run_ablation(
 
 
 def _run_variants(
-    recipe: TrainingRecipe, out: Path, only: Sequence[str], show: ProgressReporter, index: OpenIndexCandidates | None
+    recipe: TrainingRecipe,
+    out: Path,
+    only: Sequence[str],
+    show: ProgressReporter,
+    index: OpenIndexCandidates | None,
 ) -> list[AblationRow]:
     recipe = recipe.model_copy(update={"start": open_start(recipe.start, out, show.report)})
     rows: list[AblationRow] = []
-    whole: dict[str, Any] | None = None
+    found: dict[str, dict[str, Any]] = {}
     for variant in ablation_variants(recipe, only):
-        directory = out / variant.name.replace(" ", "-").replace("/", "-")
+        directory = out / variant.directory_name
         if not _is_finished(directory, variant.recipe):
             show.report(f"Variant: {variant.name}.")
             material = prepare_material(variant.recipe, directory, show, vectors=out / "vectors", index=index)
@@ -199,10 +207,20 @@ def _run_variants(
                 show.report(f"{variant.name} has no row: {error}")
                 continue
         curve = read_curve(directory)
-        best = read_best_evaluation(directory) or max(curve, key=rank_evaluation)
+        # All variants begin as the same encoder, so the start is not a result of a variant.
+        trained_entries = [entry for entry in curve if entry["step"]] or curve
+        found[variant.name] = max(trained_entries, key=rank_evaluation)
         reported = [collection.name for collection in recipe.reported]
-        rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported, whole))
-        whole = best if variant.name == FULL_RECIPE else whole
+        rows.append(
+            AblationRow.of(
+                variant.name,
+                found[variant.name],
+                curve[-1]["seconds"],
+                reported,
+                against=variant.against,
+                reference=found.get(variant.against) if variant.name != FULL_RECIPE else None,
+            )
+        )
         (out / "ablation.json").write_text(
             json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
             + "\n",

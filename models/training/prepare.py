@@ -37,11 +37,18 @@ from models.training.mining import (
     mine_negatives,
 )
 from models.training.pairs import PairSet, Rows, split_pairs
-from models.training.recipe import TeacherChoice, TrainingRecipe
+from models.training.recipe import EncoderRecipe, TeacherChoice, TrainingRecipe
 from models.training.run_directory import START_PREFIX
 from models.training.scored_candidates import ScoredCandidates, join_score_files, score_with_cross_encoder
 from models.training.teacher_vectors import Teacher, TeacherVectors, load_teacher_vectors, teacher_name
-from models.training.teachers import Bm25Teacher, SiameseTeacher, SparseTeacher, TeacherEnsemble, WordTokeniser
+from models.training.teachers import (
+    Bm25Teacher,
+    SiameseTeacher,
+    SparseTeacher,
+    TeacherEnsemble,
+    WordTokeniser,
+    expand_texts,
+)
 from models.training.train import TrainingMaterial
 from services.directories import DirectorySettings, replace_directory, resolve_cache_directory
 from services.encoders.catalogue import load_fetchable_models
@@ -119,7 +126,31 @@ def prepare_material(
     ensemble = _join_teachers(recipe, pairs, prepared, negatives, vectors_directory, show) if recipe.distils else None
     order = replace(mixture, pairs=pairs).cycle(recipe.seed)
     reported = [JudgedQueries.of(read_collection(path), recipe.evaluate_documents) for path in recipe.reported]
-    return TrainingMaterial(pairs, order, negatives, ensemble, idf, judged, reported)
+    material = TrainingMaterial(pairs, order, negatives, ensemble, idf, judged, reported)
+    return _expand_material(recipe.encoder, material, vectors_directory, show) if recipe.encoder.expand_by else material
+
+
+def _expand_material(
+    recipe: EncoderRecipe, material: TrainingMaterial, directory: Path, show: ProgressReporter
+) -> TrainingMaterial:
+    """Expand every passage and document by the recipe's sparse encoder. Teachers and BM25 have read them unchanged."""
+    teacher = SparseTeacher(recipe.expand_by)
+
+    def expanded(texts: Sequence[str]) -> list[str]:
+        return expand_texts(
+            teacher,
+            texts,
+            recipe.expand_words,
+            directory,
+            lambda side, rows, total: show.step(f"Expansion by {teacher.name}", rows, total),
+        )
+
+    return replace(
+        material,
+        pairs=replace(material.pairs, passages=expanded(material.pairs.passages)),
+        judged=[judged.rewritten(expanded(judged.documents)) for judged in material.judged],
+        reported=[judged.rewritten(expanded(judged.documents)) for judged in material.reported],
+    )
 
 
 def open_start(start: str, out: Path, report: MessageReporter) -> str:

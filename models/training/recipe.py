@@ -4,8 +4,8 @@
 and the manifest of the encoder repeats it. `models.training.ablation` derives recipes that lack one part each.
 
 `EncoderRecipe` follows the unified framework of arXiv 2303.13416: a learned sparse method is a choice of {query
-weighting, document weighting, expansion, regulariser}, so an ablation is a list of recipes. Query expansion is left
-out: it needs a model at query time, and the paper measured that it cancels out against document expansion.
+weighting, document weighting, expansion, regulariser}, so an ablation is a list of recipes. Some components exist for
+ablations only, because an encoder with them cannot be served (`EncoderRecipe.is_servable`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,16 @@ class EncoderRecipe(BaseModel):
     """Composition of an encoder.
 
     - `query_weighting`: `none` (each distinct piece weighs 1), `idf` (a fixed table) or `learned` (a trained table,
-      which begins with the start's query_weights.json or with IDF).
-    - `document_weighting`: `binary` (each piece of the text weighs 1; this side trains nothing) or `learned`.
+      which begins with the start's query_weights.json or with IDF). For ablations only: `mlm` (the document model
+      weighs and expands queries) and `mlp` (it weighs the query's own pieces).
+    - `document_weighting`: `binary` (each piece of the text weighs 1; this side trains nothing), `learned` (the largest
+      logit of the masked-language head over positions: MLM in the paper), `cls_mlm` (the logits of [CLS] alone) or
+      `mlp` (one weight for each token of the text, from its state).
     - `expansion`: whether a document may weigh pieces that are not in its text.
-    - `regulariser`: the penalty that keeps documents sparse, see `models.training.losses`.
+    - `expand_by`: a sparse encoder whose heaviest words that a text lacks (at most `expand_words`) are written before
+      the text. With `mlp` this is expMLP in the paper, which takes the words of docT5query or TILDE.
+    - `regulariser`: the penalty that keeps documents sparse, see `models.training.losses`. `top_k` has no penalty: the
+      `top_k` heaviest weights of a document stay.
     - `activation`: of the largest logit; `log1p_log1p_relu` is log(1 + log(1 + relu)) of arXiv 2504.14839.
     - `l0_threshold`: the regulariser counts only documents with more weights than this.
     - `passage_pieces`: the longest passage in training, special pieces included; longer ones are truncated.
@@ -41,10 +47,13 @@ class EncoderRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    query_weighting: Literal["none", "idf", "learned"] = "learned"
-    document_weighting: Literal["binary", "learned"] = "learned"
+    query_weighting: Literal["none", "idf", "learned", "mlp", "mlm"] = "learned"
+    document_weighting: Literal["binary", "learned", "cls_mlm", "mlp"] = "learned"
     expansion: bool = True
-    regulariser: Literal["none", "flops", "idf_flops", "l1"] = "idf_flops"
+    expand_by: str = ""
+    expand_words: int = Field(default=24, ge=1, le=256)
+    regulariser: Literal["none", "flops", "idf_flops", "l1", "top_k"] = "idf_flops"
+    top_k: int | None = Field(default=None, ge=1, le=65536)
     activation: Activation = "log1p_relu"
     l0_threshold: int | None = Field(default=None, ge=1, le=65536)
     passage_pieces: int = Field(default=192, ge=8, le=8192)
@@ -62,9 +71,34 @@ class EncoderRecipe(BaseModel):
                 raise ValueError("binary document weights cannot be regularised: say regulariser = none")
             if self.activation != "log1p_relu":
                 raise ValueError("binary document weights have no activation: leave it out")
+        if self.document_weighting == "mlp" and self.expansion:
+            raise ValueError("mlp weighs the pieces of a text alone: say expansion = false (and expand_by, if wanted)")
+        if self.expand_by and self.expansion:
+            raise ValueError("expand_by expands texts before they are encoded: say expansion = false")
+        if self.uses_model_for_queries and self.document_weighting == "binary":
+            raise ValueError("binary document weights have no model that could weigh queries")
+        if self.head == "plain" and (self.document_weighting in ("cls_mlm", "mlp") or self.query_weighting == "mlp"):
+            raise ValueError("cls_mlm and mlp exist with the head `chunked` only")
         if self.l0_threshold is not None and self.regulariser not in ("flops", "idf_flops"):
             raise ValueError(f"l0_threshold belongs to flops and idf_flops, not to {self.regulariser}")
+        if (self.regulariser == "top_k") != (self.top_k is not None):
+            raise ValueError("regulariser = top_k needs top_k, the number of weights, and no other regulariser has it")
         return self
+
+    @property
+    def uses_model_for_queries(self) -> bool:
+        """Return whether queries need the model."""
+        return self.query_weighting in ("mlp", "mlm")
+
+    @property
+    def is_servable(self) -> bool:
+        """Return whether the encoder can be exported: a model for documents, a table for queries, nothing beside."""
+        return (
+            self.document_weighting == "learned"
+            and self.regulariser != "top_k"
+            and not self.expand_by
+            and not self.uses_model_for_queries
+        )
 
     @property
     def has_idf_twice(self) -> bool:
@@ -74,7 +108,7 @@ class EncoderRecipe(BaseModel):
         w' = w / idf. With both, a piece of IDF 0.4 costs 160,000 times a piece of IDF 8 at equal contribution to the
         score; with one of them, 400 times.
         """
-        return self.query_weighting != "none" and self.regulariser == "idf_flops"
+        return self.query_weighting in ("idf", "learned") and self.regulariser == "idf_flops"
 
     @property
     def needs_idf(self) -> bool:
@@ -197,6 +231,11 @@ class TrainingRecipe(_RecipePart):
     regulariser_weight: float = Field(
         0.02, ge=0, description="lambda, in the unit of arXiv 2411.04403: FLOPS of each column of passages, added"
     )
+    query_regulariser_weight: float = Field(
+        0.0,
+        ge=0,
+        description="of FLOPS of queries; for query_weighting mlm and mlp, whose queries have no fixed pieces",
+    )
     target_weights: float | None = Field(
         None,
         gt=0,
@@ -236,8 +275,12 @@ class TrainingRecipe(_RecipePart):
                 "a cross-encoder or a file of scores scores only the candidates of a query: set negatives.sources, so "
                 "that a pair has some"
             )
-        if self.target_weights is not None and self.encoder.regulariser == "none":
-            raise ValueError("target_weights adjusts the regulariser's weight, and regulariser is none")
+        if self.target_weights is not None and self.encoder.regulariser in ("none", "top_k"):
+            raise ValueError(
+                f"target_weights adjusts the regulariser's weight, and regulariser is {self.encoder.regulariser}"
+            )
+        if self.query_regulariser_weight and not self.encoder.uses_model_for_queries:
+            raise ValueError("query_regulariser_weight belongs to query_weighting mlm and mlp")
         if self.target_weights is not None and self.regulariser_weight == 0:
             raise ValueError("target_weights multiplies regulariser_weight, which is 0")
         for source in self.negatives.sources:

@@ -173,8 +173,8 @@ def load_teacher_vectors(
     Raises InvalidInput (`not_finite_scores`, `bad_teacher`), ConfigurationError (`unwritable_directory`), and the
     errors of the teacher.
     """
-    queries = _encode_side(teacher, "queries", pairs.queries, teacher.encode_queries, directory, done, block)
-    passages = _encode_side(teacher, "passages", pairs.passages, teacher.encode_passages, directory, done, block)
+    queries = load_vectors_of(teacher, "queries", pairs.queries, teacher.encode_queries, directory, done, block)
+    passages = load_vectors_of(teacher, "passages", pairs.passages, teacher.encode_passages, directory, done, block)
     if isinstance(queries, SparseRows) and isinstance(passages, SparseRows):
         return SparseTeacherVectors(teacher.name, queries, passages)
     if isinstance(queries, SparseRows) or isinstance(passages, SparseRows) or queries.shape[1] != passages.shape[1]:
@@ -184,15 +184,16 @@ def load_teacher_vectors(
     return DenseTeacherVectors(teacher.name, queries, passages)
 
 
-def _encode_side(
+def load_vectors_of(
     teacher: Teacher,
     side: str,
     texts: Sequence[str],
     encode: Callable[[Sequence[str]], EncodedTexts],
     directory: Path,
-    done: Callable[[str, int, int], object],
-    block: int,
+    done: Callable[[str, int, int], object] = lambda side, rows, total: None,
+    block: int = BLOCK_TEXTS,
 ) -> EncodedTexts:
+    """Return the vectors of the texts of a side; encode and keep them if `directory` lacks them."""
     fingerprint = texts_fingerprint([teacher.fingerprint, side, texts_fingerprint(texts)])
     arrays = load_or_make_rows(
         directory / f"{teacher.name}-{side}-{fingerprint}",

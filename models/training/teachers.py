@@ -3,7 +3,8 @@
 `models.dense` has dense teachers, `models.training.scored_candidates` those that score chosen candidates only.
 
 - `ensemble_targets` are the targets of heterogeneous distillation (arXiv 2411.04403, section 3.3).
-- `SparseTeacher` encodes passages by the encoder's model and queries by its query table.
+- `SparseTeacher` encodes passages by the encoder's model and queries by its query table; `expand_texts` writes its
+  heaviest words before a text.
 - `SiameseTeacher` is a dense or sparse model of sentence-transformers (splade-v3, gte).
 - `Bm25Teacher`: a passage's vector holds its BM25 weights, a query's vector ones, so their dot product is the score.
   The form is Lucene's: idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b length / average)), without
@@ -15,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +26,14 @@ from numpy.typing import NDArray
 
 from models.registry import load_encoder
 from models.training.pairs import texts_fingerprint
-from models.training.teacher_vectors import EncodedTexts, Scores, SparseRows, TeacherVectors, teacher_name
+from models.training.teacher_vectors import (
+    EncodedTexts,
+    Scores,
+    SparseRows,
+    TeacherVectors,
+    load_vectors_of,
+    teacher_name,
+)
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
@@ -157,6 +165,35 @@ class SparseTeacher:
                 for windows in windows_of_texts
             ]
         return SparseRows.of_vectors(vectors)
+
+    def new_words(self, text: str, vector: SparseRows, count: int) -> list[str]:
+        """Return at most `count` words that a text lacks, the heaviest of its vector (one row) first."""
+        own = set(self._table.encode(replace_surrogates(text), max_pieces=sys.maxsize).ids)
+        found: list[str] = []
+        for piece_id in vector.ids[np.argsort(-vector.weights, kind="stable")].tolist():
+            piece = self._encoder.piece(piece_id)
+            if len(found) < count and piece_id not in own and piece.isalnum():
+                found.append(piece)
+        return found
+
+
+def expand_texts(
+    teacher: SparseTeacher,
+    texts: Sequence[str],
+    count: int,
+    directory: Path,
+    done: Callable[[str, int, int], object] = lambda side, rows, total: None,
+) -> list[str]:
+    """Write before each text the heaviest words that it lacks, at most `count`: `expand_by` of a recipe.
+
+    The vectors are kept in `directory`, as those of a teacher.
+    """
+    rows = load_vectors_of(teacher, "passages", texts, teacher.encode_passages, directory, done)
+    if not isinstance(rows, SparseRows):
+        raise TypeError("a sparse teacher has sparse vectors")
+    return [
+        " ".join([*teacher.new_words(text, rows.take(np.array([at])), count), text]) for at, text in enumerate(texts)
+    ]
 
 
 class SiameseTeacher:

@@ -2,7 +2,7 @@
 
 `train_encoder` trains and evaluates; a stopped run resumes from its last complete checkpoint.
 
-The optimiser is AdamW with the parameter groups of `architecture.parameter_groups`, a linear warm-up and decay, and a
+The optimiser is AdamW with the parameter groups of `trainer.parameter_groups`, a linear warm-up and decay, and a
 quadratic ramp of the regulariser's weight (as in SPLADE, arXiv 2109.10086). `auto` precision picks bfloat16 where the
 hardware has it: a core with AVX-512 BF16 computed 298 GFLOPS, 77 in float32.
 """
@@ -29,10 +29,10 @@ from transformers import PrinterCallback, get_linear_schedule_with_warmup
 
 from models.idf import BATCH_PASSAGES, PieceWeights
 from models.judged_queries import JudgedQueries
-from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
+from models.training.architecture import InferenceFreeEncoder, build_encoder, save_checkpoint
 from models.training.batches import PositiveLinks, column_sides, mask_false_negatives
 from models.training.evaluation import BEST, CurveEvaluator, read_best_evaluation, read_curve
-from models.training.losses import RankingLoss, make_regulariser
+from models.training.losses import FlopsRegulariser, RankingLoss, make_regulariser
 from models.training.modules import QueryTableEmbedding
 from models.training.pairs import PairSet, Rows
 from models.training.recipe import TrainingRecipe
@@ -52,6 +52,7 @@ from models.training.trainer import (
     TrainingCallback,
     cpu_dtype,
     is_out_of_memory,
+    parameter_groups,
 )
 from services.errors import ConfigurationError
 
@@ -133,11 +134,12 @@ def train_encoder(
     copy_to: Path | None = None,
     report: ProgressReport = lambda step, steps, logs: None,
     evaluated: Callable[[dict[str, Any]], None] = lambda entry: None,
+    trained: Callable[[InferenceFreeEncoder], None] = lambda model: None,
 ) -> Path:
     """Train, and return the directory of the best checkpoint.
 
     The checkpoint has config.json, model.safetensors, tokenizer.json and query_weights.json. A stopped run resumes from
-    its last complete checkpoint in `out`.
+    its last complete checkpoint in `out`. `trained` is called with the encoder of the last step.
 
     Raises ConfigurationError: `too_few_pairs`, `bad_copy`, `training_diverged`, `out_of_memory`, `recipe_changed`.
     """
@@ -158,6 +160,8 @@ def train_encoder(
         RankingLoss(recipe.contrastive_weight, distils=material.teachers is not None),
         mini_batch=recipe.mini_batch,
         document_regularizer_weight=recipe.regulariser_weight,
+        query_regularizer_weight=recipe.query_regulariser_weight or None,
+        query_regularizer=FlopsRegulariser(),
         document_regularizer=make_regulariser(
             recipe.encoder.regulariser,
             idf=torch.from_numpy(material.idf),
@@ -184,6 +188,7 @@ def train_encoder(
     if not groups:  # the baseline of an ablation: neither side has trainable parameters
         if is_main_process():
             evaluator(model, None, 0, recipe.steps)
+            trained(model)
         return out / BEST
     ramp = make_ramp(loss, recipe)
     arguments = training_arguments(recipe, out, negatives)
@@ -207,16 +212,8 @@ def train_encoder(
     trainer.remove_callback(PrinterCallback)  # `report` shows the same figures
     if is_main_process():
         drop_unfinished(out / CHECKPOINTS)
-    checkpoint = last_checkpoint(out / CHECKPOINTS)
     try:
-        if checkpoint is None:
-            _evaluate_once(trainer, model, evaluator, 0, out)
-        else:
-            log.info("resuming from %s", checkpoint)
-            if isinstance(ramp, DensityControl):
-                ramp.resume(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _evaluate_once(trainer, model, evaluator, recipe.steps, out)
+        _run_steps(trainer, ramp, evaluator, recipe.steps, out)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -226,7 +223,28 @@ def train_encoder(
             "Memory does not hold the optimiser's state and one text: take a smaller start or lower "
             f"encoder.passage_pieces. The files in {out} stay.",
         ) from None
+    if is_main_process():
+        trained(model.eval())
     return out / BEST
+
+
+def _run_steps(
+    trainer: GuardedTrainer,
+    ramp: SpladeRegularizerWeightSchedulerCallback,
+    evaluator: CurveEvaluator,
+    steps: int,
+    out: Path,
+) -> None:
+    """Train from the start or from the last complete checkpoint, and evaluate the first and the last step."""
+    checkpoint = last_checkpoint(out / CHECKPOINTS)
+    if checkpoint is None:
+        _evaluate_once(trainer, evaluator, 0, out)
+    else:
+        log.info("resuming from %s", checkpoint)
+        if isinstance(ramp, DensityControl):
+            ramp.resume(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _evaluate_once(trainer, evaluator, steps, out)
 
 
 def make_ramp(loss: ChunkedSpladeLoss, recipe: TrainingRecipe) -> SpladeRegularizerWeightSchedulerCallback:
@@ -260,15 +278,12 @@ def _require_pairs(recipe: TrainingRecipe, material: TrainingMaterial) -> None:
         )
 
 
-def _evaluate_once(
-    trainer: GuardedTrainer, model: SparseEncoder, evaluator: CurveEvaluator, step: int, out: Path
-) -> None:
+def _evaluate_once(trainer: GuardedTrainer, evaluator: CurveEvaluator, step: int, out: Path) -> None:
     """Evaluate a step that the curve lacks. The trainer evaluates only at multiples of its interval, so the first and
     the last step need this.
     """
     if trainer.is_world_process_zero() and all(entry["step"] != step for entry in read_curve(out)):
-        model.eval()
-        evaluator(model, None, 0, step)
+        evaluator(trainer.model.eval(), None, 0, step)
 
 
 def training_arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:

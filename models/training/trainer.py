@@ -24,6 +24,7 @@ from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, Splade
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from models.training.modules import QueryTableEmbedding, TokenWeightPooling
 from models.training.run_directory import copy_checkpoint, describe_kept_checkpoint, mark_complete
 from services.errors import ConfigurationError
 
@@ -87,6 +88,33 @@ class GuardedTrainer(SparseEncoderTrainer):
         self.model.zero_grad(set_to_none=True)
         free_memory()
         log.warning("memory ran out: continuing with %d texts at once", size)
+
+
+def parameter_groups(
+    model: torch.nn.Module, learning_rate: float, table_learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters for an optimiser: matrices, biases and norms without decay, the query table.
+
+    The table has its own learning rate (1e-3 in arXiv 2505.01452) and no decay: decay would lower the weights of pieces
+    that no query of the batch contains. A new layer of `mlp` weighting has the same. Empty groups are left out.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, QueryTableEmbedding)}
+    layers = [module for module in model.modules() if isinstance(module, TokenWeightPooling)]
+    tables |= {id(parameter) for layer in layers for parameter in layer.parameters()}
+    matrices: list[torch.Tensor] = []
+    vectors: list[torch.Tensor] = []
+    table: list[torch.Tensor] = []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        group_of = table if id(parameter) in tables else matrices if parameter.ndim > 1 else vectors
+        group_of.append(parameter)
+    groups = [
+        {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
+        {"params": table, "lr": table_learning_rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def training_diverged(quantity: str, step: int, checkpoint: str) -> ConfigurationError:

@@ -8,15 +8,11 @@ import pytest
 import torch
 from sentence_transformers import SparseEncoder
 
-from models.training.architecture import (
-    InferenceFreeEncoder,
-    build_encoder,
-    parameter_groups,
-    read_starting_point,
-)
+from models.training.architecture import InferenceFreeEncoder, build_encoder, read_starting_point
 from models.training.modules import QueryTableEmbedding
 from models.training.recipe import EncoderRecipe
 from models.training.train import keep_scale_of_table
+from models.training.trainer import parameter_groups
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 

@@ -85,9 +85,11 @@ def test_a_variant_changes_one_part_of_the_recipe() -> None:
     found = {variant.name: variant.recipe for variant in ablation_variants(whole)}
     assert found.pop(FULL_RECIPE) == whole
     assert set(found) == {
-        "query weighting none", "query weighting idf", "document weighting binary", "no expansion", "regulariser none",
-        "regulariser flops", "regulariser l1", "no l0 mask", "activation log1p_log1p_relu", "no hard negatives",
-        "no teachers", "no teacher dense d", "no teacher bm25",
+        "query weighting none", "query weighting idf", "query weighting mlp", "query weighting mlm", "no expansion",
+        "document weighting binary", "document weighting mlp", "document weighting expmlp",
+        "document weighting cls_mlm", "regulariser none", "regulariser flops", "regulariser l1", "regulariser top_k",
+        "no l0 mask", "activation log1p_log1p_relu", "no hard negatives", "no teachers", "no teacher dense d",
+        "no teacher bm25",
     }  # fmt: skip
     assert found["no teacher dense d"].negatives.sources == ("bm25",)
     assert found["no teachers"].teachers == whole.teachers, "they filter pairs and choose negatives as before"
@@ -102,6 +104,9 @@ def test_a_variant_changes_one_part_of_the_recipe() -> None:
             # A single column of passages needs a larger weight for the same penalty.
             else {"negatives", "regulariser_weight"}
             if "negatives" in name
+            # Queries of a model have a penalty too.
+            else {"encoder", "query_regulariser_weight"}
+            if name == "query weighting mlm"
             else {"encoder"}
         )
         assert differing, name
@@ -110,6 +115,13 @@ def test_a_variant_changes_one_part_of_the_recipe() -> None:
 
 def test_variants_by_name() -> None:
     assert [variant.name for variant in ablation_variants(recipe(), ["no expansion"])] == [FULL_RECIPE, "no expansion"]
+    joined = ablation_variants(recipe(encoder={"regulariser": "flops"}), ["no expansion + query weighting mlm"])
+    assert [(one.name, one.against) for one in joined] == [
+        (FULL_RECIPE, FULL_RECIPE),
+        ("no expansion", FULL_RECIPE),
+        ("no expansion + query weighting mlm", "no expansion"),
+    ]
+    assert (joined[2].recipe.encoder.expansion, joined[2].recipe.encoder.query_weighting) == (False, "mlm")
     with pytest.raises(ConfigurationError, match="no expanse") as caught:
         ablation_variants(recipe(), ["no expanse"])
     assert caught.value.code == "unknown_variant"
@@ -126,7 +138,7 @@ def test_the_table_shows_points() -> None:
     shown = ablation_table(
         [AblationRow(FULL_RECIPE, 0.4, 0.5, 100, 1.5, 60), AblationRow("no expansion", 0.38, 0.51, 40, 0.5, 50)]
     )
-    assert "| no expansion | 0.3800 | -2.0 | | | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
+    assert "| no expansion | whole | 0.3800 | -2.0 | | | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
 
 
 def test_a_row_says_whether_its_difference_is_chance() -> None:
@@ -134,18 +146,18 @@ def test_a_row_says_whether_its_difference_is_chance() -> None:
     whole = {"mean": 0.5, "collections": figures, "by_query": {f"toy/{at}": 0.5 for at in range(50)}}
     worse = {"mean": 0.4, "collections": figures, "by_query": {f"toy/{at}": 0.3 + 0.2 * (at % 2) for at in range(50)}}
     same = {"mean": 0.5, "collections": figures, "by_query": {f"toy/{at}": 0.4 + 0.2 * (at % 2) for at in range(50)}}
-    found = AblationRow.of("worse", worse, 1.0, whole=whole).over_whole
+    found = AblationRow.of("worse", worse, 1.0, reference=whole).difference
     assert found is not None
     assert found["difference"] == pytest.approx(-0.1)
     assert found["low"] < -0.1 < found["high"] < 0
     assert found["p"] < 0.001
-    chance = AblationRow.of("same", same, 1.0, whole=whole).over_whole
+    chance = AblationRow.of("same", same, 1.0, reference=whole).difference
     assert chance is not None
     assert chance["low"] < 0 < chance["high"]
     assert chance["p"] > 0.5
-    assert AblationRow.of("older", {"mean": 0.5, "collections": figures}, 1.0, whole=whole).over_whole is None
-    table = ablation_table([AblationRow.of("whole", whole, 1.0), AblationRow.of("worse", worse, 1.0, whole=whole)])
-    assert "| worse | 0.4000 | -10.0 | -12.8 to -7.2 | 0.000 |" in table
+    assert AblationRow.of("older", {"mean": 0.5, "collections": figures}, 1.0, reference=whole).difference is None
+    table = ablation_table([AblationRow.of("whole", whole, 1.0), AblationRow.of("worse", worse, 1.0, reference=whole)])
+    assert "| worse | whole | 0.4000 | -10.0 | -12.8 to -7.2 | 0.000 |" in table
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[4] / "models/training/recipes").glob("*.toml")))
@@ -229,3 +241,10 @@ def test_a_recipe_of_binary_weights_has_variants_too() -> None:
     binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none"}
     names = [one.name for one in ablation_variants(recipe(encoder=binary))]
     assert names == [FULL_RECIPE, "query weighting none", "query weighting idf"]
+
+
+def test_variants_without_a_penalty_follow_no_density() -> None:
+    made = {one.name: one.recipe for one in ablation_variants(recipe(target_weights=60))}
+    free = {name for name, variant in made.items() if variant.target_weights is None}
+    assert free == {"regulariser none", "regulariser top_k", "document weighting binary"}
+    assert made["regulariser top_k"].encoder.top_k == 60
