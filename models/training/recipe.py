@@ -217,6 +217,11 @@ class TrainingRecipe(_RecipePart):
 
     start: str
     encoder: EncoderRecipe = EncoderRecipe()
+    train_documents: bool = Field(
+        True,
+        description="false: the document model stays as the start has it, and only the query table is trained. With the "
+        "start as siamese teacher, a symmetric encoder (splade-v3) gets a table and needs no model for queries",
+    )
     pairs: tuple[PairSource, ...] = Field(min_length=1)
     teachers: tuple[TeacherChoice, ...] = ()
     negatives: NegativesRecipe = NegativesRecipe()
@@ -279,6 +284,10 @@ class TrainingRecipe(_RecipePart):
             raise ValueError(
                 f"target_weights adjusts the regulariser's weight, and regulariser is {self.encoder.regulariser}"
             )
+        if not self.train_documents and self.encoder.query_weighting != "learned":
+            raise ValueError("train_documents = false trains the query table alone: say query_weighting = learned")
+        if not self.train_documents and self.target_weights is not None:
+            raise ValueError("target_weights changes the documents, and train_documents is false")
         if self.query_regulariser_weight and not self.encoder.uses_model_for_queries:
             raise ValueError("query_regulariser_weight belongs to query_weighting mlm and mlp")
         if self.target_weights is not None and self.regulariser_weight == 0:

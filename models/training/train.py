@@ -153,6 +153,8 @@ def train_encoder(
     if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best_evaluation(out):
         return out / BEST
     model = build_encoder(recipe.start, recipe.encoder, material.idf)
+    if not recipe.train_documents:
+        freeze_documents(model)
     keep_scale_of_table(model, material.pairs.queries)
     negatives = 0 if material.negatives is None else int(material.negatives.shape[1])
     loss = ChunkedSpladeLoss(
@@ -182,7 +184,7 @@ def train_encoder(
         reported=material.reported,
         copy_to=copy_to,
         report=evaluated,
-        ramp_end=math.ceil(recipe.ramp * recipe.steps) if groups else 0,
+        ramp_end=math.ceil(recipe.ramp * recipe.steps) if groups and recipe.train_documents else 0,
         max_weights=recipe.max_weights,
     )
     if not groups:  # the baseline of an ablation: neither side has trainable parameters
@@ -252,6 +254,15 @@ def make_ramp(loss: ChunkedSpladeLoss, recipe: TrainingRecipe) -> SpladeRegulari
     if recipe.target_weights is None:
         return SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
     return DensityControl(loss, recipe.ramp, recipe.target_weights)
+
+
+def freeze_documents(model: InferenceFreeEncoder) -> None:
+    """Leave the document side as it is: no gradient, no dropout."""
+    documents = model[0].sub_modules["document"]
+    documents.requires_grad_(False)
+    for module in documents.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
 
 
 def keep_scale_of_table(model: SparseEncoder, queries: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncod
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
 from models.progress import SilentReporter
+from models.registry import load_encoder
+from models.training.evaluation import read_curve
 from models.training.losses import RankingLoss
 from models.training.pairs import PairSet, read_pairs
 from models.training.pipeline import run_recipe
@@ -17,8 +19,10 @@ from models.training.prepare import prepare_material
 from models.training.recipe import TrainingRecipe, parse_recipe
 from models.training.teacher_vectors import SparseRows, load_teacher_vectors
 from models.training.teachers import SiameseTeacher
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
 from tests.training.test_rerankers import make_cross_encoder
+from tests.training.tiny_start import EXCLUDED
 from tests.training.toy_pairs import toy_files, toy_start
 
 TEXTS = ["ask a cat", "the house of a dog", "tell so and so", "x"]
@@ -154,3 +158,45 @@ def test_passages_without_a_target_change_nothing() -> None:
         teacher = targets[row, columns].log_softmax(0)
         by_hand.append((teacher.exp() * (teacher - student)).sum().item())
     assert found.item() == pytest.approx(sum(by_hand) / 2, rel=1e-5)
+
+
+def test_a_symmetric_encoder_gets_a_table(symmetric: Path, recipe: TrainingRecipe, tmp_path: Path) -> None:
+    asked = recipe.changed(
+        start=str(symmetric),
+        train_documents=False,
+        teachers=[{"kind": "siamese", "name": str(symmetric)}],
+        encoder={"passage_pieces": 16, "query_weighting": "learned", "regulariser": "none"},
+        distillation_scale=1,
+        table_learning_rate=0.05,
+        steps=40,
+        evaluate_every=40,
+        max_weights=65536,
+    )
+    made = run_recipe(asked, tmp_path / "run", name="tabled")
+    model = SparseEncoder(str(symmetric))
+    encoder = load_encoder(str(made))
+    for text in TEXTS[:3]:
+        wanted = model.encode_document([text])[0].to_dense()
+        [found] = encoder.encode(encoder.windows(text))
+        weights = torch.zeros_like(wanted)
+        weights[torch.from_numpy(found.ids.astype(np.int64))] = torch.from_numpy(found.weights)
+        special = sorted(EXCLUDED)
+        weights[special] = wanted[special] = 0
+        # The exported weights are int8, the documents themselves have not changed.
+        assert torch.nn.functional.cosine_similarity(weights, wanted, dim=0) > 0.99
+    curve = read_curve(tmp_path / "run")
+    table = QueryTable.load(made)
+    assert len({round(weight, 3) for weight in table.encode("aska askb askc the of", 100).weights}) > 1
+    assert curve[0]["collections"]["toy"]["weights_a_document"] == curve[-1]["collections"]["toy"]["weights_a_document"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": {"query_weighting": "idf"}}, "say query_weighting = learned"),
+        ({"encoder": {"query_weighting": "learned"}, "target_weights": 50}, "train_documents is false"),
+    ],
+)
+def test_a_table_alone_needs_a_learned_table(recipe: TrainingRecipe, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        recipe.changed(train_documents=False, **changes)
