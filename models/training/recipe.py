@@ -219,8 +219,8 @@ class TrainingRecipe(_RecipePart):
     encoder: EncoderRecipe = EncoderRecipe()
     train_documents: bool = Field(
         True,
-        description="false: the document model stays as the start has it, and only the query table is trained. With the "
-        "start as siamese teacher, a symmetric encoder (splade-v3) gets a table and needs no model for queries",
+        description="false: the document model stays as the start has it, and only the query table is trained. With "
+        "the start as siamese teacher, a symmetric encoder (splade-v3) gets a table and needs no model for queries",
     )
     pairs: tuple[PairSource, ...] = Field(min_length=1)
     teachers: tuple[TeacherChoice, ...] = ()
