@@ -53,6 +53,12 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         bool | None,
         typer.Option("--adapt-weights/--fixed-weights", help="adapt the weights of query pieces to the documents"),
     ] = None,
+    piece_features: Annotated[
+        bool | None,
+        typer.Option(
+            "--piece-features/--no-piece-features", help="also index vectors by piece, for neural_sparse queries"
+        ),
+    ] = None,
     dense: Annotated[
         str | None, typer.Option(help="dense encoder for reranking; none removes the dense vectors")
     ] = None,
@@ -112,6 +118,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         window_overlap=overlap,
         document_top_k=top_k,
         adapt_weights=adapt_weights,
+        piece_features=piece_features,
         language=language,
         fields=parse_fields(field, create=True) if field else {},
         dense=dense,

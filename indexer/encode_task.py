@@ -272,9 +272,10 @@ class EncodeRun:
         """Return the writes of encoded documents, with dense vectors when the generation declares them."""
         dense = self._dense_outcomes(encoded)
         self.counts["without dense vectors"] += sum(outcome is not None and bool(outcome.error) for outcome in dense)
+        piece = self.runtime.encoder.piece
         return [
-            encoded_write(self.generation, document.stored, document.windows, outcome, document.chaptering)
-            for document, outcome in zip(encoded, dense, strict=True)
+            encoded_write(self.generation, each.stored, each.windows, outcome, each.chaptering, piece)
+            for each, outcome in zip(encoded, dense, strict=True)
         ]
 
     def _dense_outcomes(self, encoded: Sequence[EncodedDocument]) -> Sequence[DenseOutcome | None]:

@@ -62,6 +62,8 @@ def describe_declaration(existing: Mapping[str, Any]) -> dict[str, Any]:
     # An API of an earlier version refuses a member that it does not know.
     if not existing.get("adapt_weights", True):
         declared["adapt_weights"] = False
+    if existing.get("piece_features"):
+        declared["piece_features"] = True
     return declared | ({} if existing["dense"] is None else {"dense": existing["dense"]["name"]})
 
 
@@ -93,6 +95,7 @@ def find_differences(declared: IndexSpec, existing: Mapping[str, Any]) -> dict[s
         "language": (existing["language"], declared.language),
         "document_top_k": (existing["document_top_k"], declared.document_top_k),
         "adapt_weights": (existing.get("adapt_weights", declared.adapt_weights), declared.adapt_weights),
+        "piece_features": (existing.get("piece_features", declared.piece_features), declared.piece_features),
         "dense": (None if dense is None else dense["name"], declared.dense),
         "talk": (existing["talk"], None if declared.talk is None else declared.talk.model_dump()),
     }

@@ -8,6 +8,7 @@ encoder in its mapping's `_meta`. `IndexNames` builds OpenSearch names under the
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -175,6 +176,14 @@ class IndexSpec(BaseModel):
         strict=True,
         exclude_if=bool,
         description="adapt the weights of query pieces to the documents of the index, once it has enough of them",
+    )
+    # Not stored either, for the same reason.
+    piece_features: bool = Field(
+        False,
+        strict=True,
+        exclude_if=not_,
+        description="also index each document's vector in the field `pieces`, whose features have the pieces as names, "
+        "as OpenSearch's `neural_sparse` query reads them",
     )
 
     @model_validator(mode="before")

@@ -32,6 +32,7 @@ class GenerationChanges:
     window_overlap: int | None = None
     document_top_k: int | None = None
     adapt_weights: bool | None = None
+    piece_features: bool | None = None
     language: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     dense: str | None = None
@@ -69,7 +70,7 @@ def plan_generation(
     merged: dict[str, Any] = source.spec.model_dump()
     if changes.encoder is not None:
         merged["encoder"] = manifest.name
-    plain = ("document_top_k", "adapt_weights", "language", "windows")
+    plain = ("document_top_k", "adapt_weights", "piece_features", "language", "windows")
     merged |= {name: value for name in plain if (value := getattr(changes, name)) is not None}
     if changes.chapters is not None or changes.talk:
         if merged["talk"] is None and changes.windows is None:
@@ -133,6 +134,7 @@ def describe_changes(source: Generation, target: Generation) -> list[str]:
         ("windows", source.spec.windows, target.spec.windows),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
         ("adapt_weights", source.spec.adapt_weights, target.spec.adapt_weights),
+        ("piece_features", source.spec.piece_features, target.spec.piece_features),
         ("chapters", _chapter_engine(source), _chapter_engine(target)),
         ("talk", _describe_talk(source), _describe_talk(target)),
         ("language", source.spec.language, target.spec.language),

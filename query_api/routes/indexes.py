@@ -48,6 +48,7 @@ def _describe_index(generation: Generation, counts: dict[str, int] | None = None
         "language": spec.language,
         "document_top_k": spec.document_top_k,
         "adapt_weights": spec.adapt_weights,
+        "piece_features": spec.piece_features,
         "adapted_to": generation.counted if generation.frequencies and spec.adapt_weights else 0,
         "talk": None if spec.talk is None else spec.talk.model_dump(),
         "dense": None if generation.dense is None else generation.dense.model_dump(),

@@ -319,6 +319,7 @@ class IndexAnswer(BaseModel):
     language: str
     document_top_k: int
     adapt_weights: bool = Field(description="whether query weights are adapted to the documents")
+    piece_features: bool = Field(False, description="whether the field `pieces` has the vectors by piece")
     adapted_to: int = Field(description="number of documents when their pieces were counted; 0: not adapted yet")
     dense: DenseIdentity | None = Field(description="dense encoder whose vectors are stored for reranking; null: none")
     talk: TalkSettings | None = Field(

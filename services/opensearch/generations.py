@@ -21,7 +21,7 @@ from services.errors import NotFound
 from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, ScoreBy
 from services.opensearch.client import Call
 from services.opensearch.languages import join_analyses, lexical_analysis, lexical_field, lexical_similarity
-from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, chapter_mapping, talk_mapping
+from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, PIECES_FIELD, chapter_mapping, talk_mapping
 from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD
 from services.settings import Settings
 
@@ -122,8 +122,7 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
     `lexical` is the one field of lexical search: title and text together, so that BM25 sees one length. `title_words`
     indexes the title once more, for indexes whose rules boost titles. Vectors are stored twice: for search in `sparse`
     (one a document) or `window_vectors` (one nested document a window) or both, which cannot be read back; and packed
-    in `windows`, the source of explanations, passages and new generations. Title fields complete typed prefixes, and
-    the spelling field corrects words: see `services.opensearch.suggestions`.
+    in `windows`, for explanations, passages and new generations. `pieces` is `sparse` with pieces as names.
     """
     spec = generation.spec
     words = lexical_field(spec.language)
@@ -147,6 +146,7 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
         **title_words,
         **{name: field for by in spec.scored_by for name, field in vectors[by].items()},
         **({} if spec.talk is None else chapter_mapping(words)),
+        **({PIECES_FIELD: _RANK_FEATURES_FIELD} if spec.piece_features else {}),
         "windows": {"type": "object", "enabled": False},
         "metadata": {"dynamic": "strict", "properties": {name: _TYPES[kind] for name, kind in spec.fields.items()}},
         "state": _KEYWORD_FIELD,

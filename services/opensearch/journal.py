@@ -7,7 +7,7 @@ STORED for a write that was sent again because its answer was lost. `backlog_cal
 dead letters of every generation in one search.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
@@ -28,21 +28,23 @@ from services.index_spec import Generation, IndexNames
 from services.opensearch.bulk import Verdict, Write, WriteOutcome
 from services.opensearch.client import Call
 from services.opensearch.stored_document import (
+    PIECES_FIELD,
     EncodedWindow,
     StoredDocument,
     build_search_fields,
     build_stale_fields,
     build_talk_members,
+    piece_features,
 )
 from services.talk.model import Chaptering
 
 # Large members that an answer to a client does not show.
-_EXCLUDED_VECTORS = "windows,dense,earlier.vectors.windows"
+_EXCLUDED_VECTORS = f"windows,dense,{PIECES_FIELD},earlier.vectors.windows"
 # A transition writes the whole document, so it must read the vectors of an earlier version. The windows of an encoded
 # document are in no transition.
 _EXCLUDED_WINDOWS = "windows"
-# Members of a pending document that its encoding replaces, with the dense vectors of an earlier version.
-_REPLACED_MEMBERS: Final = ("due_at", "error", "earlier", "dense", "dense_encoder")
+# Members of a pending document that its encoding replaces, with the vectors of an earlier version.
+_REPLACED_MEMBERS: Final = ("due_at", "error", "earlier", "dense", "dense_encoder", PIECES_FIELD)
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 VectorState = Literal["current", "earlier", "none"]
 MAX_REASON_CHARACTERS = 2000
@@ -87,11 +89,12 @@ def encoded_write(
     windows: Sequence[EncodedWindow],
     dense: DenseOutcome | None = None,
     chaptering: Chaptering | None = None,
+    piece: Callable[[int], str] = str,
 ) -> Write:
     """Return the write of a document with its vectors. A newer raw write wins over it in any order.
 
     `dense` is given if the generation declares a dense encoder; a document without dense vectors is searchable but not
-    reranked. `chaptering` is given for talk.
+    reranked. `chaptering` is given for talk. `piece` returns the piece of a vocabulary id.
     """
     kept = {k: v for k, v in stored.source.items() if k not in _REPLACED_MEMBERS}
     source = kept | {
@@ -107,6 +110,7 @@ def encoded_write(
             source["dense_error"] = dense.error
         else:
             source |= {"dense": dense.packed, "dense_encoder": generation.dense.fingerprint}
+    source |= piece_features(windows, generation.spec, piece)
     version = encoded_version(client_version(stored.external))
     fields = partial(build_search_fields, windows, generation.spec, source)
     return Write(generation.write_alias, stored.id, version, source, fields)

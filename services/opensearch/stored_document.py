@@ -6,7 +6,7 @@ the source. Nothing here does I/O. See docs/decisions/0004 (packed vectors), 017
 and 0195 (chapters).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ RETRY_RESERVED_VERSIONS = 64
 PAGE_BYTES = 4 * 1024**2
 MAX_PAGE_DOCUMENTS = 32
 _WINDOW_BYTES = 40
+# The merged vector with pieces as names of features. Writers that have no vocabulary copy it.
+PIECES_FIELD: Final = "pieces"
 # The member with the windows of the earlier text of an updated document.
 EARLIER_WINDOWS: Final = "earlier.vectors.windows"
 _STORED_INTEGER: Final = {"type": "integer", "index": False, "doc_values": False}
@@ -165,6 +167,20 @@ def build_vector_fields(windows: Sequence[EncodedWindow], spec: IndexSpec) -> di
     if "window" in spec.scored_by:
         fields["window_vectors"] = [{"sparse": window.vector.features()} for window in windows]
     return fields
+
+
+def piece_features(
+    windows: Sequence[EncodedWindow], spec: IndexSpec, piece: Callable[[int], str]
+) -> dict[str, dict[str, float]]:
+    """Return the field `pieces`, if the index declares it: the document's vector with pieces as names.
+
+    `piece` returns the piece of a vocabulary id. OpenSearch indexes a name with a dot, such as the piece ".".
+    """
+    if not spec.piece_features:
+        return {}
+    vector = document_vector(windows, spec.document_top_k)
+    names = map(piece, vector.ids.tolist())
+    return {PIECES_FIELD: dict(zip(names, vector.weights.tolist(), strict=True))}
 
 
 def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVector:

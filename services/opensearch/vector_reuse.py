@@ -16,11 +16,12 @@ from urllib.parse import quote
 import orjson
 
 from services.documents.document import is_talk
-from services.index_spec import Generation
+from services.index_spec import Generation, IndexSpec
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
 from services.opensearch.journal import DELETED, ENCODED
 from services.opensearch.stored_document import (
+    PIECES_FIELD,
     StoredDocument,
     build_stale_fields,
     rebuild_search_fields,
@@ -31,8 +32,10 @@ _ENCODED_CONTENT: Final = ("title", "text", "kind", "description", "segments", "
 # The members that the encoding adds, without the fields that only searches read.
 _ENCODING: Final = (
     "encoder", "encoded_at", "windows", "dense", "dense_encoder", "chapters", "chapter_titles", "chaptering",
+    PIECES_FIELD,
 )  # fmt: skip
-_DENSE: Final = ("dense", "dense_encoder")
+# Vectors of the earlier text that are searched where they are.
+_CARRIED: Final = ("dense", "dense_encoder", PIECES_FIELD)
 _READ: Final = (*_ENCODED_CONTENT, *_ENCODING, "state", "job", "version", "dense_error", "earlier")
 
 
@@ -82,8 +85,8 @@ def reuse_vectors(generation: Generation, write: Write, stored: StoredDocument |
     vectors = _earlier_vectors(generation, stored)
     if vectors is None:
         return ReusedWrite(write, complete=False)
-    dense = {name: stored.source[name] for name in _DENSE if name in stored.source}
-    source = write.source | dense | {"earlier": {"vectors": vectors}}
+    carried = {name: stored.source[name] for name in _CARRIED if name in stored.source}
+    source = write.source | carried | {"earlier": {"vectors": vectors}}
     fields = partial(build_stale_fields, source, generation.spec)
     changed = replace(write, alias=generation.write_alias, source=source, search_fields=fields)
     return ReusedWrite(changed, complete=False)
@@ -122,11 +125,19 @@ def _earlier_vectors(generation: Generation, stored: StoredDocument) -> dict[str
 def has_same_vectors(source: Generation, target: Generation) -> bool:
     """Check whether the encoders of `target` would make the sparse and dense vectors that `source` has.
 
-    If `target` wants no dense vectors, they are dropped; if it lacks them, every document is encoded again. Talk also
-    depends on each document's chapters: see `has_same_chapters`.
+    If `target` wants no dense vectors, they are dropped; if it lacks them, every document is encoded again. The field
+    `pieces` is treated alike, because a copy has no vocabulary. Talk also depends on each document's chapters: see
+    `has_same_chapters`.
     """
     sparse = source.encoder.fingerprint == target.encoder.fingerprint and source.window == target.window
-    return sparse and (target.dense is None or target.dense == source.dense)
+    dense = target.dense is None or target.dense == source.dense
+    return sparse and dense and has_same_pieces(source.spec, target.spec)
+
+
+def has_same_pieces(source: IndexSpec, target: IndexSpec) -> bool:
+    """Tell whether the field `pieces` of `source`, or its absence, suits `target`."""
+    same = source.piece_features and source.document_top_k == target.document_top_k
+    return same or not target.piece_features
 
 
 def has_same_chapters(source: Generation, target: Generation, stored: Mapping[str, Any]) -> bool:

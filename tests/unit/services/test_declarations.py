@@ -20,6 +20,7 @@ THERE: dict[str, Any] = {
     "dense": None,
     "talk": None,
     "adapt_weights": True,
+    "piece_features": False,
 }
 
 
@@ -46,6 +47,7 @@ def test_an_index_as_declared_does_not_differ(wanted: IndexSpec) -> None:
         ("document_top_k", spec(document_top_k=100), {"top_k": 100}),
         ("dense", spec(dense="bge"), {"dense": "bge"}),
         ("adapt_weights", spec(adapt_weights=False), {"adapt_weights": False}),
+        ("piece_features", spec(piece_features=True), {"piece_features": True}),
     ],
 )
 def test_a_difference_becomes_an_option_of_reindex(member: str, wanted: IndexSpec, options: dict[str, Any]) -> None:

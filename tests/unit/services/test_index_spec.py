@@ -87,6 +87,6 @@ def test_deprecated_members_of_talk_are_accepted_and_stored_under_their_present_
 
 def test_the_default_of_adapted_weights_is_not_stored() -> None:
     """An earlier version of the service can then read what this version has declared."""
-    assert "adapt_weights" not in IndexSpec().model_dump(mode="json")
-    fixed = IndexSpec(adapt_weights=False)
+    assert not {"adapt_weights", "piece_features"} & set(IndexSpec().model_dump(mode="json"))
+    fixed = IndexSpec(adapt_weights=False, piece_features=True)
     assert IndexSpec.model_validate(fixed.model_dump(mode="json")) == fixed

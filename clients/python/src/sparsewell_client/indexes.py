@@ -55,6 +55,9 @@ class IndexSpec(RequestModel):
     dense: str | None = Field(None, description="dense encoder whose vectors are stored for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="accept talk; an empty object takes the defaults")
     adapt_weights: bool = Field(True, description="adapt the weights of query pieces to the documents of the index")
+    piece_features: bool = Field(
+        False, description="also index vectors in the field `pieces`, for OpenSearch's neural_sparse query"
+    )
 
 
 class DenseIdentity(BaseModel):
@@ -78,6 +81,7 @@ class IndexAnswer(BaseModel):
     language: str
     document_top_k: int
     adapt_weights: bool = Field(description="whether query weights are adapted to the documents")
+    piece_features: bool = Field(False, description="whether the field `pieces` has vectors by piece")
     adapted_to: int = Field(description="number of documents when their pieces were counted; 0: not adapted yet")
     dense: DenseIdentity | None = Field(description="dense encoder for reranking; null: none")
     talk: TalkSettings | None = Field(None, description="null: talk is not accepted")
