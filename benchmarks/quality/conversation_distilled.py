@@ -58,9 +58,9 @@ FOLLOW_UPS, OTHER_TOPIC = "follow-ups", "other topic"
 SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 RARITIES: Final = (0.0, 0.5, 1.0, 1.5, 2.0)
 DECAYS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-GRID: Final = [
-    ConversationMemory(share, ConversationMemory().decay, rarity) for share, rarity in product(SHARES, RARITIES)
-]
+# The parameters that NDCG@10 chose (docs/decisions/0156), before distillation changed the decay.
+BEFORE: Final = ConversationMemory(share=0.5, decay=0.5, rarity=1.0)
+GRID: Final = [ConversationMemory(share, BEFORE.decay, rarity) for share, rarity in product(SHARES, RARITIES)]
 # The best score of each side is this logit, so that both distributions are about as sharp.
 SHARPNESS: Final = 10.0
 Scores = NDArray[np.float64]
@@ -129,7 +129,7 @@ def conversation_distilled(argv: list[str] | None = None) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the fitted parameters of each set, and NDCG@10 with them and with the defaults."""
+    """Return the fitted parameters of each set, and NDCG@10 with them and with those of before."""
     encoder = load_encoder(arguments.encoder, threads=arguments.threads)
     table = QueryTable.load(resolve_model_directory(arguments.encoder))
     top_k = IndexSpec.model_validate({}).document_top_k
@@ -170,7 +170,7 @@ def report_fit(subjects: Mapping[str, DistilledSet], search: SyncSearchClient, s
         chosen[name] = GRID[int(others.mean(axis=0).argmin())]
         with open_lexical_index(search, settings, own.collection) as lexical:
             figures[name] = {
-                kind: (own.ndcg(found, ConversationMemory(), lexical), own.ndcg(found, chosen[name], lexical))
+                kind: (own.ndcg(found, BEFORE, lexical), own.ndcg(found, chosen[name], lexical))
                 for kind, found in own.conversations.items()
             }
         print(name, _describe(chosen[name]), flush=True)
@@ -182,17 +182,17 @@ def report_fit(subjects: Mapping[str, DistilledSet], search: SyncSearchClient, s
         ]
         report[kind] = {
             "by_collection": {
-                name: {"default": _mean(rows[kind][0]), "distilled": _mean(rows[kind][1])}
+                name: {"before": _mean(rows[kind][0]), "distilled": _mean(rows[kind][1])}
                 for name, rows in figures.items()
             },
-            "distilled_against_default": _compare(*sides),
+            "distilled_against_before": _compare(*sides),
         }
     return report
 
 
 def fit_decay(subject: DistilledSet, search: SyncSearchClient, settings: Settings) -> dict[str, Any]:
     """Fit the decay on every second meeting, and report NDCG@10 on the others."""
-    memories = [replace(ConversationMemory(), decay=decay) for decay in DECAYS]
+    memories = [replace(BEFORE, decay=decay) for decay in DECAYS]
     conversations = subject.conversations[FOLLOW_UPS]
     meetings = sorted({c.query.rpartition("-")[0] for c in conversations})
     fitted_on = set(meetings[::2])
@@ -208,12 +208,12 @@ def fit_decay(subject: DistilledSet, search: SyncSearchClient, settings: Setting
     }
     with open_lexical_index(search, settings, subject.collection) as lexical:
         for kind, own in reported.items():
-            before, after = (subject.ndcg(own, memory, lexical) for memory in (ConversationMemory(), best))
+            before, after = (subject.ndcg(own, memory, lexical) for memory in (BEFORE, best))
             result[kind] = {
                 "conversations": len(own),
-                "default": _mean(before),
+                "before": _mean(before),
                 "distilled": _mean(after),
-                "distilled_against_default": _compare(before, after),
+                "distilled_against_before": _compare(before, after),
             }
     return result
 

@@ -174,7 +174,7 @@ class ConversationMemory:
     """Parameters of how much earlier turns count: `share` and `decay` from 0 to 1, `rarity` not negative."""
 
     share: float = 0.5
-    decay: float = 0.5
+    decay: float = 0.75
     rarity: float = 1.0
 
     def factor(self, age: int, relative: float) -> float:

@@ -32,7 +32,7 @@ class Conversation(RequestModel):
 
     turns: list[str] = Field(description="what the user said before, oldest first")
     share: float = Field(0.5, description="weight of a word of the last turn, 0 to 1")
-    decay: float = Field(0.5, description="factor by which the weight falls with each earlier turn, 0 to 1")
+    decay: float = Field(0.75, description="factor by which the weight falls with each earlier turn, 0 to 1")
     rarity: float = Field(1.0, description="how much rare words count more than common ones; 0: all words count alike")
 
 
