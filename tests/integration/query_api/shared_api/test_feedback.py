@@ -177,7 +177,7 @@ def test_earlier_turns_say_what_a_follow_up_leaves_out(animals: httpx.Client) ->
     follow_up = "and in the forest?"
     for mode in ("sparse", "lexical", "hybrid"):
         alone = ask(animals, query=follow_up, mode=mode)
-        context = {"turns": ["boats on a lake", "where does an otter hunt"], "share": 0.9}
+        context = {"turns": ["boats on a lake", "where does an otter hunt"], "share": 0.9, "decay": 0.5}
         told = ask(animals, query=follow_up, mode=mode, context=context)
         assert {hit["score"] for hit in alone["hits"][:3]} and ids(told)[0] == "cat3"
         assert "long" in ids(told), "the turn before that is not forgotten"
