@@ -11,7 +11,7 @@ extract, or chunk vectors are in the context, documents in the order of a hybrid
 - `extract`: the two sentences of each document that share the most query weight, which any generator can read;
 - `vectors, k`: a quarter of the budget holds whole documents, the rest one vector for each k pieces.
 
-The unit is a piece of the encoder's tokeniser (docs/decisions/0275).
+The unit is a piece of the encoder's tokeniser.
 """
 
 import argparse

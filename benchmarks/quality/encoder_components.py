@@ -10,7 +10,7 @@ collection, in BEIR's layout; the collections choose nothing, and each variant i
 
 The figures of each run are kept in `--runs`, which is committed: a run that has figures there is not repeated, so the
 seeds can be trained on several days. The variants of the first seed are also searched on a real OpenSearch, beside
-`match` on the same documents. Needs the extra `train`. See docs/decisions/0269 for the result.
+`match` on the same documents. Needs the extra `train`.
 """
 
 import argparse

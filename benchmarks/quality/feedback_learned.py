@@ -2,7 +2,7 @@
 
     python -m benchmarks feedback_learned DATA --pairs PAIRS --json benchmarks/results/feedback-learned.json
 
-A study of four ideas on the best documents of a hybrid search, each measured against no feedback (docs/decisions/0273):
+A study of four ideas on the best documents of a hybrid search, each measured against no feedback:
 
 - `rocchio`: the feedback of the service, on sparse vectors.
 - `dense`: the query's dense vector plus a share of the mean of the best documents' vectors. It rescores the candidates

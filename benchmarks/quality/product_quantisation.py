@@ -5,8 +5,7 @@
 A study (Jegou and others 2011). A vector is cut into equal parts; each part is replaced by the nearest of 256
 centroids, one byte. Centroids are fitted by k-means to passages of pairs, not to the collections. Hybrid lists are
 reranked by the dense query table as in a search (docs/decisions/0243); the query's vector is not quantised. One bit
-keeps the sign of each number, less its mean over passages. Times are of the scores of 100 documents
-(docs/decisions/0275).
+keeps the sign of each number, less its mean over passages. Times are of the scores of 100 documents.
 """
 
 import argparse

@@ -7,7 +7,7 @@ trains a transformation of token weights into a vector that multiplies the dense
 trained. A document's words are its own sparse vector of the encoder; their vector is the weighted sum of the pieces'
 rows of the dense query table. It is added to the document's dense vector (`added`), or its magnitudes multiply the
 dense vector (`multiplied`, the paper's element-wise form). Queries have the vector of the dense query table, which is
-made of words already. The strength is chosen on the other collections (docs/decisions/0275).
+made of words already. The strength is chosen on the other collections.
 """
 
 import argparse
