@@ -19,43 +19,31 @@ Sparse lists are exact, lexical lists come from a real node. Nothing is chosen o
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
 from benchmarks.collections import CANDIDATE_COUNT, judged_arguments, search_lexical_lists
 from benchmarks.measuring import run_benchmark
-from benchmarks.quality.adapted_weights import count_frequencies
-from benchmarks.quality.relevance import encode_jointly, store_windows
+from benchmarks.quality.moved_queries import MAX_PIECES, MovedQuery, StudyCollection, StudyEncoder, unit, unmoved
 from benchmarks.service import open_node, read_opensearch_version
-from cli.relevance.exact_search import ExactIndex
-from cli.relevance.metrics import Ranking, Rankings, measure_rankings
-from models.judged_collection import JudgedCollection, open_collection
-from models.projection.graph import make_projection
-from models.projection.refit import RefitStart
+from cli.relevance.metrics import measure_rankings
+from models.judged_collection import open_collection
 from models.significance import compare_rankings
 from models.training.pairs import read_pairs
-from services.documents.document import joined_text
-from services.encoders.dense_query_table import DenseQueryEncoder
 from services.encoders.manifest import resolve_model_directory
-from services.encoders.query_table import QueryTable, QueryVector
-from services.encoders.vectors import DenseArray, SparseVector, StoredDenseVectors
-from services.index_spec import IndexSpec
+from services.encoders.vectors import DenseArray
 from services.opensearch.client import SyncSearchClient
-from services.opensearch.stored_document import document_vector
 from services.query.expansion import QueryBlend, RocchioParameters, apply_rocchio, scale_to_weight
-from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists, interpolate_scores
 
 COLLECTIONS: Final = "adi,cisi,cosqa,cranfield,medline"
 PAIR_FILES: Final = ("wikipedia_lead", "opensearch_docs", "talk_headings", "arxiv_daily")
 PAIRS_OF_FILE: Final = 1500
-RERANK_WEIGHT: Final = 0.4
-MAX_PIECES: Final = 1000
 RIDGE_DOCUMENTS: Final = 3
 # Parameters of each way: documents, share of their mean, pieces, weight of the new pieces.
 DOCUMENTS, SHARES, PIECES, WEIGHTS = (1, 3, 5, 10), (0.25, 0.5, 1.0), (20, 50), (0.25, 0.5)
@@ -63,125 +51,6 @@ RIDGES: Final = (1.0, 10.0, 100.0)
 NOTHING: Final = "without"
 Setting = tuple[float, ...]
 ByQuery = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class MovedQuery:
-    """A query after feedback: its sparse weights, and its dense vector (None: unknown pieces alone)."""
-
-    sparse: Mapping[int, float]
-    dense: DenseArray | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StudyEncoder:
-    """The tables of a projected encoder. `projection` is [width, vocabulary]."""
-
-    start: RefitStart
-    table: QueryTable
-    dense: DenseQueryEncoder
-    projection: DenseArray
-
-    @classmethod
-    def open(cls, directory: Path) -> Self:
-        start, table = RefitStart.open(directory), QueryTable.load(directory)
-        dense = DenseQueryEncoder.load(directory, table)
-        if dense is None:
-            raise SystemExit("feedback_learned: the encoder has no dense query table")
-        weights = np.array([table.weight(piece) for piece in range(start.manifest.vocabulary)], np.float32)
-        options = start.options
-        projection = make_projection(
-            start.rows,
-            start.moments.spread(start.rows),
-            weights,
-            scale=options.scale,
-            least_query_weight=options.least_query_weight,
-        )
-        return cls(start, table, dense, projection)
-
-    def project(self, vector: DenseArray, table: QueryTable, count: int) -> dict[int, float]:
-        """Return the heaviest pieces of a dense vector, weighted as a query."""
-        products = (vector - self.start.moments.mean) @ self.projection
-        best = np.argsort(-products)[:count]
-        return {int(piece): float(products[piece]) * table.weight(int(piece)) for piece in best if products[piece] > 0}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StudyCollection:
-    """A collection with the lists and vectors of its queries before feedback."""
-
-    name: str
-    collection: JudgedCollection
-    table: QueryTable
-    queries: Mapping[str, QueryVector]
-    dense: Mapping[str, DenseArray | None]
-    vectors: Mapping[str, SparseVector]
-    index: ExactIndex
-    stored: StoredDenseVectors
-    rows: Mapping[str, DenseArray]
-    lexical: Rankings
-    first: Mapping[str, Sequence[str]]
-
-    @classmethod
-    def of(cls, collection: JudgedCollection, encoder: StudyEncoder, cache: Path, lexical: Rankings) -> Self:
-        encoded = encode_jointly(collection, encoder.start.encoder, cache)
-        top_k = IndexSpec.model_validate({}).document_top_k
-        vectors = {name: document_vector(windows, top_k) for name, windows in encoded.windows.items()}
-        ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
-        blocks = dict(zip(encoded.windows, np.split(encoded.dense, ends), strict=True))
-        texts = [joined_text(document.title, document.text) for document in collection.documents()]
-        table = encoder.table.adapt(count_frequencies([encoder.table.ids(text) for text in texts]))
-        found = cls(
-            collection.name,
-            collection,
-            table,
-            {name: table.encode(text, MAX_PIECES) for name, text in collection.judged.items()},
-            {name: encoder.dense.encode(text) for name, text in collection.judged.items()},
-            vectors,
-            ExactIndex(vectors),
-            store_windows(list(blocks), list(blocks.values())),
-            {name: unit(rows.mean(axis=0)) for name, rows in blocks.items()},
-            lexical,
-            {},
-        )
-        queries = unmoved(found)
-        lists = found.reranked(found.hybrid(queries), queries)
-        first = {name: [document for document, _ in ranking] for name, ranking in lists.items()}
-        return replace(found, first=first)
-
-    def hybrid(self, moved: Mapping[str, MovedQuery]) -> dict[str, Ranking]:
-        """Return the fused lists of moved queries."""
-        return {
-            name: fuse_lists(
-                {
-                    "sparse": dict(self.index.search(query.sparse, CANDIDATE_COUNT)),
-                    "lexical": dict(self.lexical.get(name, ())),
-                },
-                DEFAULT_WEIGHTS,
-            )
-            for name, query in moved.items()
-        }
-
-    def reranked(self, fused: Mapping[str, Ranking], moved: Mapping[str, MovedQuery]) -> dict[str, Ranking]:
-        """Return the fused lists, reranked by the moved dense vectors."""
-        lists: dict[str, Ranking] = {}
-        for name, ranking in fused.items():
-            vector, top = moved[name].dense, ranking[:CANDIDATE_COUNT]
-            scores = {} if vector is None else self.stored.scores(vector)
-            second = {document: scores[document] for document, _ in top if document in scores}
-            lists[name] = interpolate_scores(top, second, RERANK_WEIGHT)
-        return lists
-
-    def mean_of_best(self, name: str, count: int) -> DenseArray | None:
-        """Return the mean of the dense vectors of the best documents; None without any."""
-        rows = [self.rows[document] for document in self.first[name][:count] if document in self.rows]
-        return np.mean(rows, axis=0, dtype=np.float32) if rows else None
-
-
-def unit(vector: DenseArray) -> DenseArray:
-    """Return a vector scaled to length 1."""
-    length = float(np.linalg.norm(vector))
-    return vector if length == 0 else np.asarray(vector / length, dtype=np.float32)
 
 
 def feedback_learned(argv: list[str] | None = None) -> None:
@@ -225,11 +94,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "settings": "documents, share of their mean, pieces, weight of new pieces; ridge: its strength first",
         "ways": {way: summarise(found, figures[NOTHING]) for way, found in figures.items()},
     }
-
-
-def unmoved(own: StudyCollection) -> dict[str, MovedQuery]:
-    """Return the queries without feedback."""
-    return {name: MovedQuery(query.by_id(), own.dense[name]) for name, query in own.queries.items()}
 
 
 def rocchio_queries(own: StudyCollection) -> dict[Setting, dict[str, MovedQuery]]:
