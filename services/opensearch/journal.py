@@ -89,12 +89,13 @@ def encoded_write(
     windows: Sequence[EncodedWindow],
     dense: DenseOutcome | None = None,
     chaptering: Chaptering | None = None,
-    piece: Callable[[int], str] = str,
+    piece: Callable[[int], str] | None = None,
 ) -> Write:
     """Return the write of a document with its vectors. A newer raw write wins over it in any order.
 
     `dense` is given if the generation declares a dense encoder; a document without dense vectors is searchable but not
-    reranked. `chaptering` is given for talk. `piece` returns the piece of a vocabulary id.
+    reranked. `chaptering` is given for talk. `piece` returns the piece of a vocabulary id, if the index
+    declares `piece_features`.
     """
     kept = {k: v for k, v in stored.source.items() if k not in _REPLACED_MEMBERS}
     source = kept | {

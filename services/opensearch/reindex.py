@@ -56,27 +56,23 @@ def copy_write(source: Generation, target: Generation, stored: StoredDocument, l
         return Write(alias, stored.id, raw_version(client_version(external)), stored.source)
     if has_same_vectors(source, target):
         stale = partial(build_stale_fields, stored.source, target.spec)
-        waiting = {name: v for name, v in stored.source.items() if target.spec.piece_features or name != PIECES_FIELD}
+        # The strict mapping of a target that does not declare `pieces` refuses the field.
+        undeclared = () if target.spec.piece_features else (PIECES_FIELD,)
+        kept = {name: value for name, value in stored.source.items() if name not in undeclared}
         if stored.state == ENCODED and has_same_chapters(source, target, stored.source):
             refusal = window_limit_refusal(len(stored.source.get("windows", ())), target.spec)
             if refusal is not None:
                 return _dead_on_arrival_write(target, stored, *refusal)
-            dropped = _dropped_members(target)
-            members = {name: value for name, value in stored.source.items() if name not in dropped}
+            dropped = () if target.dense is not None else _DENSE_MEMBERS
+            members = {name: value for name, value in kept.items() if name not in dropped}
             return Write(alias, stored.id, external, members, partial(rebuild_search_fields, members, target.spec))
         if stored.state == DEAD and stored.source.get("error", {}).get("code") != TOO_MANY_WINDOWS:
-            return Write(alias, stored.id, external, waiting, stale)
+            return Write(alias, stored.id, external, kept, stale)
         if stored.state == PENDING:
             # with its attempts and retries: an earlier pass may have copied an older, dead state of the document
-            return Write(alias, stored.id, external, waiting | {"due_at": due}, stale)
+            return Write(alias, stored.id, external, kept | {"due_at": due}, stale)
     raw = _raw_source(stored) | {"state": PENDING, "attempts": 0, "due_at": due}
     return Write(alias, stored.id, raw_version(client_version(external)), raw)
-
-
-def _dropped_members(target: Generation) -> tuple[str, ...]:
-    """Return the members that `target` does not declare; its mapping refuses the field `pieces`."""
-    dense = () if target.dense is not None else _DENSE_MEMBERS
-    return dense if target.spec.piece_features else (*dense, PIECES_FIELD)
 
 
 def fit_stored_document(
