@@ -24,6 +24,23 @@ from services.text_encoding import replace_surrogates
 _DEPTH = 100
 
 
+class LexicalScores:
+    """BM25 of documents: bm25s in Lucene's form, k1 1.2, b 0.75, Snowball's English stemmer, English stop words."""
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        self._stemmer = Stemmer.Stemmer("english")
+        self._index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+        tokens = bm25s.tokenize(documents, stopwords="en", stemmer=self._stemmer, show_progress=False)
+        self._index.index(tokens, show_progress=False)
+        self._size = len(documents)
+
+    def of(self, text: str) -> NDArray[np.float64]:
+        """Return the score of each document for a query, float64 [documents]; 0 without a common word."""
+        [tokens] = bm25s.tokenize([text], stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)
+        known = [token for token in tokens if token in self._index.vocab_dict]
+        return np.asarray(self._index.get_scores(known) if known else np.zeros(self._size), dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class JudgedQueries:
     """Judged queries and their documents. `grades` maps, for each query, positions of documents to grades."""
@@ -35,19 +52,9 @@ class JudgedQueries:
 
     @cached_property
     def lexical(self) -> list[dict[str, float]]:
-        """Best documents of each query by BM25, like `sparse_rankings`; computed once, since no encoder changes them.
-
-        bm25s in Lucene's form, k1 1.2, b 0.75, Snowball's English stemmer, English stop words.
-        """
-        stemmer = Stemmer.Stemmer("english")
-        index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-        index.index(
-            bm25s.tokenize(self.documents, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
-        )
-        queries = bm25s.tokenize(self.queries, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
-        return [
-            _top_documents(index.get_scores(query) if query else np.zeros(len(self.documents))) for query in queries
-        ]
+        """Best documents of each query by BM25, as in `sparse_rankings`. No encoder changes them: computed once."""
+        index = LexicalScores(self.documents)
+        return [_top_documents(index.of(query)) for query in self.queries]
 
     def rewritten(self, documents: list[str]) -> JudgedQueries:
         """Return a copy with other texts for the encoder. BM25 still ranks the present ones."""

@@ -14,17 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-import bm25s
 import numpy as np
-import Stemmer
 
-from benchmarks.collections import CANDIDATE_COUNT, DocumentWindows, sample_collection
+from benchmarks.collections import CANDIDATE_COUNT, DocumentWindows, open_sample
 from benchmarks.quality.adapted_weights import count_frequencies
 from benchmarks.quality.feedback import fuse_named_lists
-from benchmarks.quality.relevance import encode_jointly, store_windows
+from benchmarks.quality.relevance import encode_jointly
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Ranking
 from models.judged_collection import CorpusDocument, JudgedCollection, Judgements, open_collection
+from models.judged_queries import LexicalScores
 from models.projection.encoder import ProjectedEncoder
 from services.documents.document import joined_text
 from services.encoders.dense_query_table import DenseQueryEncoder
@@ -47,24 +46,16 @@ class LexicalMemory:
 
     def __init__(self, documents: Mapping[str, str]) -> None:
         self._names = list(documents)
-        self._stemmer = Stemmer.Stemmer("english")
-        self._index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-        tokens = bm25s.tokenize(list(documents.values()), stopwords="en", stemmer=self._stemmer, show_progress=False)
-        self._index.index(tokens, show_progress=False)
+        self._scores = LexicalScores(list(documents.values()))
 
     def search(self, text: str, boosts: Mapping[str, float] | None = None) -> list[tuple[str, float]]:
         """Return the best documents of a text, and of more words with boosts."""
-        scores = self._scores(text)
+        scores = self._scores.of(text)
         for word, boost in (boosts or {}).items():
-            scores += boost * self._scores(word)
+            scores += boost * self._scores.of(word)
         matching = np.flatnonzero(scores)
         best = matching[np.argsort(-scores[matching], kind="stable")[:CANDIDATE_COUNT]]
         return [(self._names[i], float(scores[i])) for i in best.tolist()]
-
-    def _scores(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        tokens = bm25s.tokenize([text], stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)[0]
-        known = [token for token in tokens if token in self._index.vocab_dict]
-        return np.asarray(self._index.get_scores(known) if known else np.zeros(len(self._names)), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -84,10 +75,7 @@ class MemoryCollection:
     @classmethod
     def open(cls, label: str, data: Path, encoder: ProjectedEncoder, directory: Path, cache: Path) -> Self:
         """Read and encode a collection; `NAME/4` takes every fourth document."""
-        name, _, every = label.partition("/")
-        return cls.of(
-            label, sample_collection(open_collection(data / name), int(every or 1)), encoder, directory, cache
-        )
+        return cls.of(label, open_sample(data, label), encoder, directory, cache)
 
     @classmethod
     def of(
@@ -104,7 +92,6 @@ class MemoryCollection:
         if dense is None:
             raise ConfigurationError("bad_dense_table", f"The encoder {own.manifest.name} has no dense query table.")
         top_k = IndexSpec.model_validate({}).document_top_k
-        ends = np.cumsum([len(windows) for windows in encoded.windows.values()])[:-1]
         return cls(
             label,
             collection.known_judgements(),
@@ -114,7 +101,7 @@ class MemoryCollection:
             encoded.windows,
             ExactIndex({name: document_vector(windows, top_k) for name, windows in encoded.windows.items()}),
             LexicalMemory(texts),
-            store_windows(list(encoded.windows), np.split(encoded.dense, ends)),
+            encoded.store(encoded.dense),
         )
 
     @cached_property
@@ -152,18 +139,10 @@ class MemoryCollection:
         self, lists: Mapping[str, Ranking], vectors: Mapping[str, DenseArray], weight: float = DEFAULT_TABLE_WEIGHT
     ) -> dict[str, Ranking]:
         """Return the lists reranked by stored vectors, as a search does with the table."""
-        starts, rows = self.stored.starts, self.stored.rows
-        place = {name: at for at, name in enumerate(self.stored.ids)}
         reranked: dict[str, Ranking] = {}
         for query, ranked in lists.items():
-            top = [(name, score) for name, score in ranked[:CANDIDATE_COUNT] if name in place]
-            positions = [place[name] for name, _ in top]
-            windows = np.concatenate([np.arange(starts[at], starts[at + 1]) for at in positions] or [starts[:0]])
-            owners = np.repeat(np.arange(len(top)), [starts[at + 1] - starts[at] for at in positions])
-            best = np.full(len(top), -np.inf)
-            np.maximum.at(best, owners, rows[windows] @ vectors[query])
-            scores = {name: float(score) for (name, _), score in zip(top, best, strict=True)}
-            reranked[query] = interpolate_scores(ranked[:CANDIDATE_COUNT], scores, weight)
+            top, scores = ranked[:CANDIDATE_COUNT], self.stored.scores(vectors[query])
+            reranked[query] = interpolate_scores(top, {name: scores[name] for name, _ in top if name in scores}, weight)
         return reranked
 
     def best_window(self, name: str, query: Mapping[int, float]) -> SparseVector:
