@@ -58,6 +58,12 @@ class CollectionSample(JudgedCollection):
         return islice(JudgedCollection.documents(self), 0, None, self.every)
 
 
+def open_sample(data: Path, label: str) -> JudgedCollection:
+    """Open a collection of the directory `data`; the label `NAME/4` takes every fourth document."""
+    name, _, every = label.partition("/")
+    return sample_collection(open_collection(data / name), int(every or 1))
+
+
 def sample_collection(collection: JudgedCollection, every: int) -> JudgedCollection:
     """Return the sample of every n-th document; the collection itself for n = 1.
 
@@ -104,8 +110,7 @@ def open_judged_collections(
     """Yield the chosen collections, then the demo's. `NAME/4` takes every fourth document."""
     with closing(SyncSearchClient(settings)) as search:
         for label in arguments.collections.split(","):
-            name, _, every = label.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            collection = open_sample(arguments.data, label)
             yield _open_judged(label, collection, encoder, search, settings, arguments.cache)
         with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
             collection = make_stdlib_collection((arguments.cache or Path(folder)) / DEMO_COLLECTION)

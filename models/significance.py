@@ -58,6 +58,10 @@ class PairedComparison:
         members = asdict(self) | {"beyond_chance": self.is_beyond_chance}
         return {name: round(value, 5) if isinstance(value, float) else value for name, value in members.items()}
 
+    def figures(self) -> dict[str, Any]:
+        """Return the comparison for a report, as `as_json` does, without the queries that changed."""
+        return {name: value for name, value in self.as_json().items() if name not in ("gained", "lost")}
+
 
 def compare_rankings(before: Mapping[str, float], after: Mapping[str, float]) -> PairedComparison:
     """Compare a figure of each query before and after. Both have the same queries, at least one.

@@ -18,13 +18,12 @@ from benchmarks.collections import (
     JudgedLists,
     judged_arguments,
     open_judged_collections,
-    sample_collection,
+    open_sample,
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.fusion_weights import fuse_rankings
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.metrics import measure_rankings
-from models.judged_collection import open_collection
 from models.registry import load_encoder
 from services.documents.document import joined_text
 from services.encoders.manifest import resolve_model_directory
@@ -49,15 +48,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of every collection, and their means without the demo's."""
     encoder = load_encoder(arguments.encoder, threads=arguments.threads)
     table = QueryTable.load(resolve_model_directory(arguments.encoder))
-    every = dict(label.partition("/")[::2] for label in arguments.collections.split(","))
     rows: dict[str, dict[str, FigureRow]] = {}
     with open_node() as settings:
         version = read_opensearch_version(settings)
         for judged in open_judged_collections(arguments, encoder, settings):
             if judged.name == DEMO_COLLECTION:
                 continue  # its documents are made in a folder that is gone
-            name = judged.name.partition("/")[0]
-            collection = sample_collection(open_collection(arguments.data / name), int(every[name] or 1))
+            collection = open_sample(arguments.data, judged.name)
             texts = [joined_text(document.title, document.text) for document in collection.documents()]
             rows[judged.name] = compare(judged, table, texts)
             print(judged.name, rows[judged.name], flush=True)

@@ -29,29 +29,29 @@ from benchmarks.collections import (
     encode_collection_windows,
     judged_arguments,
     open_lexical_index,
-    sample_collection,
+    open_sample,
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.conversations import (
-    MAX_QUERIES,
     SERIES_COLLECTION,
     Conversation,
     derive_conversations,
+    lexical_queries_in_context,
+    sparse_query_in_context,
 )
 from benchmarks.quality.feedback import fuse_named_lists
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import measure_rankings
-from models.judged_collection import JudgedCollection, open_collection
+from models.judged_collection import JudgedCollection
 from models.registry import load_encoder
 from models.significance import compare_rankings
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearchClient
-from services.opensearch.queries import lexical_query
 from services.opensearch.stored_document import document_vector
-from services.query.expansion import ConversationMemory, QueryBlend, context_pieces, context_words, word_weights
+from services.query.expansion import ConversationMemory
 from services.settings import Settings
 
 FOLLOW_UPS, OTHER_TOPIC = "follow-ups", "other topic"
@@ -90,12 +90,9 @@ class DistilledSet:
                 total[at] += float((np.exp(wanted) * (wanted - found)).sum())
         return total / max(1, len(conversations))
 
-    def sparse_query(self, conversation: Conversation, memory: ConversationMemory) -> Mapping[int, float]:
+    def sparse_query(self, conversation: Conversation, memory: ConversationMemory) -> dict[int, float]:
         """Return the weights of a follow-up with its turns as context."""
-        words = self.table.encode(conversation.follow_up)
-        turns = [self.table.encode(turn).by_id() for turn in conversation.turns]
-        share = context_pieces(words.by_id(), turns, self.table.heaviest, memory, self.max_added)
-        return QueryBlend.of(words).plus([share], MAX_QUERIES).vector.by_id()
+        return sparse_query_in_context(conversation, memory, self.table, self.max_added)
 
     def ndcg(
         self, conversations: Sequence[Conversation], memory: ConversationMemory, lexical: LexicalIndex
@@ -104,12 +101,7 @@ class DistilledSet:
         sparse = {
             c.query: self.index.search(self.sparse_query(c, memory), CANDIDATE_COUNT) for c in conversations
         }  # fmt: skip
-        queries = {
-            c.query: lexical_query(
-                c.follow_up, context_words(c.follow_up, c.turns, word_weights(self.table, c.turns), memory)
-            )
-            for c in conversations
-        }
+        queries = lexical_queries_in_context(conversations, memory, self.table)
         lists = fuse_named_lists(sparse, lexical.lists(queries, CANDIDATE_COUNT))
         judged = {c.query: self.collection.judgements[c.query] for c in conversations}
         return {q: row["ndcg@10"] for q, row in measure_rankings(judged, lists).by_query.items()}
@@ -135,11 +127,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     top_k = IndexSpec.model_validate({}).document_top_k
     subjects: dict[str, DistilledSet] = {}
     for label in arguments.collections.split(","):
-        name, _, every = label.partition("/")
-        collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+        collection = open_sample(arguments.data, label)
         windows = encode_collection_windows(collection, encoder, arguments.cache)
         index = ExactIndex({document: document_vector(own, top_k) for document, own in windows.items()})
-        conversations = derive_conversations(name, collection)
+        conversations = derive_conversations(label.partition("/")[0], collection)
         subjects[label] = DistilledSet(collection, conversations, index, table, Settings().max_added_pieces)
     series = {name: own for name, own in subjects.items() if name.partition("/")[0] == SERIES_COLLECTION}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
@@ -185,7 +176,7 @@ def report_fit(subjects: Mapping[str, DistilledSet], search: SyncSearchClient, s
                 name: {"before": _mean(rows[kind][0]), "distilled": _mean(rows[kind][1])}
                 for name, rows in figures.items()
             },
-            "distilled_against_before": _compare(*sides),
+            "distilled_against_before": compare_rankings(*sides).figures(),
         }
     return report
 
@@ -213,15 +204,10 @@ def fit_decay(subject: DistilledSet, search: SyncSearchClient, settings: Setting
                 "conversations": len(own),
                 "before": _mean(before),
                 "distilled": _mean(after),
-                "distilled_against_before": _compare(before, after),
+                "distilled_against_before": compare_rankings(before, after).figures(),
             }
     return result
 
 
 def _mean(values: Mapping[str, float]) -> float:
     return round(sum(values.values()) / len(values), 5)
-
-
-def _compare(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
-    comparison = compare_rankings(before, after).as_json()
-    return {name: comparison[name] for name in ("difference", "low", "high", "p", "beyond_chance")}

@@ -33,14 +33,14 @@ from benchmarks.collections import (
     encode_collection_windows,
     judged_arguments,
     open_lexical_index,
-    sample_collection,
+    open_sample,
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.feedback import fuse_named_lists
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Rankings, measure_rankings
-from models.judged_collection import JudgedCollection, Judgements, open_collection
+from models.judged_collection import JudgedCollection, Judgements
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
@@ -197,7 +197,8 @@ class ConversationBench:
         rows = {name: row(*lists) for name, lists in plain.items()}
         for name, memory in CONTEXT_SETTINGS.items():
             sparse = {c.query: self._with_context(c, memory) for c in conversations}
-            rows[name] = row(sparse, self._lexical_with_context(conversations, memory))
+            lexical = self.lexical.lists(lexical_queries_in_context(conversations, memory, self.table), CANDIDATE_COUNT)
+            rows[name] = row(sparse, lexical)
             if name == "context":
                 rows["context for the sparse list alone"] = row(sparse, plain["alone"][1])
         twice = {c.query: self._with_context(c, ConversationMemory(), again=True) for c in conversations}
@@ -217,17 +218,28 @@ class ConversationBench:
     def _with_context(
         self, conversation: Conversation, memory: ConversationMemory, *, again: bool = False
     ) -> list[tuple[str, float]]:
-        words = self.table.encode(conversation.follow_up)
-        turns = [self.table.encode(turn).by_id() for turn in conversation.turns]
-        share = context_pieces({} if again else words.by_id(), turns, self.table.heaviest, memory, self.max_added)
-        return self.index.search(QueryBlend.of(words).plus([share], MAX_QUERIES).vector.by_id(), CANDIDATE_COUNT)
+        weights = sparse_query_in_context(conversation, memory, self.table, self.max_added, again=again)
+        return self.index.search(weights, CANDIDATE_COUNT)
 
-    def _lexical_with_context(self, conversations: list[Conversation], memory: ConversationMemory) -> Rankings:
-        queries = {}
-        for c in conversations:
-            carried = context_words(c.follow_up, c.turns, word_weights(self.table, c.turns), memory)
-            queries[c.query] = lexical_query(c.follow_up, carried)
-        return self.lexical.lists(queries, CANDIDATE_COUNT)
+
+def sparse_query_in_context(
+    conversation: Conversation, memory: ConversationMemory, table: QueryTable, max_added: int, *, again: bool = False
+) -> dict[int, float]:
+    """Return the weights of a follow-up with its turns as context; `again` adds repeated pieces once more."""
+    words = table.encode(conversation.follow_up)
+    turns = [table.encode(turn).by_id() for turn in conversation.turns]
+    share = context_pieces({} if again else words.by_id(), turns, table.heaviest, memory, max_added)
+    return QueryBlend.of(words).plus([share], MAX_QUERIES).vector.by_id()
+
+
+def lexical_queries_in_context(
+    conversations: Iterable[Conversation], memory: ConversationMemory, table: QueryTable
+) -> dict[str, dict[str, Any]]:
+    """Return the lexical query of each follow-up with the words of its turns."""
+    return {
+        c.query: lexical_query(c.follow_up, context_words(c.follow_up, c.turns, word_weights(table, c.turns), memory))
+        for c in conversations
+    }
 
 
 def conversation(argv: list[str] | None = None) -> None:
@@ -244,8 +256,8 @@ def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for label in arguments.collections.split(","):
-            name, _, every = label.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            name = label.partition("/")[0]
+            collection = open_sample(arguments.data, label)
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             index = ExactIndex({document: document_vector(own, top_k) for document, own in windows.items()})
             with open_lexical_index(search, settings, collection) as lexical:

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collections import encode_collection, sample_collection, search_lexical_lists
+from benchmarks.collections import encode_collection, open_sample, search_lexical_lists
 from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_node, open_service, read_opensearch_version, run_process
 from cli.relevance.exact_search import ExactIndex, rank_queries
@@ -189,8 +189,7 @@ def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for label in arguments.collections.split(","):
-            name, _, every = label.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            collection = open_sample(arguments.data, label)
             results[label] = rerank_figures(models.bench(collection, search, settings))
             print(label, results[label])
     result: dict[str, Any] = {

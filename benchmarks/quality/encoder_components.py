@@ -100,24 +100,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     judged = [
         JudgedQueries.of(read_collection(arguments.data / name), 2000) for name in arguments.collections.split(",")
     ]
-    runs: dict[str, list[dict[str, Any]]] = {}
-    against: dict[str, str] = {}
-    first: dict[str, Path] = {}
     for seed in range(arguments.seeds):
-        recipe = base_recipe(arguments, start, seed)
-        for variant in ablation_variants(recipe, arguments.only or VARIANTS):
-            against[variant.name] = variant.against
+        variants = ablation_variants(base_recipe(arguments, start, seed), arguments.only or VARIANTS)
+        for variant in variants:
             figures = run_path(arguments.runs, variant, seed)
-            first.setdefault(variant.name, figures)
             if not figures.is_file():
                 train_variant(variant, arguments.out, figures, judged)
-            run = json.loads(figures.read_bytes())
-            runs.setdefault(variant.name, []).append(run)
-            print(f"{variant.name}, seed {seed}: {json.dumps(run['mean'])}", flush=True)
-    version = measure_latency(arguments, judged, ablation_variants(recipe, arguments.only or VARIANTS))
-    for name, of_seeds in runs.items():
-        of_seeds[0] |= json.loads(first[name].read_bytes())
-    return {name: summarise(of_seeds, runs[against[name]], against[name]) for name, of_seeds in runs.items()} | version
+            print(f"{variant.name}, seed {seed}: {json.dumps(json.loads(figures.read_bytes())['mean'])}", flush=True)
+    version = measure_latency(arguments, judged, variants)
+    runs = {
+        variant.name: [
+            json.loads(run_path(arguments.runs, variant, seed).read_bytes()) for seed in range(arguments.seeds)
+        ]
+        for variant in variants
+    }
+    return {each.name: summarise(runs[each.name], runs[each.against], each.against) for each in variants} | version
 
 
 def run_path(runs: Path, variant: AblationVariant, seed: int) -> Path:
@@ -288,7 +285,6 @@ def summarise(
     runs: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], against: str
 ) -> dict[str, Any]:
     """Return the mean figures of a variant over its seeds, and the comparison with its reference, query by query."""
-    comparison = compare_rankings(mean_by_query(reference), mean_by_query(runs)).as_json()
     return {
         "seeds": len(runs),
         "mean": mean_figures({str(at): run["mean"] for at, run in enumerate(runs)}),
@@ -303,9 +299,7 @@ def summarise(
         },
         "against": against,
         "difference": (
-            None
-            if runs is reference
-            else {name: comparison[name] for name in ("difference", "low", "high", "p", "beyond_chance")}
+            None if runs is reference else compare_rankings(mean_by_query(reference), mean_by_query(runs)).figures()
         ),
     }
 

@@ -21,14 +21,14 @@ from benchmarks.collections import (
     DocumentWindows,
     encode_collection_windows,
     judged_arguments,
-    sample_collection,
+    open_sample,
     search_lexical_lists,
 )
 from benchmarks.measuring import run_benchmark
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Ranking, Rankings, measure_rankings
-from models.judged_collection import JudgedCollection, Judgements, open_collection
+from models.judged_collection import JudgedCollection, Judgements
 from models.registry import load_encoder
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable, QueryVector
@@ -119,8 +119,8 @@ def measure_feedback(arguments: argparse.Namespace) -> dict[str, Any]:
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for label in arguments.collections.split(","):
-            name, _, every = label.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            name = label.partition("/")[0]
+            collection = open_sample(arguments.data, label)
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
             subject = FeedbackCollection.of(label, collection, windows, table, lexical)

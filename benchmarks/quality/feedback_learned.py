@@ -347,16 +347,10 @@ def _compare_with_none(own: MemoryCollection, lists: Mapping[str, Rankings]) -> 
         way: {
             "by_query": values,
             "figures": {measure: _mean(list(values[measure].values())) for measure in MEASURES},
-            "against none": {m: _compare(figures["none"][m], values[m]) for m in MEASURES},
+            "against none": {m: compare_rankings(figures["none"][m], values[m]).figures() for m in MEASURES},
         }
         for way, values in figures.items()
     }
-
-
-def _compare(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
-    """Return a comparison without the queries that changed."""
-    members = compare_rankings(before, after).as_json()
-    return {name: value for name, value in members.items() if name not in ("gained", "lost")}
 
 
 def _compare_groups(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -370,7 +364,10 @@ def _compare_groups(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict
     return {
         group: {
             kind: {
-                way: {m: _compare(pooled(names, kind, "none", m), pooled(names, kind, way, m)) for m in MEASURES}
+                way: {
+                    m: compare_rankings(pooled(names, kind, "none", m), pooled(names, kind, way, m)).figures()
+                    for m in MEASURES
+                }
                 for way in rows[names[0]][kind]
                 if way != "none"
             }

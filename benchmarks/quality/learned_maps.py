@@ -29,7 +29,7 @@ FloatMatrix = NDArray[np.float64]
 
 
 class MapForm(StrEnum):
-    """What a map reads beside the query: the mean of the windows, or each of them."""
+    """Input of a map beside the query: the mean of the windows, or each of them."""
 
     mean = "mean"
     each = "each"

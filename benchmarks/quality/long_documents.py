@@ -21,7 +21,7 @@ from benchmarks.collections import (
     DocumentWindows,
     encode_collection_windows,
     judged_arguments,
-    sample_collection,
+    open_sample,
     search_lexical_lists,
 )
 from benchmarks.measuring import percentile_ratios, run_benchmark, summarise_durations, take_turns
@@ -29,7 +29,7 @@ from benchmarks.service import create_index, fill_generation, open_node, read_op
 from cli.relevance.exact_search import ExactIndex
 from cli.relevance.metrics import Rankings, measure_rankings
 from models.encoder import Encoder
-from models.judged_collection import JudgedCollection, open_collection
+from models.judged_collection import JudgedCollection
 from models.registry import load_encoder
 from services.documents.document import Document
 from services.encoders.manifest import resolve_model_directory
@@ -96,8 +96,7 @@ def measure_long_documents(arguments: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         for label in arguments.collections.split(","):
-            name, _, every = label.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            collection = open_sample(arguments.data, label)
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             queries = {query: table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
             lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)

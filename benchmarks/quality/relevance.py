@@ -29,8 +29,8 @@ from benchmarks.collections import (
     DEMO_COLLECTION,
     DocumentWindows,
     judged_arguments,
+    open_sample,
     read_windows,
-    sample_collection,
     search_lexical_lists,
     write_windows,
 )
@@ -43,7 +43,7 @@ from benchmarks.service import open_node, read_opensearch_version
 from benchmarks.stdlib import make_stdlib_collection
 from cli.relevance.metrics import Rankings, measure_rankings
 from models.dense import DenseModel, load_dense_encoder
-from models.judged_collection import JudgedCollection, open_collection
+from models.judged_collection import JudgedCollection
 from models.progress import SilentReporter
 from models.projection.encoder import ProjectedEncoder
 from models.projection.refit import RefitStart, refit_encoder
@@ -79,6 +79,14 @@ class EncodedCollection:
     collection: JudgedCollection
     windows: DocumentWindows
     dense: DenseArray
+
+    def split(self, rows: DenseArray) -> list[DenseArray]:
+        """Return the rows of each document of one row a window."""
+        return np.split(rows, np.cumsum([len(own) for own in self.windows.values()])[:-1])
+
+    def store(self, rows: DenseArray) -> StoredDenseVectors:
+        """Return vectors of the windows as an index has them before rounding."""
+        return store_windows(list(self.windows), self.split(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +181,7 @@ def store_windows(ids: Sequence[str], rows: Sequence[DenseArray]) -> StoredDense
 
 def _open_collections(arguments: argparse.Namespace) -> Iterable[tuple[str, JudgedCollection]]:
     for label in arguments.collections.split(","):
-        name, _, every = label.partition("/")
-        yield label, sample_collection(open_collection(arguments.data / name), int(every or 1))
+        yield label, open_sample(arguments.data, label)
     yield DEMO_COLLECTION, make_stdlib_collection(arguments.cache / DEMO_COLLECTION)
 
 
@@ -225,8 +232,7 @@ def make_lists(
         weights = prune_query(adapted.encode(text, 1000), share).by_id()
         for by, scores in zip(SCORES_BY, scored.both(weights), strict=True):
             sparse[by][name] = scored.ranking(scores)
-    ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
-    stored = store_windows(list(encoded.windows), np.split(encoded.dense, ends))
+    stored = encoded.store(encoded.dense)
     vectors: dict[str, dict[str, DenseArray | None]] = {
         "table": {name: None if dense_table is None else dense_table.encode(text) for name, text in queries.items()},
         "model": {name: encoder.encode_queries([text])[0] for name, text in queries.items()},

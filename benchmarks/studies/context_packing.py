@@ -39,7 +39,7 @@ import scipy.sparse as sp
 from benchmarks.collections import judged_arguments
 from benchmarks.measuring import run_benchmark
 from benchmarks.quality.adapted_weights import count_frequencies
-from benchmarks.studies.reranked_lists import StudyCollection, open_study_collections, without_queries
+from benchmarks.studies.reranked_lists import StudyCollection, open_study_collections
 from models.encoder import TextWindow
 from models.projection.encoder import ProjectedEncoder
 from models.projection.graph import make_projection
@@ -151,7 +151,7 @@ def prepare_documents(
     prepared = {}
     for (name, text), rows in zip(texts.items(), by_document, strict=True):
         sentences = find_sentence_spans(text)
-        own = document_vector(opened.windows[name], top_k)
+        own = document_vector(opened.encoded.windows[name], top_k)
         weights = dict(zip(own.ids.tolist(), own.weights.tolist(), strict=True))
         pieces = [opened.pieces.ids(text[start:end]) for start, end in sentences]
         prepared[name] = PackedDocument(
@@ -339,7 +339,7 @@ def compare_ways(figures: WayFigures, before: str) -> dict[str, Any]:
     """Return the differences from one way with interval and p."""
     old = figures[before]
     return {
-        way: {m: without_queries(compare_rankings(old[m], row[m]).as_json()) for m in MEASURES if m in row}
+        way: {m: compare_rankings(old[m], row[m]).figures() for m in MEASURES if m in row}
         for way, row in figures.items()
         if way != before
     }

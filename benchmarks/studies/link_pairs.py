@@ -40,10 +40,9 @@ from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.quality.adapted_weights import count_frequencies
 from benchmarks.quality.fusion_weights import fuse_rankings
 from benchmarks.quality.long_documents import DocumentScores
-from benchmarks.quality.relevance import EncodedCollection, encode_jointly, store_windows
+from benchmarks.quality.relevance import EncodedCollection, encode_jointly
 from benchmarks.service import open_node, read_opensearch_version
 from benchmarks.stdlib import make_stdlib_collection
-from benchmarks.studies.reranked_lists import without_queries
 from cli.relevance.metrics import Rankings, measure_rankings
 from examples.stdlib.results import MAX_RANK
 from models.export.package import excluded_piece_ids, read_vocabulary
@@ -234,11 +233,8 @@ def make_fits(
 
 def mean_vectors(encoded: EncodedCollection) -> dict[str, DenseArray]:
     """Return the mean vector of each document's windows, at length 1."""
-    ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
-    return {
-        name: normalise_vector(rows.mean(axis=0))
-        for name, rows in zip(encoded.windows, np.split(encoded.dense, ends), strict=True)
-    }
+    rows_of_documents = zip(encoded.windows, encoded.split(encoded.dense), strict=True)
+    return {name: normalise_vector(rows.mean(axis=0)) for name, rows in rows_of_documents}
 
 
 def refit_table(start: RefitStart, fit: FitTexts) -> DenseArray:
@@ -267,8 +263,8 @@ class QuestionFigures:
     def compared(self, after: "QuestionFigures") -> dict[str, Any]:
         """Return the differences of both figures with interval and p."""
         return {
-            "ndcg@10": without_queries(compare_rankings(self.ndcg, after.ndcg).as_json()),
-            f"within_{MAX_RANK}": without_queries(compare_rankings(self.within, after.within).as_json()),
+            "ndcg@10": compare_rankings(self.ndcg, after.ndcg).figures(),
+            f"within_{MAX_RANK}": compare_rankings(self.within, after.within).figures(),
         }
 
 
@@ -288,8 +284,7 @@ class _StdlibIndex:
         vocabulary = range(start.manifest.vocabulary)
         self._query_weights = np.array([self._pieces.weight(piece) for piece in vocabulary], np.float32)
         self._own = self._own_pieces(texts)
-        ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
-        self._stored = store_windows(list(encoded.windows), np.split(encoded.dense, ends))
+        self._stored = encoded.store(encoded.dense)
 
     def _own_pieces(self, texts: Mapping[str, str]) -> list[dict[int, float]]:
         """Return BM25's saturated counts of each window's pieces, as the graph has them."""

@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collections import CANDIDATE_COUNT, DocumentWindows, sample_collection, search_lexical_lists
+from benchmarks.collections import CANDIDATE_COUNT, open_sample, search_lexical_lists
 from benchmarks.quality.fusion_weights import fuse_rankings
-from benchmarks.quality.relevance import encode_jointly, make_lists, store_windows
+from benchmarks.quality.relevance import EncodedCollection, encode_jointly, make_lists
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.metrics import Rankings, measure_rankings
-from models.judged_collection import JudgedCollection, open_collection
+from models.judged_collection import JudgedCollection
 from models.projection.encoder import ProjectedEncoder
 from models.significance import compare_rankings
 from services.encoders.dense_query_table import DenseQueryEncoder
@@ -43,19 +43,13 @@ class StudyCollection:
     name: str
     opensearch: str
     collection: JudgedCollection
-    windows: DocumentWindows
-    dense: DenseArray
+    encoded: EncodedCollection
     stored: StoredDenseVectors
     hybrid: Rankings
     vectors: Mapping[str, Mapping[str, DenseArray | None]]
     pieces: QueryTable
     _places: dict[str, int]
     _rows: dict[str, tuple[list[str], NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
-
-    def store(self, dense: DenseArray) -> StoredDenseVectors:
-        """Return other vectors of the same windows as an index has them before rounding."""
-        ends = np.cumsum([len(own) for own in self.windows.values()])[:-1]
-        return store_windows(list(self.windows), np.split(dense, ends))
 
     def ndcg(self, rankings: Rankings) -> dict[str, float]:
         """Return NDCG@10 by query."""
@@ -107,20 +101,17 @@ def open_study_collections(arguments: argparse.Namespace, encoder: ProjectedEnco
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for label in arguments.collections.split(","):
-            name, _, every = label.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            collection = open_sample(arguments.data, label)
             encoded = encode_jointly(collection, encoder, arguments.cache)
             lexical = search_lexical_lists(search, settings, collection, CANDIDATE_COUNT)
             lists = make_lists(encoded, encoder, directory, lexical, [])
-            ends = np.cumsum([len(own) for own in encoded.windows.values()])[:-1]
-            stored = store_windows(list(encoded.windows), np.split(encoded.dense, ends))
+            stored = encoded.store(encoded.dense)
             queries = collection.judged
             yield StudyCollection(
-                name,
+                label.partition("/")[0],
                 version,
                 collection,
-                encoded.windows,
-                encoded.dense,
+                encoded,
                 stored,
                 fuse_rankings(lists.sparse["document"], lexical, DEFAULT_WEIGHTS["sparse"]),
                 {
@@ -147,7 +138,7 @@ def compare_pooled(figures: QueryFigures, way: str, before: str, after: str) -> 
         {f"{name} {query}": value for name, own in figures.items() for query, value in own[way][system].items()}
         for system in (before, after)
     ]
-    return without_queries(compare_rankings(*sides).as_json())
+    return compare_rankings(*sides).figures()
 
 
 def compare_chosen(figures: QueryFigures, way: str, systems: Sequence[str], before: str) -> dict[str, Any]:
@@ -168,9 +159,5 @@ def compare_chosen(figures: QueryFigures, way: str, systems: Sequence[str], befo
         "chosen": chosen,
         "by_collection": {name: round(means[name][system], 5) for name, system in chosen.items()},
         "mean": round(float(np.mean([means[name][system] for name, system in chosen.items()])), 5),
-        "compared": without_queries(compare_rankings(*sides).as_json()),
+        "compared": compare_rankings(*sides).figures(),
     }
-
-
-def without_queries(compared: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in compared.items() if key not in ("gained", "lost")}

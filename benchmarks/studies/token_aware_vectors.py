@@ -127,8 +127,8 @@ def measure_variants(
         if variant.side != "queries":
             key = (variant.form, variant.lexical, variant.beta)
             if key not in changed:
-                changed[key] = opened.store(
-                    modulate(opened.dense, lexical[variant.lexical], variant.form, variant.beta)
+                changed[key] = opened.encoded.store(
+                    modulate(opened.encoded.dense, lexical[variant.lexical], variant.form, variant.beta)
                 )
             stored = changed[key]
 
@@ -159,10 +159,10 @@ def lexical_windows(
     """Return the lexical part [windows, width] of each window, at length 1, with or without expansions."""
     ids, weights, ends = [], [], [0]
     for document in opened.collection.documents():
-        if document.id not in opened.windows:
+        if document.id not in opened.encoded.windows:
             continue
         cut = encoder.windows(joined_text(document.title, document.text))
-        for text, window in zip(cut, opened.windows[document.id], strict=True):
+        for text, window in zip(cut, opened.encoded.windows[document.id], strict=True):
             own = window.vector
             kept = np.isin(own.ids, text.piece_ids) | expansions
             ids.append(own.ids[kept])

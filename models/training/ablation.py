@@ -92,12 +92,14 @@ def _query_changes(recipe: TrainingRecipe) -> dict[str, _Change]:
     for weighting in ("none", "idf", "learned", "mlp", "mlm"):
         if weighting == encoder.query_weighting:
             continue
-        members: dict[str, Any] = {"encoder": {"query_weighting": weighting}, "query_regulariser_weight": 0.0}
-        if weighting in ("mlp", "mlm"):
-            if encoder.document_weighting == "binary" or encoder.head == "plain":
-                continue
-            members["query_regulariser_weight"] = penalty if weighting == "mlm" else 0.0
-        found[f"query weighting {weighting}"] = _Change(members)
+        if weighting in ("mlp", "mlm") and (encoder.document_weighting == "binary" or encoder.head == "plain"):
+            continue
+        found[f"query weighting {weighting}"] = _Change(
+            {
+                "encoder": {"query_weighting": weighting},
+                "query_regulariser_weight": penalty if weighting == "mlm" else 0.0,
+            }
+        )
     return found
 
 

@@ -145,7 +145,7 @@ def build_encoder(
     documents = _build_document_side(point, recipe, excluded)
     tokenizer = documents[0].tokenizer
     if recipe.uses_model_for_queries:
-        # One transformer for both sides, as in SPLADE; each side has its own pooling.
+        # Both sides share the transformer, as in SPLADE; each side has its own pooling.
         queries = [documents[0], *_pooling_modules(recipe.query_weighting, documents[0], recipe, excluded)]
     else:
         queries = [

@@ -143,7 +143,7 @@ class ClsHeadPooling(MaxHeadPooling):
 
 
 class TokenWeightPooling(Module):
-    """One weight for each token of a text, from its state: MLP of arXiv 2303.13416, as in uniCOIL (arXiv 2106.14807).
+    """Pooling that weighs each token of a text by its state: MLP of arXiv 2303.13416, as in uniCOIL (arXiv 2106.14807).
 
     The weight is activation(relu(a . state + b)); a piece that occurs several times has its largest weight. It begins
     as 1 for every token, the binary weighting, so every run has the same beginning.
