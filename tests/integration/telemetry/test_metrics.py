@@ -72,7 +72,9 @@ def test_a_documents_way_and_a_search_are_counted_where_they_happen(
     assert httpx.get(f"{api.metrics}/metrics", headers=accept, timeout=30, trust_env=False).text.endswith("# EOF\n")
 
 
-def test_a_search_that_lacks_a_shard_is_refused_and_counted(start: Start, settings: Settings) -> None:
+def test_a_search_that_lacks_a_shard_is_refused_and_counted(
+    start: Start, settings: Settings, eventually: Eventually
+) -> None:
     api, physical = start("api", SPARSEWELL_SHARDS="2"), f"/{settings.index_prefix}-notes.g000001"
     node = httpx.Client(base_url=settings.opensearch_url, trust_env=False, timeout=30)
     with node, client(settings) as http:
@@ -84,12 +86,18 @@ def test_a_search_that_lacks_a_shard_is_refused_and_counted(start: Start, settin
 
         modes = ("lexical", "hybrid")  # a search of one list is one request; a search of two lists shares one
         assert [search_status(mode) for mode in modes] == [(200, "")] * 2
-        (place,) = {shard["node"] for shard in node.get(f"/_cat/shards{physical}", params={"format": "json"}).json()}
+
+        def shards(column: str) -> list[str]:
+            rows = node.get(f"/_cat/shards{physical}", params={"format": "json"}).json()
+            return sorted(row[column] for row in rows)
+
+        (place,) = set(shards("node"))
         # The setting `enable: none` does not keep a cancelled shard away, because commands ignore it.
         away = {"index.routing.allocation.exclude._name": place}
         node.put(f"{physical}/_settings", json=away).raise_for_status()
         lost = {"index": physical[1:], "shard": 1, "node": place, "allow_primary": True}
         node.post("/_cluster/reroute", json={"commands": [{"cancel": lost}]}).raise_for_status()
+        eventually(lambda: shards("state") == ["STARTED", "UNASSIGNED"], 60, "one of two shards is away")
         assert [search_status(mode) for mode in modes] == [(503, "search_incomplete")] * 2
     assert api.samples()["sparsewell_search_incomplete_total"] == 2
 
