@@ -21,13 +21,17 @@ import psutil
 from services.directories import Account
 from services.errors import ConfigurationError, SparsewellError
 
-# A correction of the clock changes psutil's reading of a start time.
-CLOCK_SLACK_SECONDS = 2.0
+# The kernel states the boot time in whole seconds, so two readings of a start time differ by at most one.
+START_SLACK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ChildProcess:
-    """Started process: its pid, its start time (epoch seconds, from the kernel) and its log file."""
+    """Started process: its pid, its start time (seconds after the boot, from the kernel) and its log file.
+
+    A time of day would not identify it: when the clock of a resumed virtual machine was corrected, no child was found
+    again, and none was stopped.
+    """
 
     name: str
     pid: int
@@ -38,7 +42,7 @@ class ChildProcess:
         """Return the running process; None if it ended, is a zombie, or lost its pid to another process."""
         try:
             process = psutil.Process(self.pid)
-            ours = abs(process.create_time() - self.started) <= CLOCK_SLACK_SECONDS
+            ours = abs(start_after_boot(process) - self.started) <= START_SLACK_SECONDS
             return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
             return None
@@ -46,6 +50,16 @@ class ChildProcess:
     def alive(self) -> bool:
         """Return whether the process still runs."""
         return self.process() is not None
+
+    def age(self) -> float:
+        """Return the seconds since the start."""
+        return time.time() - psutil.boot_time() - self.started
+
+
+def start_after_boot(process: psutil.Process) -> float:
+    """Return when a process started, in seconds after the boot. A correction of the clock does not change it."""
+    # psutil adds the boot time, which the kernel computes from the clock
+    return process.create_time() - psutil.boot_time()
 
 
 def start_child(
@@ -80,9 +94,9 @@ def start_child(
             extra_groups=[] if changes_user else None,
         )
     try:
-        started = psutil.Process(popen.pid).create_time()
+        started = start_after_boot(psutil.Process(popen.pid))
     except psutil.Error:
-        started = time.time()
+        started = time.time() - psutil.boot_time()
     # The record identifies the process from here on; a Popen without a return code warns when it is collected.
     popen.returncode = 0
     return ChildProcess(name, popen.pid, started, str(log))

@@ -7,7 +7,6 @@ defines the service's processes, with the command and the readiness check of eac
 
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -84,7 +83,7 @@ def _worker_answers(settings: Settings) -> bool:
 
 def _survives_startup(child: ChildProcess) -> bool:
     """Return whether the sweeper, which listens on no port, has run for 1.5 s and so survived its imports."""
-    return child.alive() and time.time() - child.started > 1.5
+    return child.alive() and child.age() > 1.5
 
 
 def wait_until_ready(service: ServiceProcess, child: ChildProcess, timeout: float) -> None:

@@ -27,7 +27,7 @@ from typing import Final
 
 import psutil
 
-from infra.processes import ChildProcess
+from infra.processes import ChildProcess, start_after_boot
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _PR_SET_PDEATHSIG: Final = 1
@@ -84,9 +84,9 @@ def start_program(
     process = _start(arguments, environment, directory, (log, log))
     assert process.pid is not None
     try:
-        started = psutil.Process(process.pid).create_time()
+        started = start_after_boot(psutil.Process(process.pid))
     except psutil.NoSuchProcess:
-        started = time.time()
+        started = time.time() - psutil.boot_time()
     return ChildProcess(name, process.pid, started, str(log))
 
 

@@ -52,6 +52,27 @@ def test_another_process_with_the_recorded_pid_is_left_alone(tmp_path: Path) -> 
         processes.stop_child(child, 5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the boot time is read from /proc")
+@pytest.mark.parametrize("correction", [-7200, 7200])
+def test_a_child_is_stopped_after_a_correction_of_the_clock(
+    correction: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = sleeper(tmp_path)
+    told = psutil.Process(child.pid).create_time()
+    corrected = tmp_path / "proc"
+    corrected.mkdir()
+    boot = int(psutil.boot_time())
+    (corrected / "stat").write_text(Path("/proc/stat").read_text().replace(f"btime {boot}", f"btime {boot + correction}"))
+    for pid in psutil.pids():
+        (corrected / str(pid)).symlink_to(f"/proc/{pid}")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(corrected))
+    assert psutil.Process(child.pid).create_time() == pytest.approx(told + correction, abs=2)
+    assert child.alive()
+    assert processes.stop_child(child, 5)
+    monkeypatch.undo()
+    assert not psutil.pid_exists(child.pid)
+
+
 def test_a_child_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path, eventually: Eventually) -> None:
     child = sleeper(
         tmp_path,
