@@ -1,11 +1,21 @@
 """Test the skip without an engine, and the bound of the cached images, with programs in the place of podman."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.docker import engine
-from tests.docker.engine import MOST_BYTES, PRUNES, Podman, bound_storage, is_mount_point, reason_without_engine
+from tests.docker.engine import (
+    MOST_BYTES,
+    PRUNES,
+    REMOVALS,
+    Podman,
+    bound_storage,
+    is_mount_point,
+    reason_without_engine,
+    remove_containers,
+)
 
 
 def write_program(folder: Path, name: str, script: str = "") -> None:
@@ -48,3 +58,20 @@ def test_the_oldest_layers_go_until_the_rest_is_below_the_bound(prunes: int, tmp
     sizes = iter([MOST_BYTES + 1] * prunes + [MOST_BYTES])
     bound_storage(Podman({"PATH": str(tmp_path)}), lambda: next(sizes))
     assert log.read_text().splitlines() == [" ".join(("image prune --force", *words)) for words in PRUNES[:prunes]]
+
+
+@pytest.mark.parametrize("failures", [0, REMOVALS - 1, REMOVALS])
+def test_containers_that_depend_on_each_other_are_removed_in_passes(failures: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for name in ("rm", "grep"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    script = f'echo "$1" >>{log}\n[ "$1" != rm ] || [ $(grep -c ^rm {log}) -gt {failures} ]'
+    write_program(tmp_path, "podman", script)
+    podman = Podman({"PATH": str(tmp_path)})
+    if failures == REMOVALS:
+        with pytest.raises(RuntimeError, match="podman rm --all"):
+            remove_containers(podman)
+        assert log.read_text().splitlines() == ["rm"] * REMOVALS
+    else:
+        remove_containers(podman)
+        assert log.read_text().splitlines() == ["rm"] * (failures + 1) + ["volume", "network"]
