@@ -9,7 +9,7 @@ wins by denser documents. PAIRS is a directory with files of pairs, DATA one wit
 collection, in BEIR's layout; the collections choose nothing, and each variant is shown as it is after its last step.
 
 The figures of each run are kept in `--runs`, which is committed: a run that has figures there is not repeated, so the
-seeds can be trained on several days. The variants of the first seed are also searched on a real OpenSearch, beside
+seeds can be trained on several days. After a training its vectors are also searched on a real OpenSearch, beside
 `match` on the same documents. Needs the extra `train`.
 """
 
@@ -106,15 +106,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             figures = run_path(arguments.runs, variant, seed)
             if not figures.is_file():
                 train_variant(variant, arguments.out, figures, judged)
+                measure_latency(figures, arguments.out / figures.stem, judged)
             print(f"{variant.name}, seed {seed}: {json.dumps(json.loads(figures.read_bytes())['mean'])}", flush=True)
-    version = measure_latency(arguments, judged, variants)
     runs = {
         variant.name: [
             json.loads(run_path(arguments.runs, variant, seed).read_bytes()) for seed in range(arguments.seeds)
         ]
         for variant in variants
     }
-    return {each.name: summarise(runs[each.name], runs[each.against], each.against) for each in variants} | version
+    return {each.name: summarise(runs[each.name], runs[each.against], each.against) for each in variants}
 
 
 def run_path(runs: Path, variant: AblationVariant, seed: int) -> Path:
@@ -209,45 +209,30 @@ def _print_step(step: int, steps: int, logs: Mapping[str, float]) -> None:
         print(f"  step {step} of {steps}: {json.dumps(dict(logs))}", flush=True)
 
 
-def measure_latency(
-    arguments: argparse.Namespace, judged: Sequence[JudgedQueries], variants: Sequence[AblationVariant]
-) -> dict[str, str]:
-    """Add the latency of the first seed's variants to their figures, where it is missing and their vectors exist.
-
-    Return OpenSearch's version, if something was measured.
-    """
-    missing = []
-    for variant in variants:
-        path = run_path(arguments.runs, variant, 0)
-        directory = arguments.out / path.stem
-        if "over_match" not in json.loads(path.read_bytes()) and (directory / DOCUMENTS).is_file():
-            missing.append((path, directory))
-    if not missing:
-        return {}
+def measure_latency(figures: Path, directory: Path, judged: Sequence[JudgedQueries]) -> None:
+    """Add the latency of a run's vectors, over that of `match` on the same documents, to its figures."""
     texts = [text for collection in judged for text in collection.documents]
     queries = [text for collection in judged for text in collection.queries]
+    vectors = load_vectors(directory / DOCUMENTS)
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        for number, (path, directory) in enumerate(missing):
-            generation = create_index(search, settings, f"variant{number}", PASSAGE_SPEC)
-            vectors = load_vectors(directory / DOCUMENTS)
-            fill_generation(
-                search,
-                settings,
-                generation,
-                (
-                    (Document(f"d{at}", text), [EncodedWindow(0, len(text), vector)])
-                    for at, (text, vector) in enumerate(zip(texts, vectors, strict=True))
-                ),
-            )
-            wait_for_merges(search, generation)
-            merge_to_one_segment(search, generation)
-            found = uvloop.run(
-                compare_with_match(settings, generation.physical, queries, load_vectors(directory / QUERIES))
-            )
-            run = json.loads(path.read_bytes()) | {"over_match": found}
-            path.write_text(json.dumps(run) + "\n", encoding="utf-8")
-            print(f"{path.stem}: sparse over match {found}", flush=True)
-        return {"opensearch": read_opensearch_version(settings)}
+        generation = create_index(search, settings, "components", PASSAGE_SPEC)
+        fill_generation(
+            search,
+            settings,
+            generation,
+            (
+                (Document(f"d{at}", text), [EncodedWindow(0, len(text), vector)])
+                for at, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+            ),
+        )
+        wait_for_merges(search, generation)
+        merge_to_one_segment(search, generation)
+        found = uvloop.run(
+            compare_with_match(settings, generation.physical, queries, load_vectors(directory / QUERIES))
+        )
+        version = read_opensearch_version(settings)
+    run = json.loads(figures.read_bytes()) | {"over_match": found, "opensearch": version}
+    figures.write_text(json.dumps(run) + "\n", encoding="utf-8")
 
 
 async def compare_with_match(
@@ -292,7 +277,7 @@ def summarise(
         "passage_weights": [run["passage_weights"] for run in runs],
         "query_weights": runs[0]["query_weights"],
         "lambda": [run["lambda"] for run in runs],
-        "over_match": runs[0].get("over_match"),
+        "over_match": mean_latency([run["over_match"] for run in runs if "over_match" in run]),
         "by_collection": {
             name: mean_figures({str(at): run["by_collection"][name] for at, run in enumerate(runs)})
             for name in runs[0]["by_collection"]
@@ -302,6 +287,11 @@ def summarise(
             None if runs is reference else compare_rankings(mean_by_query(reference), mean_by_query(runs)).figures()
         ),
     }
+
+
+def mean_latency(ratios: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each percentile's ratio over the runs that have it; the first runs were not timed."""
+    return {name: round(float(np.mean([run[name] for run in ratios])), 2) for name in ratios[0]} if ratios else {}
 
 
 def mean_by_query(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -62,7 +62,8 @@ def test_a_child_is_stopped_after_a_correction_of_the_clock(
     corrected = tmp_path / "proc"
     corrected.mkdir()
     boot = int(psutil.boot_time())
-    (corrected / "stat").write_text(Path("/proc/stat").read_text().replace(f"btime {boot}", f"btime {boot + correction}"))
+    told_by_kernel = Path("/proc/stat").read_text()
+    (corrected / "stat").write_text(told_by_kernel.replace(f"btime {boot}", f"btime {boot + correction}"))
     for pid in psutil.pids():
         (corrected / str(pid)).symlink_to(f"/proc/{pid}")
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(corrected))
