@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cli.api_client import require_utf8
 from services.encoders.catalogue import (
     KnownEncoder,
     NamedEncoder,
@@ -18,7 +19,8 @@ from services.encoders.catalogue import (
 from services.encoders.manifest import expand_path
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import merge_max
-from services.errors import ConfigurationError
+from services.errors import ConfigurationError, InvalidInput
+from services.opensearch.queries import feature_sum
 from services.settings import Settings
 
 WeightedPieces = list[tuple[str, float]]
@@ -73,6 +75,20 @@ def weigh_query(table: QueryTable, text: str) -> WeightedPieces:
     vector = table.encode(text, max_pieces=1000)
     pieces = [(table.piece(i), weight) for i, weight in zip(vector.ids, vector.weights, strict=True)]
     return sorted(pieces, key=lambda pair: -pair[1])
+
+
+def build_piece_search(table: QueryTable, text: str | None, field: str, hits: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the body of a search over a rank_features field with pieces as names, and the pieces it cannot name.
+
+    OpenSearch's neural-search plugin writes such fields, and so does an index with `piece_features`. Raises
+    InvalidInput (`no_query`, `query_too_long`).
+    """
+    if text is None:
+        raise InvalidInput("no_query", "--field needs the query: add --query TEXT.")
+    vector = table.encode(require_utf8(text, "A query"), max_pieces=1000)
+    named = [(table.token(i), weight) for i, weight in zip(vector.ids, vector.weights, strict=True)]
+    body = {"query": feature_sum([pair for pair in named if "." not in pair[0]], field), "size": hits}
+    return body, [name for name, _ in named if "." in name]
 
 
 def weigh_document(

@@ -59,7 +59,11 @@ def show(
     query: Annotated[
         str | None, typer.Option(metavar="TEXT", help="query to weigh: show its pieces with their weights")
     ] = None,
-    size: Annotated[int, typer.Option("--size", "-n", min=1, help="number of pieces to show")] = 12,
+    field: Annotated[
+        str | None,
+        typer.Option(help="print OpenSearch's search of this field for --query; its features are pieces"),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", "-n", min=1, help="number of pieces to show, or of hits")] = 12,
     json: JsonOption = False,
 ) -> None:
     """Show an encoder's manifest and both ends of its query table, or its vectors of a text and a query.
@@ -67,13 +71,19 @@ def show(
     Example: sparsewell encoders show projected-minilm-l6 --query "revenge at sea"
     """
     from cli.api_client import require_utf8
-    from cli.encoder_inspection import describe_encoder, weigh_document, weigh_query
+    from cli.encoder_inspection import build_piece_search, describe_encoder, weigh_document, weigh_query
     from services.encoders.catalogue import find_encoder, list_named_encoders
     from services.encoders.query_table import QueryTable
     from services.settings import Settings
 
     encoder = find_encoder(list_named_encoders(Settings.read()), name)
     table = QueryTable.load(encoder.directory)
+    if field is not None:
+        body, unnamed = build_piece_search(table, query, field, size)
+        if unnamed:
+            print(f"Left out, since no clause can name a piece with a dot: {' '.join(unnamed)}", file=sys.stderr)
+        print(format_json(body))
+        return
     answer: dict[str, Any] = {}
     if query is not None:
         answer["query"] = weigh_query(table, require_utf8(query, "A query"))

@@ -272,9 +272,9 @@ class EncodeRun:
         """Return the writes of encoded documents, with dense vectors when the generation declares them."""
         dense = self._dense_outcomes(encoded)
         self.counts["without dense vectors"] += sum(outcome is not None and bool(outcome.error) for outcome in dense)
-        piece = self.runtime.encoder.piece
+        token = self.runtime.encoder.token
         return [
-            encoded_write(self.generation, each.stored, each.windows, outcome, each.chaptering, piece)
+            encoded_write(self.generation, each.stored, each.windows, outcome, each.chaptering, token)
             for each, outcome in zip(encoded, dense, strict=True)
         ]
 

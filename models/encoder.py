@@ -50,7 +50,11 @@ class Encoder(Protocol):
         ...
 
     def piece(self, piece_id: int) -> str:
-        """Return the piece of a vocabulary id."""
+        """Return the piece of a vocabulary id, as people read it."""
+        ...
+
+    def token(self, piece_id: int) -> str:
+        """Return the piece of a vocabulary id, as the tokeniser writes it ("Ġword", "▁word")."""
         ...
 
 
@@ -200,6 +204,10 @@ class PieceTokeniser:
         piece = self._tokenizer.id_to_token(piece_id)
         return f"#{piece_id}" if piece is None else self._display(piece)
 
+    def token(self, piece_id: int) -> str:
+        """Return the piece of an id as the tokeniser writes it; `#id` outside the vocabulary."""
+        return self._tokenizer.id_to_token(piece_id) or f"#{piece_id}"
+
     def vocabulary(self) -> dict[str, int]:
         """Return all pieces with their ids."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
@@ -219,6 +227,9 @@ class WordPieceEncoder:
 
     def piece(self, piece_id: int) -> str:
         return self._pieces.piece(piece_id)
+
+    def token(self, piece_id: int) -> str:
+        return self._pieces.token(piece_id)
 
     def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[TextWindow]:
         settings = self.manifest.window

@@ -158,6 +158,10 @@ class QueryTable:
         piece = self._tokenizer.id_to_token(piece_id)
         return f"#{piece_id}" if piece is None else self._display(piece)
 
+    def token(self, piece_id: int) -> str:
+        """Return the piece of a vocabulary id as the tokeniser writes it; `#id` for an id outside the vocabulary."""
+        return self._tokenizer.id_to_token(piece_id) or f"#{piece_id}"
+
     def ids(self, text: str) -> list[int]:
         """Return all vocabulary ids of a text in order, without special pieces."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

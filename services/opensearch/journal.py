@@ -89,12 +89,12 @@ def encoded_write(
     windows: Sequence[EncodedWindow],
     dense: DenseOutcome | None = None,
     chaptering: Chaptering | None = None,
-    piece: Callable[[int], str] | None = None,
+    token: Callable[[int], str] | None = None,
 ) -> Write:
     """Return the write of a document with its vectors. A newer raw write wins over it in any order.
 
     `dense` is given if the generation declares a dense encoder; a document without dense vectors is searchable but not
-    reranked. `chaptering` is given for talk. `piece` returns the piece of a vocabulary id, if the index
+    reranked. `chaptering` is given for talk. `token` returns the piece of a vocabulary id, if the index
     declares `piece_features`.
     """
     kept = {k: v for k, v in stored.source.items() if k not in _REPLACED_MEMBERS}
@@ -111,7 +111,7 @@ def encoded_write(
             source["dense_error"] = dense.error
         else:
             source |= {"dense": dense.packed, "dense_encoder": generation.dense.fingerprint}
-    source |= piece_features(windows, generation.spec, piece)
+    source |= piece_features(windows, generation.spec, token)
     version = encoded_version(client_version(stored.external))
     fields = partial(build_search_fields, windows, generation.spec, source)
     return Write(generation.write_alias, stored.id, version, source, fields)

@@ -124,13 +124,18 @@ def sparse_query(query: QueryVector, by: ScoreBy = "document") -> dict[str, Any]
 
 def sparse_field_query(query: QueryVector, field: str) -> dict[str, Any]:
     """Build the sparse sum over one rank_features field. See `sparse_query`."""
-    if not query.ids:
-        return {"match_none": {}}
+    return feature_sum(zip(query.ids, query.weights, strict=True), field)
+
+
+def feature_sum(features: Iterable[tuple[int | str, float]], field: str) -> dict[str, Any]:
+    """Build the sum over features of a rank_features field: query weight times stored weight.
+
+    A name with a dot is not found: OpenSearch takes what follows the last dot for the name.
+    """
     clauses = [
-        {"rank_feature": {"field": f"{field}.{piece}", "boost": weight, "linear": {}}}
-        for piece, weight in zip(query.ids, query.weights, strict=True)
+        {"rank_feature": {"field": f"{field}.{name}", "boost": weight, "linear": {}}} for name, weight in features
     ]
-    return {"bool": {"should": clauses}}
+    return {"bool": {"should": clauses}} if clauses else {"match_none": {}}
 
 
 def lexical_query(

@@ -170,19 +170,20 @@ def build_vector_fields(windows: Sequence[EncodedWindow], spec: IndexSpec) -> di
 
 
 def piece_features(
-    windows: Sequence[EncodedWindow], spec: IndexSpec, piece: Callable[[int], str] | None
+    windows: Sequence[EncodedWindow], spec: IndexSpec, token: Callable[[int], str] | None
 ) -> dict[str, dict[str, float]]:
     """Return the field `pieces`, if the index declares it: the document's vector with pieces as names.
 
-    `piece` returns the piece of a vocabulary id. OpenSearch indexes a name with a dot, such as the piece ".". Raises
-    ValueError without `piece` for an index that declares the field.
+    `token` returns the piece of a vocabulary id as the tokeniser writes it, which is the name that the plugin's
+    tokenisers ask for. OpenSearch indexes a name with a dot, such as the piece ".". Raises ValueError without `token`
+    for an index that declares the field.
     """
     if not spec.piece_features:
         return {}
-    if piece is None:
+    if token is None:
         raise ValueError("an index with `piece_features` needs the vocabulary of its encoder")
     vector = document_vector(windows, spec.document_top_k)
-    names = map(piece, vector.ids.tolist())
+    names = map(token, vector.ids.tolist())
     return {PIECES_FIELD: dict(zip(names, vector.weights.tolist(), strict=True))}
 
 

@@ -75,6 +75,9 @@ class Accidents:
     def piece(self, piece_id: int) -> str:
         return self._encoder.piece(piece_id)
 
+    def token(self, piece_id: int) -> str:
+        return self._encoder.token(piece_id)
+
 
 def _happen(word: str) -> None:
     match word:

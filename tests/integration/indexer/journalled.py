@@ -99,3 +99,6 @@ class Hooked:
 
     def piece(self, piece_id: int) -> str:
         return self._encoder.piece(piece_id)
+
+    def token(self, piece_id: int) -> str:
+        return self._encoder.token(piece_id)

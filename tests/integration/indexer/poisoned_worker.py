@@ -75,6 +75,9 @@ class Accidents:
     def piece(self, piece_id: int) -> str:
         return self._encoder.piece(piece_id)
 
+    def token(self, piece_id: int) -> str:
+        return self._encoder.token(piece_id)
+
 
 def parse_or_die(item: dict[str, Any], *arguments: Any) -> Document:
     """Parse a document as the ingest task does, or kill the process."""

@@ -8,9 +8,12 @@ import httpx
 import orjson
 import pytest
 
+from cli.main import main
 from indexer.reindex.plan import GenerationChanges, plan_generation
+from models.registry import load_encoder
 from services.encoders.manifest import read_manifest, resolve_model_directory
 from services.encoders.query_table import QueryTable
+from services.encoders.vectors import merge_max
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import (
@@ -23,6 +26,8 @@ from services.opensearch.reindex import copy_write
 from services.opensearch.stored_document import StoredDocument
 from services.settings import Settings
 
+SHOW = ["sparsewell", "encoders", "show"]
+QUESTION = "the wing of a garden."
 TEXTS = {
     "wing": "The wing of the engine.",
     "river": "A river near a garden.",
@@ -84,6 +89,37 @@ async def test_the_scores_by_piece_are_those_by_id(
     assert search(settings, neural_sparse({".": 1.0}, "pieces")) == {}
     shown = (await asking.get("/v1/indexes/docs/documents/dots")).json()
     assert (shown["state"], "pieces" in shown) == ("encoded", False)
+
+
+def test_an_index_of_the_plugin_is_searched_as_it_stands(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Write the fields of the plugin's ingest processor, and search them by the body that the command prints."""
+    encoder = load_encoder(settings.encoder, threads=1)
+    vectors = {name: merge_max(encoder.encode(encoder.windows(text))) for name, text in TEXTS.items()}
+    index = f"{settings.index_prefix}-of-the-plugin"
+    mapping = {"properties": {"passage_text": {"type": "text"}, "passage_embedding": {"type": "rank_features"}}}
+    monkeypatch.setattr("sys.argv", [*SHOW, settings.encoder, "--query", QUESTION, "--field", "passage_embedding"])
+    with pytest.raises(SystemExit):
+        main()
+    body, told = capsys.readouterr()
+    with closing(SyncSearchClient(settings)) as client:
+        client.send(Call("PUT", f"/{index}", orjson.dumps({"mappings": mapping})))
+        for name, vector in vectors.items():
+            pieces = [encoder.token(i) for i in vector.ids.tolist()]
+            embedding = dict(zip(pieces, vector.weights.tolist(), strict=True))
+            document = {"passage_text": TEXTS[name], "passage_embedding": embedding}
+            client.send(Call("PUT", f"/{index}/_doc/{name}", orjson.dumps(document)))
+        client.send(refresh_call(index))
+        answer = client.send(Call("POST", f"/{index}/_search", body.encode()))
+    found = {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]}
+    table = QueryTable.load(resolve_model_directory(settings.encoder))
+    query = {i: weight for i, weight in table.encode(QUESTION, 1000).by_id().items() if table.token(i) != "."}
+    scores = {name: vector.dot(query) for name, vector in vectors.items()}
+    # float32, and weights of 9 significant bits (Lucene's FeatureField)
+    assert found == {name: pytest.approx(score, rel=0.005) for name, score in scores.items() if score}
+    assert len(found) > 1
+    assert told == "Left out, since no clause can name a piece with a dot: .\n"
 
 
 async def test_updates_keep_the_pieces_until_the_new_vectors_are_there(

@@ -163,6 +163,8 @@ def test_a_folder_without_encoders_is_not_searched(command: Command, tmp_path: P
         (["show", "~nobody-here/x"], "unknown_encoder"),
         (["verify", "~nobody-here/x"], "unknown_encoder"),
         (["show", "standin", "--query", "\udcff"], "not_utf8"),
+        (["show", "standin", "--query", "\udcff", "--field", "pieces"], "not_utf8"),
+        (["show", "standin", "--field", "pieces"], "no_query"),
         (["show", "standin", "--query", "word " * 1001], "query_too_long"),
     ],
 )

@@ -56,6 +56,9 @@ class FailsAt:
     def piece(self, piece_id: int) -> str:
         return self._encoder.piece(piece_id)
 
+    def token(self, piece_id: int) -> str:
+        return self._encoder.token(piece_id)
+
 
 def cuts(encoder: Encoder, *texts: str) -> list[WindowedDocument]:
     found = [
